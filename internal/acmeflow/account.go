@@ -1,0 +1,280 @@
+package acmeflow
+
+import (
+	"context"
+	"crypto"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"strings"
+
+	"github.com/certwright/certwright/internal/certpem"
+	"github.com/mholt/acmez/v3/acme"
+)
+
+// EAB is an external account binding (RFC 8555 §7.3.4).
+type EAB struct {
+	KeyID  string
+	MACKey string // base64url or base64, padded or not
+}
+
+// AccountRecord is an account as it is stored. The key is stored before the CA
+// is asked to register it; Location is empty until it has.
+type AccountRecord struct {
+	Directory string   `json:"directory"`
+	Location  string   `json:"location,omitempty"`
+	Contact   []string `json:"contact,omitempty"`
+	EABKeyID  string   `json:"eab_key_id,omitempty"`
+	KeyPEM    string   `json:"key"`
+}
+
+// AccountStore keeps the one account of a [Client]. Load's error satisfies
+// errors.Is(err, fs.ErrNotExist) when there is none; a record that cannot be
+// read is reported as an error that is none of those.
+type AccountStore interface {
+	Load(ctx context.Context) (AccountRecord, error)
+	Store(ctx context.Context, r AccountRecord) error
+	// Lock excludes every other instance that could make the account. The
+	// context it returns ends when the lock is lost.
+	Lock(ctx context.Context) (held context.Context, unlock func(), err error)
+}
+
+// account is a registered account.
+type account struct {
+	acme.Account
+	generation int // grows with each registration
+}
+
+// ParseMACKey decodes an EAB key in any of the forms in which CAs hand it out.
+// Its error does not repeat the key.
+func ParseMACKey(s string) ([]byte, error) {
+	s = strings.TrimRight(strings.TrimSpace(s), "=")
+	s = strings.NewReplacer("+", "-", "/", "_").Replace(s)
+	key, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil || len(key) == 0 {
+		return nil, errors.New("the MAC key is not base64url text")
+	}
+	return key, nil
+}
+
+// currentAccount returns the account, registering it when there is none.
+// Waiters share one registration.
+func (c *Client) currentAccount(ctx context.Context) (*account, error) {
+	return c.accountAfter(ctx, 0)
+}
+
+// accountAfter returns an account newer than the given generation: the CA does
+// not know that one any more.
+func (c *Client) accountAfter(ctx context.Context, generation int) (*account, error) {
+	if a := c.knownAccount(generation); a != nil {
+		return a, nil
+	}
+	if err := c.acctMu.lock(ctx); err != nil {
+		return nil, &Error{Step: StepAccount, Err: err}
+	}
+	defer c.acctMu.unlock()
+	if a := c.knownAccount(generation); a != nil {
+		return a, nil
+	}
+	var lost string // the account URL that the CA refused
+	c.mu.Lock()
+	if c.account != nil {
+		lost = c.account.Location
+	}
+	c.mu.Unlock()
+	acct, err := c.loadOrRegister(ctx, lost)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.account = &account{Account: acct, generation: generation + 1}
+	return c.account, nil
+}
+
+func (c *Client) knownAccount(generation int) *account {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.account != nil && c.account.generation > generation {
+		return c.account
+	}
+	return nil
+}
+
+// loadOrRegister takes the stored account unless it is the lost one, and else
+// makes one under the store's lock.
+func (c *Client) loadOrRegister(ctx context.Context, lost string) (acme.Account, error) {
+	dir, err := c.directory(ctx)
+	if err != nil {
+		return acme.Account{}, err
+	}
+	rec, key, err := c.loadAccount(ctx)
+	if err != nil {
+		return acme.Account{}, err
+	}
+	if c.usable(dir, rec, key, lost) {
+		return rec.account(key), nil
+	}
+	ctx, unlock, err := c.opts.Accounts.Lock(ctx)
+	if err != nil {
+		return acme.Account{}, &Error{Step: StepAccount, Err: fmt.Errorf("locking the account: %w", err)}
+	}
+	defer unlock()
+	if rec, key, err = c.loadAccount(ctx); err != nil {
+		return acme.Account{}, err
+	}
+	if c.usable(dir, rec, key, lost) {
+		return rec.account(key), nil
+	}
+	return c.register(ctx, rec, key)
+}
+
+// loadAccount returns a nil key when there is no account or a damaged one,
+// which is then made anew.
+func (c *Client) loadAccount(ctx context.Context) (AccountRecord, crypto.Signer, error) {
+	rec, err := c.opts.Accounts.Load(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		return AccountRecord{}, nil, nil
+	}
+	if err != nil {
+		return AccountRecord{}, nil, &Error{Step: StepAccount, Err: fmt.Errorf("loading the account: %w", err)}
+	}
+	key, err := certpem.DecodeKey([]byte(rec.KeyPEM))
+	if err == nil {
+		err = checkAccountKey(key)
+	}
+	if err != nil {
+		c.log.WarnContext(ctx, "the stored account key cannot be used; a new account is registered", "directory", c.opts.Directory, "err", err)
+		return AccountRecord{}, nil, nil
+	}
+	return rec, key, nil
+}
+
+func checkAccountKey(key crypto.Signer) error {
+	switch t, _ := certpem.TypeOf(key.Public()); t {
+	case certpem.Ed25519, "":
+		return errors.New("an account key is RSA or ECDSA")
+	}
+	return nil
+}
+
+// usable reports whether a stored account can sign requests to this CA. Its
+// URL is never sent to a CA of another origin.
+func (c *Client) usable(dir *directory, rec AccountRecord, key crypto.Signer, lost string) bool {
+	if key == nil || rec.Location == "" || rec.Location == lost || rec.Directory != c.opts.Directory {
+		return false
+	}
+	return sameOrigin(rec.Location, dir.NewAccount) || sameOrigin(rec.Location, c.opts.Directory)
+}
+
+func sameOrigin(a, b string) bool {
+	ua, err1 := url.Parse(a)
+	ub, err2 := url.Parse(b)
+	return err1 == nil && err2 == nil && ua.Scheme == ub.Scheme && strings.EqualFold(ua.Host, ub.Host)
+}
+
+func (r AccountRecord) account(key crypto.Signer) acme.Account {
+	return acme.Account{Status: acme.StatusValid, Contact: r.Contact, Location: r.Location, PrivateKey: key}
+}
+
+// register finds the account of key at the CA or makes it. The key is stored
+// first, so that an account that was made is never lost.
+func (c *Client) register(ctx context.Context, rec AccountRecord, key crypto.Signer) (acme.Account, error) {
+	known := key != nil // the CA may have an account for this key
+	if !known {
+		var err error
+		if key, err = certpem.GenerateKey(certpem.P256); err != nil {
+			return acme.Account{}, &Error{Step: StepAccount, Err: err}
+		}
+	}
+	rec, err := c.newRecord(rec, key)
+	if err != nil {
+		return acme.Account{}, &Error{Step: StepAccount, Err: err}
+	}
+	if err := c.storeAccount(ctx, rec); err != nil {
+		return acme.Account{}, err
+	}
+	var acct acme.Account
+	found := false
+	if known {
+		if acct, found, err = c.findAccount(ctx, key); err != nil {
+			return acme.Account{}, err
+		}
+	}
+	if !found {
+		if acct, err = c.newAccount(ctx, key); err != nil {
+			return acme.Account{}, err
+		}
+	}
+	if acct.Location == "" {
+		return acme.Account{}, &Error{Step: StepAccount, Err: errors.New("the CA's reply names no account URL (Location header, RFC 8555 §7.3)")}
+	}
+	rec.Location = acct.Location
+	if err := c.storeAccount(ctx, rec); err != nil {
+		return acme.Account{}, err
+	}
+	return rec.account(key), nil
+}
+
+func (c *Client) newRecord(rec AccountRecord, key crypto.Signer) (AccountRecord, error) {
+	keyPEM, err := certpem.EncodeKey(key)
+	if err != nil {
+		return rec, err
+	}
+	rec.Directory, rec.Location, rec.Contact, rec.KeyPEM = c.opts.Directory, "", c.opts.Contact, string(keyPEM)
+	rec.EABKeyID = ""
+	if c.opts.EAB != nil {
+		rec.EABKeyID = c.opts.EAB.KeyID
+	}
+	return rec, nil
+}
+
+func (c *Client) storeAccount(ctx context.Context, rec AccountRecord) error {
+	if err := c.opts.Accounts.Store(ctx, rec); err != nil {
+		return &Error{Step: StepAccount, Err: fmt.Errorf("storing the account: %w", err)}
+	}
+	return nil
+}
+
+// findAccount asks for the account of key without making one (RFC 8555 §7.3.1).
+func (c *Client) findAccount(ctx context.Context, key crypto.Signer) (acct acme.Account, found bool, err error) {
+	x, err := c.call(ctx, StepAccount, idempotent, func(ctx context.Context, api *acme.Client) error {
+		var err error
+		acct, err = api.GetAccount(ctx, acme.Account{PrivateKey: key})
+		return err
+	})
+	switch {
+	case err == nil && acct.Status != "" && acct.Status != acme.StatusValid:
+		return acct, false, &Error{Step: StepAccount, URL: acct.Location, Err: fmt.Errorf("the account is %s at the CA; remove it from storage to register another", acct.Status)}
+	case err == nil:
+		return acct, true, nil
+	case x != nil && x.problem != nil && (x.problem.is(accountDoesNotExist) || x.problem.Status == 400 && !x.problem.is(rateLimited)):
+		return acct, false, nil
+	}
+	return acct, false, err
+}
+
+func (c *Client) newAccount(ctx context.Context, key crypto.Signer) (acct acme.Account, err error) {
+	_, err = c.call(ctx, StepAccount, idempotent, func(ctx context.Context, api *acme.Client) error {
+		want := acme.Account{Contact: c.opts.Contact, TermsOfServiceAgreed: true, PrivateKey: key}
+		if c.opts.EAB != nil {
+			mac, err := ParseMACKey(c.opts.EAB.MACKey)
+			if err != nil {
+				return err
+			}
+			eab := acme.EAB{KeyID: c.opts.EAB.KeyID, MACKey: base64.RawURLEncoding.EncodeToString(mac)}
+			if err := want.SetExternalAccountBinding(ctx, api, eab); err != nil {
+				return err
+			}
+		}
+		var err error
+		acct, err = api.NewAccount(ctx, want)
+		return err
+	})
+	if err == nil {
+		c.log.InfoContext(ctx, "registered an account", "directory", c.opts.Directory, "account", acct.Location)
+	}
+	return acct, err
+}

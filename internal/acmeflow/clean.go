@@ -1,0 +1,90 @@
+package acmeflow
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+)
+
+// cleanObject removes from an account, order, authorization or challenge what
+// acmez could not decode, so that a member or a challenge of an unknown kind
+// never stops an order (RFC 8555 §7.1.4, §8: a client ignores what it does not
+// know). What cannot be read at all is returned as it is.
+func cleanObject(body []byte) []byte {
+	var obj map[string]json.RawMessage
+	if json.Unmarshal(body, &obj) != nil {
+		return body
+	}
+	for _, name := range []string{"expires", "notBefore", "notAfter"} {
+		var t time.Time
+		if raw, ok := obj[name]; ok && json.Unmarshal(raw, &t) != nil {
+			delete(obj, name)
+		}
+	}
+	for _, name := range []string{"type", "url", "token", "validated", "from", "replaces", "profile", "certificate", "orders"} {
+		dropUnless[string](obj, name)
+	}
+	dropUnless[[]string](obj, "contact")
+	dropUnless[[]string](obj, "issuer-domain-names")
+	dropUnless[bool](obj, "wildcard")
+	cleanError(obj)
+	if raw, ok := obj["challenges"]; ok {
+		obj["challenges"] = cleanChallenges(raw)
+	}
+	out, err := json.Marshal(obj)
+	if err != nil {
+		return body
+	}
+	return out
+}
+
+// dropUnless deletes a member that is no T.
+func dropUnless[T any](obj map[string]json.RawMessage, name string) {
+	var v T
+	if raw, ok := obj[name]; ok && json.Unmarshal(raw, &v) != nil {
+		delete(obj, name)
+	}
+}
+
+// cleanError rewrites a problem document, so that its text is kept when one of
+// its members is of an unexpected type.
+func cleanError(obj map[string]json.RawMessage) {
+	raw, ok := obj["error"]
+	if !ok {
+		return
+	}
+	var strict *acme.Problem
+	if json.Unmarshal(raw, &strict) == nil {
+		return
+	}
+	var loose wireProblem
+	if json.Unmarshal(raw, &loose) != nil {
+		delete(obj, "error")
+		return
+	}
+	p := loose.problem(0)
+	if out, err := json.Marshal(acme.Problem{Type: p.Type, Title: p.Title, Status: p.Status, Detail: p.Detail, Instance: p.Instance}); err == nil {
+		obj["error"] = out
+	}
+}
+
+func cleanChallenges(raw json.RawMessage) json.RawMessage {
+	var list []json.RawMessage
+	if json.Unmarshal(raw, &list) != nil {
+		return json.RawMessage("[]")
+	}
+	kept := make([]json.RawMessage, 0, len(list))
+	for _, item := range list {
+		item = cleanObject(item)
+		var c acme.Challenge
+		if json.Unmarshal(item, &c) == nil && c.Type != "" {
+			kept = append(kept, item)
+		}
+	}
+	out, err := json.Marshal(kept)
+	if err != nil {
+		return json.RawMessage("[]")
+	}
+	return out
+}
