@@ -62,7 +62,7 @@ func New(opt Options) *CA {
 		opt:     opt,
 		pki:     newAuthority(opt.Alternates),
 		nonces:  nonces{lifetime: opt.NonceLifetime},
-		journal: journal{keep: opt.KeepRequests},
+		journal: journal{keep: max(opt.KeepRequests, 0)},
 		certs:   make(map[string]*issued),
 		usedEAB: make(map[string]bool),
 	}

@@ -61,7 +61,7 @@ func (u *user) register(t *testing.T) {
 	}
 }
 
-func ecKey(t *testing.T, curve elliptic.Curve) *ecdsa.PrivateKey {
+func ecKey(t testing.TB, curve elliptic.Curve) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(curve, rand.Reader)
 	if err != nil {
@@ -82,7 +82,7 @@ func identifiers(names ...string) []acme.Identifier {
 	return out
 }
 
-func csrFor(t *testing.T, key crypto.Signer, order acme.Order) []byte {
+func csrFor(t testing.TB, key crypto.Signer, order acme.Order) []byte {
 	t.Helper()
 	template := new(x509.CertificateRequest)
 	for _, id := range order.Identifiers {
@@ -134,8 +134,8 @@ func (u *user) issue(t *testing.T, order acme.Order) (*x509.Certificate, crypto.
 	return leaf, key
 }
 
-func (u *user) tryIssue(t *testing.T, key crypto.Signer, order acme.Order) (*x509.Certificate, error) {
-	t.Helper()
+// tryIssue may be called from any goroutine.
+func (u *user) tryIssue(t testing.TB, key crypto.Signer, order acme.Order) (*x509.Certificate, error) {
 	order, err := u.NewOrder(t.Context(), u.account, order)
 	if err != nil {
 		return nil, err

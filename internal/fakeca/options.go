@@ -12,8 +12,9 @@ const defaultBaseURL = "https://ca.test"
 // Options are the standing habits of a CA; the zero value is a plain, willing one. Hooks are called
 // without a lock held, perhaps by several goroutines at once.
 type Options struct {
-	// BaseURL is the start of each URL, without a slash at its end. Empty means https:// and the Host
-	// of the request, which is https://ca.test through Transport.
+	// BaseURL is the start of each URL, such as https://a.test/acme. Empty means https:// and the
+	// Host of the request, which is https://ca.test through Transport. Clients that cache directories
+	// by URL for the whole process, as acmez does, need another host for each CA.
 	BaseURL string
 
 	// DefaultLifetime is that of certificates whose order has no profile; zero means 90 days.
@@ -76,8 +77,9 @@ type Options struct {
 	NonceLifetime time.Duration
 	// KeepRequests is how many requests are kept for Requests; zero means 10,000, negative none.
 	KeepRequests int
-	// KeepCertificates is how many certificates are kept, each with its order; the oldest are
-	// forgotten by every endpoint. Zero means all.
+	// KeepCertificates is how many certificates are at least kept, each with its order; older ones
+	// are forgotten by every endpoint in time, so it has to exceed what clients work on at once.
+	// Zero means all.
 	KeepCertificates int
 }
 
