@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"path"
@@ -55,6 +56,11 @@ func (b *backend) answer(r *http.Request, order orderRequest) *recorder {
 		b.pebble.ServeHTTP(rec, r)
 		if rec.status == http.StatusOK {
 			b.awaitCertificateLocked(strings.TrimPrefix(r.URL.Path, finalizePath))
+		}
+	case KindRenewalInfo:
+		b.pebble.ServeHTTP(rec, r)
+		if rec.status == http.StatusOK {
+			b.widenLocked(rec, path.Base(r.URL.Path))
 		}
 	default:
 		b.pebble.ServeHTTP(rec, r)
@@ -187,15 +193,52 @@ func (b *backend) awaitCertificateLocked(orderID string) {
 	})
 }
 
-// orderOfCertID returns the order whose certificate has the ARI identifier id
-// (RFC 9773 section 4.1), or nil.
-func (b *backend) orderOfCertID(id string) *core.Order {
+// widenLocked gives a revoked certificate, unless its renewal info was set, the
+// hour before its revocation as its suggested window. Pebble's is one second
+// wide, which acmez takes for malformed.
+func (b *backend) widenLocked(rec *recorder, certID string) {
+	serial := serialOfCertID(certID)
+	revoked := b.store.GetRevokedCertificateBySerial(serial)
+	if revoked == nil || revoked.Certificate.ARIResponse != "" {
+		return
+	}
+	rec.body.Reset()
+	rec.body.WriteString(renewalInfo(revoked.RevokedAt.Add(-time.Hour), revoked.RevokedAt, ""))
+}
+
+// renewalInfo returns a renewalInfo object (RFC 9773 section 4.2).
+func renewalInfo(start, end time.Time, explanationURL string) string {
+	type window struct {
+		Start time.Time `json:"start"`
+		End   time.Time `json:"end"`
+	}
+	body, err := json.Marshal(struct {
+		SuggestedWindow window `json:"suggestedWindow"`
+		ExplanationURL  string `json:"explanationURL,omitempty"`
+	}{window{start.UTC(), end.UTC()}, explanationURL})
+	if err != nil {
+		// Only a year beyond 9999 cannot be encoded, and a client ought to see
+		// a malformed answer then.
+		return "{}"
+	}
+	return string(body)
+}
+
+// serialOfCertID returns the serial number in an ARI certificate identifier (RFC
+// 9773 section 4.1), 0 when it is malformed.
+func serialOfCertID(id string) *big.Int {
 	_, serial, _ := strings.Cut(id, ".")
 	raw, err := base64.RawURLEncoding.DecodeString(serial)
 	if err != nil {
-		return nil
+		return new(big.Int)
 	}
-	order, err := b.store.GetOrderByIssuedSerial(hex.EncodeToString(raw))
+	return new(big.Int).SetBytes(raw)
+}
+
+// orderOfCertID returns the order whose certificate has the ARI identifier id,
+// or nil.
+func (b *backend) orderOfCertID(id string) *core.Order {
+	order, err := b.store.GetOrderByIssuedSerial(hex.EncodeToString(serialOfCertID(id).Bytes()))
 	if err != nil {
 		return nil
 	}

@@ -1,16 +1,21 @@
 package acmetest_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -75,25 +80,24 @@ func (s *solver) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 	return s.certs[name], nil
 }
 
-// newSolver returns a solver of one type; for http-01 and tls-alpn-01 it listens
-// on an address where the CA validates.
-func newSolver(t *testing.T, ca *acmetest.CA, typ, host string) *solver {
+// listen makes s answer where its CA validates on an address; for dns-01 there is
+// nothing to listen on.
+func (s *solver) listen(t *testing.T, host string) {
 	t.Helper()
-	s := &solver{ca: ca, typ: typ, pages: make(map[string]string), certs: make(map[string]*tls.Certificate)}
 	srv := &http.Server{Handler: s}
 	var listener net.Listener
 	var err error
-	switch typ {
+	switch s.typ {
 	case acme.ChallengeTypeHTTP01:
-		listener, err = net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(ca.HTTPPort())))
+		listener, err = net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(s.ca.HTTPPort())))
 	case acme.ChallengeTypeTLSALPN01:
-		listener, err = tls.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(ca.TLSPort())), &tls.Config{
+		listener, err = tls.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(s.ca.TLSPort())), &tls.Config{
 			GetCertificate: s.certificate,
 			NextProtos:     []string{"acme-tls/1"},
 		})
 		srv.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
 	default:
-		return s
+		return
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -107,11 +111,11 @@ func newSolver(t *testing.T, ca *acmetest.CA, typ, host string) *solver {
 		_ = srv.Close()
 		<-done
 	})
-	return s
 }
 
 // user is an ACME client with an account.
 type user struct {
+	solver  *solver
 	client  *acmez.Client
 	account acme.Account
 }
@@ -119,7 +123,10 @@ type user struct {
 // newUser makes an account that uses one type of challenge.
 func newUser(t *testing.T, ca *acmetest.CA, typ string) *user {
 	t.Helper()
+	s := &solver{ca: ca, typ: typ, pages: make(map[string]string), certs: make(map[string]*tls.Certificate)}
+	s.listen(t, "127.0.0.1")
 	u := &user{
+		solver: s,
 		client: &acmez.Client{
 			Client: &acme.Client{
 				Directory:    ca.Directory(),
@@ -127,7 +134,7 @@ func newUser(t *testing.T, ca *acmetest.CA, typ string) *user {
 				UserAgent:    "acmetest",
 				PollInterval: 5 * time.Millisecond,
 			},
-			ChallengeSolvers: map[string]acmez.Solver{typ: newSolver(t, ca, typ, "127.0.0.1")},
+			ChallengeSolvers: map[string]acmez.Solver{typ: s},
 		},
 		account: acme.Account{TermsOfServiceAgreed: true, PrivateKey: newKey(t)},
 	}
@@ -202,3 +209,56 @@ func verify(t *testing.T, chain []byte, roots *x509.CertPool, name string) *x509
 	}
 	return certs[0]
 }
+
+// postJWS sends one signed request (RFC 8555 section 6.2) with a fresh nonce and
+// returns the problem in the answer, a zero one on success.
+func postJWS(t *testing.T, ca *acmetest.CA, account acme.Account, url, payload string) acme.Problem {
+	t.Helper()
+	client := ca.Client()
+	resp, err := client.Head(strings.Replace(ca.Directory(), "/dir", "/nonce-plz", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	key := account.PrivateKey.(*ecdsa.PrivateKey)
+	header := map[string]any{"alg": "ES256", "nonce": resp.Header.Get("Replay-Nonce"), "url": url}
+	if account.Location != "" {
+		header["kid"] = account.Location
+	} else {
+		public, err := key.PublicKey.Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		header["jwk"] = map[string]string{"kty": "EC", "crv": "P-256", "x": encode(public[1:33]), "y": encode(public[33:])}
+	}
+	protected, err := json.Marshal(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256([]byte(encode(protected) + "." + encode([]byte(payload))))
+	r, s, err := ecdsa.Sign(rand.Reader, key, sum[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	signature := append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
+	body, err := json.Marshal(map[string]string{
+		"protected": encode(protected), "payload": encode([]byte(payload)), "signature": encode(signature),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err = client.Post(url, "application/jose+json", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var problem acme.Problem
+	if resp.StatusCode >= 400 {
+		if err := json.NewDecoder(resp.Body).Decode(&problem); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return problem
+}
+
+func encode(data []byte) string { return base64.RawURLEncoding.EncodeToString(data) }

@@ -3,7 +3,6 @@ package acmetest
 import (
 	"bytes"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -66,18 +65,7 @@ func (b *backend) roots() []*core.Certificate {
 // too. An empty explanationURL is left out. An error that satisfies
 // errors.Is(err, ErrUnknownCertificate) means what it says.
 func (c *CA) SetRenewalInfo(certPEM []byte, start, end time.Time, explanationURL string) error {
-	type window struct {
-		Start time.Time `json:"start"`
-		End   time.Time `json:"end"`
-	}
-	body, err := json.Marshal(struct {
-		SuggestedWindow window `json:"suggestedWindow"`
-		ExplanationURL  string `json:"explanationURL,omitempty"`
-	}{window{start.UTC(), end.UTC()}, explanationURL})
-	if err != nil {
-		return fmt.Errorf("encoding renewal info: %w", err)
-	}
-	return c.SetRenewalInfoRaw(certPEM, string(body))
+	return c.SetRenewalInfoRaw(certPEM, renewalInfo(start, end, explanationURL))
 }
 
 // SetRenewalInfoRaw sets the body of the answer to a renewalInfo request for the
@@ -98,9 +86,10 @@ func (c *CA) SetRenewalInfoRaw(certPEM []byte, body string) error {
 }
 
 // Revoke revokes the first certificate in certPEM, as a CA does of its own
-// accord, for a reason of RFC 5280 section 5.3.1. From then on its renewal info,
-// unless it was set, asks for renewal at once. Revoking it again changes the
-// reason and the time. Errors are those of SetRenewalInfo.
+// accord, for a reason of RFC 5280 section 5.3.1. From then on its suggested
+// window, unless it was set, is the hour before the revocation, as it is when a
+// client revokes it. Revoking it again changes the reason and the time. Errors
+// are those of SetRenewalInfo, and one for what is not a reason.
 func (c *CA) Revoke(certPEM []byte, reason int) error {
 	cert, err := firstCertificate(certPEM)
 	if err != nil {
