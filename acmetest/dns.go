@@ -113,5 +113,8 @@ func (s *dnsServer) reply(network string, query *dns.Msg) *dns.Msg {
 
 // normalName returns name in lower case without a final dot.
 func normalName(name string) string {
-	return strings.ToLower(strings.TrimSuffix(name, "."))
+	if dns.IsFqdn(name) {
+		name = strings.TrimSuffix(name, ".")
+	}
+	return strings.ToLower(name)
 }

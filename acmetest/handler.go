@@ -191,13 +191,37 @@ func (b *backend) awaitCertificateLocked(orderID string) {
 		}
 		return replaces == "" || isReplaced(b.orderOfCertID(replaces))
 	})
+	b.registerLocked(order)
+}
+
+// registerLocked registers an order under its certificate's serial number as an
+// ARI certificate identifier has it. That is the DER encoding, with a zero before
+// a first bit that is set, and Pebble, which registers it without, would not find
+// what is to be replaced: one certificate in 256.
+func (b *backend) registerLocked(order *core.Order) {
+	order.Lock()
+	cert := order.CertificateObject
+	order.Unlock()
+	if cert == nil || cert.Cert.SerialNumber.BitLen()%8 != 0 {
+		return
+	}
+	// The store takes the serial number from the order and nowhere else.
+	setCertificate(order, &core.Certificate{ID: "00" + cert.ID})
+	defer setCertificate(order, cert)
+	_ = b.store.AddOrderByIssuedSerial(order) // it fails without a certificate only
+}
+
+func setCertificate(order *core.Order, cert *core.Certificate) {
+	order.Lock()
+	defer order.Unlock()
+	order.CertificateObject = cert
 }
 
 // widenLocked gives a revoked certificate, unless its renewal info was set, the
 // hour before its revocation as its suggested window. Pebble's is one second
 // wide, which acmez takes for malformed.
 func (b *backend) widenLocked(rec *recorder, certID string) {
-	serial := serialOfCertID(certID)
+	serial := new(big.Int).SetBytes(serialOfCertID(certID))
 	revoked := b.store.GetRevokedCertificateBySerial(serial)
 	if revoked == nil || revoked.Certificate.ARIResponse != "" {
 		return
@@ -225,20 +249,20 @@ func renewalInfo(start, end time.Time, explanationURL string) string {
 }
 
 // serialOfCertID returns the serial number in an ARI certificate identifier (RFC
-// 9773 section 4.1), 0 when it is malformed.
-func serialOfCertID(id string) *big.Int {
+// 9773 section 4.1) in DER, nil when it is malformed.
+func serialOfCertID(id string) []byte {
 	_, serial, _ := strings.Cut(id, ".")
-	raw, err := base64.RawURLEncoding.DecodeString(serial)
+	der, err := base64.RawURLEncoding.DecodeString(serial)
 	if err != nil {
-		return new(big.Int)
+		return nil
 	}
-	return new(big.Int).SetBytes(raw)
+	return der
 }
 
 // orderOfCertID returns the order whose certificate has the ARI identifier id,
 // or nil.
 func (b *backend) orderOfCertID(id string) *core.Order {
-	order, err := b.store.GetOrderByIssuedSerial(hex.EncodeToString(serialOfCertID(id).Bytes()))
+	order, err := b.store.GetOrderByIssuedSerial(hex.EncodeToString(serialOfCertID(id)))
 	if err != nil {
 		return nil
 	}

@@ -1,15 +1,19 @@
 package acmetest
 
 import (
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"math/big"
 	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/letsencrypt/pebble/v2/acme"
 	"github.com/letsencrypt/pebble/v2/core"
+	acmez "github.com/mholt/acmez/v3/acme"
 	"github.com/miekg/dns"
 )
 
@@ -63,7 +67,7 @@ func TestNormalIdentifier(t *testing.T) {
 	}
 }
 
-func TestAcceptedOrdersAreRemembered(t *testing.T) {
+func TestOrdersAreFoundByCertID(t *testing.T) {
 	c := Start(t)
 	b := c.backend.Load()
 	b.mu.Lock()
@@ -71,6 +75,25 @@ func TestAcceptedOrdersAreRemembered(t *testing.T) {
 	if got := b.orderOfCertID("a.b!"); got != nil {
 		t.Errorf("a malformed certificate identifier leads to %v", got)
 	}
+	for _, serial := range []int64{0x7f01, 0x8001, 0x018001} {
+		number := big.NewInt(serial)
+		cert := &core.Certificate{ID: hex.EncodeToString(number.Bytes()), Cert: &x509.Certificate{SerialNumber: number}}
+		order := &core.Order{CertificateObject: cert}
+		if err := b.store.AddOrderByIssuedSerial(order); err != nil { // what Pebble does
+			t.Fatal(err)
+		}
+		b.registerLocked(order)
+		id, err := acmez.ARIUniqueIdentifier(&x509.Certificate{SerialNumber: number, AuthorityKeyId: []byte{1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := b.orderOfCertID(id); got != order || got.CertificateObject != cert {
+			t.Errorf("serial %x: identifier %q leads to %v", serial, id, got)
+		}
+	}
+}
+
+func TestIsReplaced(t *testing.T) {
 	if !isReplaced(nil) || isReplaced(&core.Order{}) || !isReplaced(&core.Order{IsReplaced: true}) {
 		t.Error("isReplaced is wrong")
 	}

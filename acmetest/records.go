@@ -163,7 +163,7 @@ func (r *records) addrsLocked(name string, qtype uint16) []netip.Addr {
 // last two labels.
 func (r *records) zoneLocked(name string) string {
 	for zone := name; zone != ""; zone = parent(zone) {
-		if r.zones[zone] || strings.Count(zone, ".") <= 1 {
+		if r.zones[zone] || dns.CountLabel(zone) <= 2 {
 			return zone
 		}
 	}
@@ -202,10 +202,13 @@ func (r *records) existsLocked(name string) bool {
 	return r.addrs[name] != nil || len(r.texts[name]) > 0 || r.aliases[name] != ""
 }
 
-// parent returns name without its first label.
+// parent returns name without its first label, in which a dot may be escaped.
 func parent(name string) string {
-	_, rest, _ := strings.Cut(name, ".")
-	return rest
+	next, end := dns.NextLabel(name, 0)
+	if end {
+		return ""
+	}
+	return name[next:]
 }
 
 // header returns a record header that lets nobody cache.
