@@ -93,7 +93,7 @@ func (s system) createTemp(path string, perm fs.FileMode) (file, string, error) 
 		if err := s.mkdirAll(dir, dirPerm(perm), &made); err != nil {
 			return nil, "", stepError(path, "creating folder", err)
 		}
-		temp := filepath.Join(dir, tempPrefix+rand.Text())
+		temp := TempPath(dir)
 		f, err := s.create(temp, perm)
 		if err == nil {
 			// The folders are flushed now that the file keeps them from being
@@ -284,6 +284,10 @@ func (s system) syncDir(dir string) error {
 	}
 	return errors.Join(d.Sync(), d.Close())
 }
+
+// TempPath returns a path in dir that nobody uses, for a temporary file that is
+// made by other means than this package's. Sweep takes it for one of ours.
+func TempPath(dir string) string { return filepath.Join(dir, tempPrefix+rand.Text()) }
 
 // IsTemp reports whether name, without its folder, is that of a temporary file
 // of this package.

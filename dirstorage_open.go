@@ -1,0 +1,200 @@
+package certwright
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/certwright/certwright/internal/durable"
+)
+
+const (
+	defaultLeaseTTL = 15 * time.Second
+	minLeaseTTL     = 100 * time.Millisecond
+
+	// sweepAge is how old a temporary file is when its writer must be dead.
+	sweepAge = time.Hour
+
+	// maxPathsWarned is how many paths of one kind get a warning of their own.
+	maxPathsWarned = 10
+
+	// leasesMarker, in the folder of locks, says that lease files are in use.
+	leasesMarker = "leases"
+)
+
+// DirOptions is how a DirStorage works. Its zero value is right for most.
+type DirOptions struct {
+	// LeaseFiles makes locks lease files with a heartbeat, on any file system.
+	// False leaves it to what the file system is found to be.
+	LeaseFiles bool
+
+	// LeaseTTL is how long the heartbeat of a lease file must stand still before
+	// its lock may be taken over. Zero means 15 seconds; less than 100
+	// milliseconds is refused. All instances must use the same. It has no
+	// meaning for locks of the kernel.
+	LeaseTTL time.Duration
+}
+
+// NewDirStorage opens a DirStorage in the folder dir with the zero DirOptions.
+// It makes the folder, with the permissions 0700, when it is missing, and
+// removes temporary files that dead writers left. The error names the path when
+// the folder cannot be made or written to. Permissions that are too wide do not
+// stop it: see Warnings. The caller closes the DirStorage.
+func NewDirStorage(dir string) (*DirStorage, error) {
+	return OpenDirStorage(dir, DirOptions{})
+}
+
+// OpenDirStorage is NewDirStorage with options.
+func OpenDirStorage(dir string, options DirOptions) (*DirStorage, error) {
+	if dir == "" {
+		return nil, errors.New("opening storage folder: no path given")
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening storage folder %q: %w", dir, err)
+	}
+	d := &DirStorage{dir: abs, ttl: options.LeaseTTL, leases: make(map[*dirLease]struct{})}
+	if d.ttl == 0 {
+		d.ttl = defaultLeaseTTL
+	}
+	if d.ttl < minLeaseTTL {
+		return nil, fmt.Errorf("opening storage folder %q: LeaseTTL of %v, at least %v", dir, d.ttl, minLeaseTTL)
+	}
+	if err := d.open(options.LeaseFiles); err != nil {
+		return nil, fmt.Errorf("opening storage folder %q: %w", abs, err)
+	}
+	d.closing, d.close = context.WithCancel(context.Background())
+	return d, nil
+}
+
+// open makes the folder, looks at what is in it and tries to write.
+func (d *DirStorage) open(leaseFiles bool) error {
+	if err := durable.Mkdir(d.dir, 0o700); err != nil {
+		return err
+	}
+	ours, err := d.ours()
+	if err != nil {
+		return err
+	}
+	if err := durable.Mkdir(d.locksFolder(), 0o700); err != nil {
+		return err
+	}
+	if d.root, err = os.Stat(d.dir); err != nil {
+		return err
+	}
+	if err := d.probe(); err != nil {
+		return err
+	}
+	if err := durable.Sweep(d.dir, sweepAge); err != nil {
+		d.warnings = append(d.warnings, err.Error())
+	}
+	if runtime.GOOS != "windows" { // where these bits mean nothing
+		d.checkFolderMode(ours)
+	}
+	if err := d.checkRecords(); err != nil {
+		return err
+	}
+	if leaseFiles || networkFS(d.dir) {
+		return d.useLeaseFiles()
+	}
+	return nil
+}
+
+// ours reports whether the folder is empty or has been used by a DirStorage
+// before. Only such a one has its permissions changed: a folder of somebody
+// else's may be shared on purpose.
+func (d *DirStorage) ours() (bool, error) {
+	entries, err := os.ReadDir(d.dir)
+	if err != nil {
+		return false, err
+	}
+	for _, e := range entries {
+		if e.Name() == locksDir {
+			return true, nil
+		}
+	}
+	return len(entries) == 0, nil
+}
+
+// probe writes and removes a file.
+func (d *DirStorage) probe() error {
+	f, err := durable.Prepare(filepath.Join(d.dir, "probe"), []byte("x"), 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Discard()
+}
+
+// checkFolderMode warns of a folder that others may enter and, when it is ours,
+// closes it. A sticky folder is one that is shared.
+func (d *DirStorage) checkFolderMode(ours bool) {
+	mode := d.root.Mode()
+	if mode.Perm()&0o077 == 0 {
+		return
+	}
+	if !ours || mode&fs.ModeSticky != 0 {
+		d.warn(d.dir, mode, "left as it is, since it holds other things or is shared")
+		return
+	}
+	d.tighten(d.dir, mode, 0o700)
+}
+
+// checkRecords finds out whether there are values and closes their files to
+// others.
+func (d *DirStorage) checkRecords() error {
+	d.fresh = true
+	wide := 0
+	err := d.walk(context.Background(), ".", func(key string, e fs.DirEntry) {
+		d.fresh = false
+		if runtime.GOOS == "windows" {
+			return
+		}
+		info, err := e.Info()
+		if err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o077 == 0 {
+			return
+		}
+		wide++
+		said := len(d.warnings)
+		d.tighten(d.recordFile(key), info.Mode(), 0o600)
+		if wide > maxPathsWarned {
+			d.warnings = d.warnings[:said]
+		}
+	})
+	if wide > maxPathsWarned {
+		d.warnings = append(d.warnings, fmt.Sprintf("and %d more files below %s with permissions wider than 0600", wide-maxPathsWarned, d.dir))
+	}
+	return err
+}
+
+// tighten narrows the permissions of path and warns of what they were.
+func (d *DirStorage) tighten(path string, mode, want fs.FileMode) {
+	if err := os.Chmod(path, want); err != nil {
+		d.warn(path, mode, "cannot be narrowed: "+err.Error())
+		return
+	}
+	d.warn(path, mode, fmt.Sprintf("narrowed to %04o", want))
+}
+
+func (d *DirStorage) warn(path string, mode fs.FileMode, outcome string) {
+	d.warnings = append(d.warnings, fmt.Sprintf("permissions of %s are %04o, open to others: %s", path, mode.Perm(), outcome))
+}
+
+// useLeaseFiles turns to lease files and leaves word of it for other instances.
+func (d *DirStorage) useLeaseFiles() error {
+	const text = "Locks in this folder are lease files. Remove this file only while nothing uses the folder.\n"
+	marker := filepath.Join(d.locksFolder(), leasesMarker)
+	if _, err := os.Stat(marker); err != nil {
+		if err := durable.WriteFile(marker, []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	d.leaseFiles.Store(true)
+	return nil
+}
+
+func (d *DirStorage) locksFolder() string { return filepath.Join(d.dir, locksDir) }
