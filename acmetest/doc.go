@@ -11,6 +11,11 @@
 // [CA.SetRecord] says otherwise. Never trust the roots of a CA of this package
 // outside a test: it issues for any name that resolves to it.
 //
+// The DNS server is authoritative for every name; the zone of a name is its last
+// two labels, or the deepest zone of [CA.AddZone] it is in. Methods that take a
+// DNS name take it in any case, with a final dot or without; one that starts with
+// "*." stands for every name below it that has no record itself (RFC 4592).
+//
 // # What Pebble leaves to know
 //
 //   - An order that names no profile gets a random one of [Options.Profiles].

@@ -7,10 +7,6 @@ import (
 	"github.com/miekg/dns"
 )
 
-// A name given to the methods below is taken in any case and with a final dot or
-// without. A name that starts with "*." stands for every name below it that has
-// no record itself (RFC 4592).
-
 // SetRecord makes a name resolve to addrs, and to nothing when there are none.
 // IPv4 addresses become A records, IPv6 addresses AAAA records. The validator
 // dials only one address, an IPv6 one first.
