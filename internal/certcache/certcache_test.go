@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -148,36 +149,28 @@ func TestLookupKinds(t *testing.T) {
 	}
 }
 
+// checkHeld checks that a cache has these names, each with the certificate that
+// goes by the given word.
+func checkHeld(t *testing.T, c *Cache, step string, certs map[string]*tls.Certificate, want map[string]string) {
+	t.Helper()
+	if got, held := c.Names(), slices.Sorted(maps.Keys(want)); !slices.Equal(got, held) {
+		t.Errorf("%s: Names = %q; want %q", step, got, held)
+	}
+	for _, name := range []string{"192.0.2.1", "a.example", "b.example", "c.example"} {
+		if c.Lookup(name, nil) != certs[want[name]] {
+			t.Errorf("%s: Lookup(%q) is not %q", step, name, want[name])
+		}
+	}
+}
+
 func TestInstallRemoveRefresh(t *testing.T) {
 	c := New()
 	first := entry("1", "a.example", "b.example", "a.example")
 	second := entry("1", "b.example", "c.example", "192.0.2.1")
 	other := during(entry("2", "b.example"), -2*time.Hour, time.Hour)
-	all := []Entry{first, second, other}
 	check := func(step string, want map[string]string) {
 		t.Helper()
-		held := []string{}
-		for _, name := range []string{"192.0.2.1", "a.example", "b.example", "c.example"} {
-			got := c.Lookup(name, nil)
-			wanted := (*tls.Certificate)(nil)
-			switch want[name] {
-			case "first":
-				wanted = first.Cert
-			case "second":
-				wanted = second.Cert
-			case "other":
-				wanted = other.Cert
-			}
-			if got != wanted {
-				t.Errorf("%s: Lookup(%q) = %q; want %q", step, name, idOf(got, all), want[name])
-			}
-			if want[name] != "" {
-				held = append(held, name)
-			}
-		}
-		if got := c.Names(); !slices.Equal(got, held) {
-			t.Errorf("%s: Names = %q; want %q", step, got, held)
-		}
+		checkHeld(t, c, step, map[string]*tls.Certificate{"first": first.Cert, "second": second.Cert, "other": other.Cert}, want)
 	}
 	check("empty", nil)
 	c.Install(now, first, other)

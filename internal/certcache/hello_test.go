@@ -55,8 +55,16 @@ func rsaHello(name string) *tls.ClientHelloInfo {
 	}
 }
 
-func TestLookupAsksHello(t *testing.T) {
-	const name = "www.example.com"
+// tls13Hello is of a client that does not offer ECDSA for TLS 1.2.
+func tls13Hello(name string) *tls.ClientHelloInfo {
+	hello := modernHello(name)
+	hello.SupportedVersions = []uint16{tls.VersionTLS13}
+	hello.CipherSuites = []uint16{tls.TLS_AES_128_GCM_SHA256}
+	return hello
+}
+
+func realKeys(t *testing.T) (*ecdsa.PrivateKey, *rsa.PrivateKey) {
+	t.Helper()
 	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -65,14 +73,17 @@ func TestLookupAsksHello(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return ecKey, rsaKey
+}
+
+func TestLookupAsksHello(t *testing.T) {
+	const name = "www.example.com"
+	ecKey, rsaKey := realKeys(t)
 	ec, rs := realEntry(t, "ecdsa", ecKey, name), realEntry(t, "rsa", rsaKey, name)
 	ecWild, rsWild := realEntry(t, "ecdsa wildcard", ecKey, "*.example.com"), realEntry(t, "rsa wildcard", rsaKey, "*.example.com")
 	old := during(rs, -2*time.Hour, -time.Hour)
 	old.ID = "old"
-	// A client of TLS 1.3 that does not offer ECDSA for TLS 1.2.
-	only13 := modernHello(name)
-	only13.SupportedVersions = []uint16{tls.VersionTLS13}
-	only13.CipherSuites = []uint16{tls.TLS_AES_128_GCM_SHA256}
+	only13 := tls13Hello(name)
 	none := rsaHello(name)
 	none.SignatureSchemes = []tls.SignatureScheme{tls.Ed25519}
 	tests := []struct {
@@ -99,35 +110,43 @@ func TestLookupAsksHello(t *testing.T) {
 			t.Errorf("%s: got %q; want %q", tt.name, got, tt.want)
 		}
 	}
+}
 
-	t.Run("fast answer agrees", func(t *testing.T) {
-		for _, hello := range []*tls.ClientHelloInfo{modernHello(name), only13, rsaHello(name), none} {
-			if takesP256(hello) && hello.SupportsCertificate(ec.Cert) != nil {
-				t.Errorf("takesP256 is true for %+v", hello)
-			}
+func TestFastAnswerAgreesWithTLS(t *testing.T) {
+	const name = "www.example.com"
+	ecKey, _ := realKeys(t)
+	ec := realEntry(t, "ecdsa", ecKey, name)
+	for _, hello := range []*tls.ClientHelloInfo{modernHello(name), tls13Hello(name), rsaHello(name), {}} {
+		if takesP256(hello) && hello.SupportsCertificate(ec.Cert) != nil {
+			t.Errorf("takesP256 is true for %+v", hello)
 		}
-		if !takesP256(modernHello(name)) {
-			t.Error("takesP256 is false for a modern client")
-		}
-	})
+	}
+	if !takesP256(modernHello(name)) {
+		t.Error("takesP256 is false for a modern client")
+	}
+}
 
-	t.Run("allocations", func(t *testing.T) {
-		c := New()
-		c.Install(now, ec, rs, ecWild, entry("ip", "192.0.2.1", "2001:db8:1111:2222:3333:4444:5555:6666"))
-		hello := modernHello(name)
-		for _, n := range []string{name, "other.example.com", "unknown.example.org", "192.0.2.1", ""} {
-			if got := testing.AllocsPerRun(100, func() { c.Lookup(n, hello) }); got != 0 {
-				t.Errorf("Lookup(%q) allocates %v times", n, got)
-			}
+func TestLookupDoesNotAllocate(t *testing.T) {
+	const name = "www.example.com"
+	ecKey, rsaKey := realKeys(t)
+	c := New()
+	c.Install(
+		now, realEntry(t, "ecdsa", ecKey, name), realEntry(t, "rsa", rsaKey, name), realEntry(t, "wildcard", ecKey, "*.example.com"),
+		entry("ip", "192.0.2.1", "2001:db8:1111:2222:3333:4444:5555:6666"),
+	)
+	hello := modernHello(name)
+	for _, n := range []string{name, "other.example.com", "unknown.example.org", "192.0.2.1", ""} {
+		if got := testing.AllocsPerRun(100, func() { c.Lookup(n, hello) }); got != 0 {
+			t.Errorf("Lookup(%q) allocates %v times", n, got)
 		}
-		for _, a := range []string{"192.0.2.1", "::ffff:192.0.2.1", "2001:db8:1111:2222:3333:4444:5555:6666", "2001:db8::2"} {
-			addr := netip.MustParseAddr(a)
-			if got := testing.AllocsPerRun(100, func() { c.LookupIP(addr, hello) }); got != 0 {
-				t.Errorf("LookupIP(%s) allocates %v times", a, got)
-			}
+	}
+	for _, a := range []string{"192.0.2.1", "::ffff:192.0.2.1", "2001:db8:1111:2222:3333:4444:5555:6666", "2001:db8::2"} {
+		addr := netip.MustParseAddr(a)
+		if got := testing.AllocsPerRun(100, func() { c.LookupIP(addr, hello) }); got != 0 {
+			t.Errorf("LookupIP(%s) allocates %v times", a, got)
 		}
-		if got := testing.AllocsPerRun(100, func() { c.Sole(); c.SoleIP() }); got != 0 {
-			t.Errorf("Sole and SoleIP allocate %v times", got)
-		}
-	})
+	}
+	if got := testing.AllocsPerRun(100, func() { c.Sole(); c.SoleIP() }); got != 0 {
+		t.Errorf("Sole and SoleIP allocate %v times", got)
+	}
 }
