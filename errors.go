@@ -1,6 +1,11 @@
 package certwright
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Errors that callers branch on, with errors.Is.
 var (
@@ -16,4 +21,172 @@ var (
 
 	// ErrLeaseLost means that a lease ended before it was unlocked.
 	ErrLeaseLost = errors.New("certwright: lease lost")
+
+	// ErrNoRenewalInfo means that the CA has no renewal information (RFC 9773).
+	ErrNoRenewalInfo = errors.New("certwright: the CA has no renewal information")
 )
+
+// IssueError says that no issuer issued a certificate for a name. It unwraps to
+// one error an issuer, in the order in which they were tried.
+type IssueError struct {
+	Name     string    // the name, or the first of several in one certificate
+	Attempts int       // failed attempts in a row, this one included
+	RetryAt  time.Time // when it is tried again; zero when the attempt was cut short
+	Errs     []error   // a *StepError for each issuer
+}
+
+func (e *IssueError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "issuing a certificate for %q", e.Name)
+	for i, err := range e.Errs {
+		sep := "; "
+		if i == 0 {
+			sep = ": "
+		}
+		fmt.Fprintf(&b, "%s%v", sep, err)
+	}
+	if !e.RetryAt.IsZero() {
+		fmt.Fprintf(&b, " (attempt %d; next at %s)", e.Attempts, e.RetryAt.UTC().Format(time.RFC3339))
+	}
+	return b.String()
+}
+
+// Unwrap returns the errors of the issuers.
+func (e *IssueError) Unwrap() []error { return e.Errs }
+
+// StepError says at which step an issuer failed and why.
+type StepError struct {
+	Issuer    string   // issuer ID
+	Step      string   // such as "directory", "account", "order", "authorization", "challenge", "finalize", "download", "verify", "store"
+	Name      string   // the name whose authorization failed; empty when the step concerns all
+	Challenge string   // the challenge type that failed; empty when none did
+	URL       string   // the CA's URL that was asked, without a query; empty when none was
+	Problem   *Problem // the CA's problem document; nil when it sent none
+	Err       error    // the cause when there is no Problem, or more about it
+
+	retryAfter time.Duration
+}
+
+func (e *StepError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s", e.Issuer, e.Step)
+	if e.Challenge != "" {
+		fmt.Fprintf(&b, " %s", e.Challenge)
+	}
+	if e.Name != "" {
+		fmt.Fprintf(&b, " for %q", e.Name)
+	}
+	if e.URL != "" {
+		fmt.Fprintf(&b, " at %s", e.URL)
+	}
+	if e.Problem != nil {
+		fmt.Fprintf(&b, ": %v", e.Problem)
+	}
+	if e.Err != nil {
+		fmt.Fprintf(&b, ": %v", e.Err)
+	}
+	return b.String()
+}
+
+// Unwrap returns the problem and the cause, as far as there are any.
+func (e *StepError) Unwrap() []error {
+	var errs []error
+	if e.Problem != nil {
+		errs = append(errs, e.Problem)
+	}
+	if e.Err != nil {
+		errs = append(errs, e.Err)
+	}
+	return errs
+}
+
+// RetryAfter returns how long the CA asked not to come back, 0 when it did not.
+func (e *StepError) RetryAfter() time.Duration { return e.retryAfter }
+
+// Problem is a CA's problem document (RFC 8555 §6.7, RFC 9457).
+type Problem struct {
+	Type        string       // a URI such as "urn:ietf:params:acme:error:rateLimited", "about:blank" when the CA sent none
+	Title       string       // a short text for the type
+	Status      int          // HTTP status code
+	Detail      string       // what went wrong this time
+	Instance    string       // a URI for this occurrence, such as a page on which to un-pause an account
+	Subproblems []Subproblem // RFC 8555 §6.7.1
+}
+
+// Subproblem is a problem that concerns one identifier (RFC 8555 §6.7.1).
+type Subproblem struct {
+	Problem
+	Name string // DNS name or IP address, empty when the CA named none
+}
+
+const problemPrefix = "urn:ietf:params:acme:error:"
+
+func (p *Problem) Error() string {
+	var b strings.Builder
+	b.WriteString(strings.TrimPrefix(p.Type, problemPrefix))
+	if p.Status != 0 {
+		fmt.Fprintf(&b, " (HTTP %d)", p.Status)
+	}
+	switch {
+	case p.Detail != "":
+		fmt.Fprintf(&b, ": %s", p.Detail)
+	case p.Title != "":
+		fmt.Fprintf(&b, ": %s", p.Title)
+	}
+	for _, s := range p.Subproblems {
+		fmt.Fprintf(&b, "; %s", strings.TrimPrefix(s.Type, problemPrefix))
+		if s.Name != "" {
+			fmt.Fprintf(&b, " for %q", s.Name)
+		}
+		if s.Detail != "" {
+			fmt.Fprintf(&b, ": %s", s.Detail)
+		}
+	}
+	if p.Instance != "" {
+		fmt.Fprintf(&b, " (see %s)", p.Instance)
+	}
+	return b.String()
+}
+
+// RetryAfter returns the longest time for which a CA in err's tree asked not to
+// come back, and whether one did.
+func RetryAfter(err error) (time.Duration, bool) {
+	var longest time.Duration
+	walkErrors(err, func(err error) {
+		if e, ok := err.(interface{ RetryAfter() time.Duration }); ok {
+			longest = max(longest, e.RetryAfter())
+		}
+	})
+	return longest, longest > 0
+}
+
+// walkErrors calls visit for err and all that it wraps.
+func walkErrors(err error, visit func(error)) {
+	if err == nil {
+		return
+	}
+	visit(err)
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		walkErrors(e.Unwrap(), visit)
+	case interface{ Unwrap() []error }:
+		for _, err := range e.Unwrap() {
+			walkErrors(err, visit)
+		}
+	}
+}
+
+// ConfigError says what is wrong with a [Config] or a [Spec].
+type ConfigError struct {
+	Field string // such as "Config.Email" or "Spec.Names[2]"
+	Err   error
+}
+
+func (e *ConfigError) Error() string { return fmt.Sprintf("certwright: %s: %v", e.Field, e.Err) }
+
+// Unwrap returns the cause.
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+func configErrorf(field, format string, args ...any) error {
+	return &ConfigError{Field: field, Err: fmt.Errorf(format, args...)}
+}

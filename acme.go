@@ -1,0 +1,422 @@
+package certwright
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/certwright/certwright/internal/acmeflow"
+	"github.com/certwright/certwright/internal/challenge"
+	"github.com/certwright/certwright/internal/hostname"
+	"github.com/certwright/certwright/internal/record"
+)
+
+// ACME is an [Issuer] for any CA that speaks ACME (RFC 8555). Its zero value
+// asks Let's Encrypt. A Manager keeps its own copy of what an ACME says; one
+// ACME may serve several Managers.
+type ACME struct {
+	// Directory is the CA's directory URL. Empty means LetsEncrypt.
+	Directory string
+
+	// Email and AgreeToTerms override those in Config when they are set.
+	Email        string
+	AgreeToTerms bool
+
+	// EAB binds the account to one that you have with the CA outside of ACME.
+	// nil: none.
+	EAB *EAB
+
+	// HTTPClient makes the requests to the CA. nil means one of the Manager's
+	// own, with sensible time-outs and the proxy of the environment.
+	HTTPClient *http.Client
+
+	// DisableHTTP01 and DisableTLSALPN01 turn off a challenge type.
+	DisableHTTP01, DisableTLSALPN01 bool
+
+	// Solvers solve challenges by type, such as "dns-01". One for "http-01" or
+	// "tls-alpn-01" replaces the Manager's own.
+	Solvers map[string]Solver
+
+	// Timeout bounds one attempt to issue a certificate. 0 means 5 minutes.
+	Timeout time.Duration
+
+	// OrderLimit bounds how many orders are made in a time, by this Manager.
+	// Its zero value is no limit. Names wait their turn without blocking others.
+	OrderLimit OrderLimit
+}
+
+// EAB is an external account binding (RFC 8555 §7.3.4).
+type EAB struct {
+	KeyID  string
+	MACKey string // base64url, padded or not; a secret
+}
+
+// OrderLimit allows Orders orders within Per.
+type OrderLimit struct {
+	Orders int
+	Per    time.Duration
+}
+
+// directory returns the directory URL with its default.
+func (a *ACME) directory() string {
+	if a.Directory == "" {
+		return LetsEncrypt
+	}
+	return a.Directory
+}
+
+// ID returns the storage segment of the CA: the directory URL's host and path,
+// and a digest of the EAB key ID when there is one.
+func (a *ACME) ID() string {
+	u, err := url.Parse(a.directory())
+	if err != nil {
+		return "invalid"
+	}
+	id := strings.ToLower(u.Host)
+	if p := strings.Trim(u.Path, "/"); p != "" {
+		id += "-" + p
+	}
+	id = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(".-_", r) {
+			return r
+		}
+		return '-'
+	}, id)
+	if a.EAB != nil && a.EAB.KeyID != "" {
+		sum := sha256.Sum256([]byte(a.EAB.KeyID))
+		id += "+" + hex.EncodeToString(sum[:4])
+	}
+	return id
+}
+
+// Issue gets a certificate without a Manager: only with challenges for which
+// there are Solvers, and with an account that lives as long as this call. A
+// Manager does not call it.
+func (a *ACME) Issue(ctx context.Context, req IssueRequest) (Issued, error) {
+	mem := NewMemStorage()
+	bound, err := a.bind(&issuerEnv{storage: mem, locker: mem, log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return Issued{}, err
+	}
+	defer bound.close()
+	return bound.Issue(ctx, req)
+}
+
+// issuerEnv is what a Manager gives to its ACME issuers.
+type issuerEnv struct {
+	storage      Storage
+	locker       Locker
+	log          *slog.Logger
+	email        string
+	agreeToTerms bool
+	solvers      map[string]acmeflow.Solver // the Manager's own
+	hint         func(*StepError)           // adds what the Manager knows about a failed challenge
+}
+
+// acmeIssuer is an ACME bound to a Manager.
+type acmeIssuer struct {
+	conf    ACME
+	id      string
+	env     *issuerEnv
+	flow    *acmeflow.Client
+	solvers map[string]acmeflow.Solver
+}
+
+func (a *ACME) bind(env *issuerEnv) (*acmeIssuer, error) {
+	b := &acmeIssuer{conf: *a, id: a.ID(), env: env}
+	if b.conf.Email == "" {
+		b.conf.Email = env.email
+	}
+	if err := b.conf.validate(env.agreeToTerms); err != nil {
+		return nil, err
+	}
+	b.solvers = map[string]acmeflow.Solver{}
+	if s := env.solvers[challenge.HTTP01]; s != nil && !a.DisableHTTP01 {
+		b.solvers[challenge.HTTP01] = s
+	}
+	if s := env.solvers[challenge.TLSALPN01]; s != nil && !a.DisableTLSALPN01 {
+		b.solvers[challenge.TLSALPN01] = s
+	}
+	for t, s := range a.Solvers {
+		b.solvers[t] = callerSolver{s}
+	}
+	if len(b.solvers) == 0 {
+		return nil, configErrorf("ACME.Solvers", "no challenge type is left: http-01 and tls-alpn-01 are disabled and there is no Solver")
+	}
+	opts := acmeflow.Options{
+		Directory:  a.directory(),
+		HTTPClient: a.HTTPClient,
+		UserAgent:  userAgent(),
+		Accounts:   &accountStore{env: env, id: b.id},
+		Logger:     env.log.With("issuer", b.id),
+	}
+	if b.conf.Email != "" {
+		opts.Contact = []string{"mailto:" + b.conf.Email}
+	}
+	if a.EAB != nil {
+		opts.EAB = &acmeflow.EAB{KeyID: a.EAB.KeyID, MACKey: a.EAB.MACKey}
+	}
+	b.flow = acmeflow.New(opts)
+	return b, nil
+}
+
+func (a *ACME) validate(agreed bool) error {
+	dir := a.directory()
+	u, err := url.Parse(dir)
+	switch {
+	case err != nil || u.Host == "":
+		return configErrorf("ACME.Directory", "not a URL: %q; a directory URL looks like %s", dir, LetsEncrypt)
+	case u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())):
+		return configErrorf("ACME.Directory", "must start with https://, is %q", dir)
+	case !agreed && !a.AgreeToTerms:
+		return configErrorf("Config.AgreeToTerms", "must be true: read the terms of service of the CA at %s and agree to them", dir)
+	}
+	if a.EAB != nil {
+		if a.EAB.KeyID == "" {
+			return configErrorf("ACME.EAB.KeyID", "is empty")
+		}
+		if _, err := acmeflow.ParseMACKey(a.EAB.MACKey); err != nil {
+			return &ConfigError{Field: "ACME.EAB.MACKey", Err: err}
+		}
+	}
+	if a.OrderLimit.Orders < 0 || a.OrderLimit.Per < 0 || (a.OrderLimit.Orders > 0) != (a.OrderLimit.Per > 0) {
+		return configErrorf("ACME.OrderLimit", "needs both Orders and Per above zero, or neither")
+	}
+	if a.Timeout < 0 {
+		return configErrorf("ACME.Timeout", "must not be negative, is %v", a.Timeout)
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+func (b *acmeIssuer) ID() string { return b.id }
+
+func (b *acmeIssuer) close() { b.flow.Close() }
+
+// check says before any request to the CA what it could not issue.
+func (b *acmeIssuer) check(names []string, profile string) error {
+	public := b.conf.directory() == LetsEncrypt || b.conf.directory() == LetsEncryptStaging
+	for i, n := range names {
+		field := fmt.Sprintf("Spec.Names[%d]", i)
+		if hostname.IsWildcard(n) && !b.hasDNS() {
+			return configErrorf(field, "the wildcard %q needs a dns-01 solver: set ACME.Solvers[\"dns-01\"]", n)
+		}
+		if public && !hostname.IsPublic(n) {
+			return configErrorf(field, "%q is not a public name: %s issues no certificate for it", n, b.id)
+		}
+		if public && hostname.IsIP(n) && profile != "shortlived" {
+			return configErrorf(field, "%s issues certificates for IP addresses such as %q only with the profile \"shortlived\": set Profile", b.id, n)
+		}
+	}
+	return nil
+}
+
+func (b *acmeIssuer) hasDNS() bool {
+	for t := range b.solvers {
+		if strings.HasPrefix(t, "dns-") {
+			return true
+		}
+	}
+	return false
+}
+
+// acmeData is what is kept with a certificate from an ACME CA.
+type acmeData struct {
+	Directory string   `json:"directory"`
+	Account   string   `json:"account"`
+	URL       string   `json:"url"`
+	Failed    []string `json:"failed_challenges,omitempty"`
+}
+
+// Issue runs one attempt at the CA.
+func (b *acmeIssuer) Issue(ctx context.Context, req IssueRequest) (Issued, error) {
+	timeout := b.conf.Timeout
+	if timeout == 0 {
+		timeout = 5 * time.Minute
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no certificate within %v", timeout))
+	defer cancel()
+	var before acmeData
+	if json.Unmarshal(req.ReplacesData, &before) != nil {
+		before = acmeData{}
+	}
+	flow := &acmeflow.Request{
+		Names: req.Names, CSR: req.CSR, Profile: req.Profile, NotBefore: req.NotBefore, NotAfter: req.NotAfter,
+		Solvers: b.solvers, Prefer: b.preference(before.Failed), State: req.State, Save: req.Save,
+	}
+	if before.Directory == b.conf.directory() {
+		flow.Replaces, flow.ReplacesAccount = req.Replaces, before.Account
+	}
+	res, err := b.flow.Issue(ctx, flow)
+	if err != nil {
+		return Issued{}, b.stepError(err)
+	}
+	data, err := json.Marshal(acmeData{Directory: res.Directory, Account: res.Account, URL: res.URL, Failed: res.Failed})
+	if err != nil {
+		return Issued{}, fmt.Errorf("encoding the issuer's data: %w", err)
+	}
+	return Issued{Chain: res.ChainPEM, Data: data}, nil
+}
+
+// preference lists the challenge types in the order in which they are tried:
+// those that failed when the certificate was issued last come last.
+func (b *acmeIssuer) preference(failed []string) []string {
+	var good, bad []string
+	for _, t := range []string{challenge.TLSALPN01, challenge.HTTP01, "dns-01"} {
+		isBad := false
+		for _, f := range failed {
+			isBad = isBad || f == t
+		}
+		if isBad {
+			bad = append(bad, t)
+		} else {
+			good = append(good, t)
+		}
+	}
+	return append(good, bad...)
+}
+
+// stepError turns an error of the flow into one of this package.
+func (b *acmeIssuer) stepError(err error) error {
+	var e *acmeflow.Error
+	if !errors.As(err, &e) {
+		return &StepError{Issuer: b.id, Step: "issue", Err: err}
+	}
+	out := &StepError{
+		Issuer: b.id, Step: string(e.Step), Name: e.Identifier, Challenge: e.Challenge, URL: e.URL,
+		Problem: publicProblem(e.Problem), Err: e.Err, retryAfter: e.RetryAfter,
+	}
+	if b.env.hint != nil {
+		b.env.hint(out)
+	}
+	return out
+}
+
+func publicProblem(p *acmeflow.Problem) *Problem {
+	if p == nil {
+		return nil
+	}
+	out := &Problem{Type: p.Type, Title: p.Title, Status: p.Status, Detail: p.Detail, Instance: p.Instance}
+	for _, s := range p.Subproblems {
+		out.Subproblems = append(out.Subproblems, Subproblem{Problem: *publicProblem(&s.Problem), Name: s.IdentifierValue})
+	}
+	return out
+}
+
+// RenewalInfo implements [RenewalInformer].
+func (b *acmeIssuer) RenewalInfo(ctx context.Context, leaf *x509.Certificate) (RenewalInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	info, err := b.flow.RenewalInfo(ctx, leaf)
+	if errors.Is(err, acmeflow.ErrNoRenewalInfo) {
+		return RenewalInfo{}, ErrNoRenewalInfo
+	}
+	if err != nil {
+		return RenewalInfo{RetryAfter: info.RetryAfter}, b.stepError(err)
+	}
+	return RenewalInfo(info), nil
+}
+
+// accountStore keeps the account of one issuer.
+type accountStore struct {
+	env *issuerEnv
+	id  string
+}
+
+func (s *accountStore) key() string { return storageKey(keyAccounts, s.id, "account") }
+
+func (s *accountStore) Load(ctx context.Context) (acmeflow.AccountRecord, error) {
+	var r acmeflow.AccountRecord
+	value, err := s.env.storage.Load(ctx, s.key())
+	if err != nil {
+		return r, err
+	}
+	if err := record.Decode(kindAccount, value, &r); err != nil {
+		if errors.Is(err, record.ErrNewer) {
+			return r, fmt.Errorf("reading %q: %w", s.key(), err)
+		}
+		// A damaged account is made anew: nothing else can be done with it.
+		s.env.log.WarnContext(ctx, "the stored account is damaged; registering a new one", "key", s.key(), "err", err)
+		return acmeflow.AccountRecord{}, nil
+	}
+	return r, nil
+}
+
+func (s *accountStore) Store(ctx context.Context, r acmeflow.AccountRecord) error {
+	value, err := record.Encode(kindAccount, r)
+	if err != nil {
+		return err
+	}
+	return s.env.storage.Store(ctx, s.key(), value)
+}
+
+func (s *accountStore) Lock(ctx context.Context) (context.Context, func(), error) {
+	lease, err := s.env.locker.Lock(ctx, storageKey("account", s.id))
+	if err != nil {
+		return nil, nil, err
+	}
+	return lease.Context(), func() { unlock(ctx, lease, s.env.log) }, nil
+}
+
+// unlock releases a lease although ctx may have ended.
+func unlock(ctx context.Context, lease Lease, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
+	defer cancel()
+	if err := lease.Unlock(ctx); err != nil && !errors.Is(err, ErrLeaseLost) {
+		log.WarnContext(ctx, "releasing a lease", "err", err)
+	}
+}
+
+const unlockTimeout = 5 * time.Second
+
+// callerSolver makes an acmeflow.Solver of a caller's.
+type callerSolver struct{ s Solver }
+
+func (c callerSolver) Present(ctx context.Context, ch acmeflow.Challenge) error {
+	return c.s.Present(ctx, publicChallenge(ch))
+}
+
+func (c callerSolver) CleanUp(ctx context.Context, ch acmeflow.Challenge) error {
+	return c.s.CleanUp(ctx, publicChallenge(ch))
+}
+
+func publicChallenge(ch acmeflow.Challenge) Challenge {
+	out := Challenge{
+		Type: ch.Type, Name: ch.Identifier, Wildcard: ch.Wildcard, Token: ch.Token,
+		KeyAuthorization: ch.KeyAuthorization, Account: ch.Account,
+	}
+	if ch.Type == "dns-01" {
+		sum := sha256.Sum256([]byte(ch.KeyAuthorization))
+		out.DNSName, out.DNSValue = "_acme-challenge."+ch.Identifier, base64.RawURLEncoding.EncodeToString(sum[:])
+	}
+	return out
+}
+
+// userAgent names the library and its version (RFC 8555 §6.1).
+func userAgent() string {
+	version := "devel"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, m := range append(info.Deps, &info.Main) {
+			if m.Path == "github.com/certwright/certwright" && m.Version != "" {
+				version = m.Version
+			}
+		}
+	}
+	return "certwright/" + strings.Trim(version, "()")
+}

@@ -1,0 +1,265 @@
+package certwright
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/mail"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/certwright/certwright/internal/hostname"
+)
+
+// Directory URLs of CAs that speak ACME.
+const (
+	LetsEncrypt        = "https://acme-v02.api.letsencrypt.org/directory"
+	LetsEncryptStaging = "https://acme-staging-v02.api.letsencrypt.org/directory"
+)
+
+// Config is the configuration of a [Manager]. Its zero value is useful but for
+// AgreeToTerms. [New] keeps a copy; later changes to a Config have no effect.
+type Config struct {
+	// Email is where the CA may reach you about the account. Optional.
+	Email string
+
+	// AgreeToTerms says that you agree to the terms of service of the CAs in
+	// use. Without it New refuses to use an ACME CA.
+	AgreeToTerms bool
+
+	// Directory is the directory URL of the ACME CA when Issuers is empty.
+	// Empty means LetsEncrypt.
+	Directory string
+
+	// Issuers are tried in turn, for every name and at every renewal. Empty
+	// means one *ACME for Directory.
+	Issuers []Issuer
+
+	// Storage keeps certificates, keys and accounts. nil means a DirStorage in
+	// the user's configuration directory (os.UserConfigDir), in "certwright".
+	Storage Storage
+
+	// Locker excludes other instances that share Storage. nil means Storage
+	// itself, which then must be a Locker too.
+	Locker Locker
+
+	// KeyTypes are the kinds of keys; each name gets one certificate a kind,
+	// and a client is served the first that it supports. Empty means P256.
+	KeyTypes []KeyType
+
+	// Profile is the CA's profile for certificates whose Spec has none. Empty
+	// leaves the choice to the CA.
+	Profile string
+
+	// DefaultName is served to clients that name no server and connect to an
+	// address that has no certificate. Empty means the only certificate there
+	// is, or the only one for an IP address.
+	DefaultName string
+
+	// FallbackName is served to clients that ask for a name that has no
+	// certificate. Empty means that their handshake fails.
+	FallbackName string
+
+	// Certificates are certificates that you supply: they are served beside
+	// the managed ones and never renewed, but read again when their files
+	// change.
+	Certificates []StaticCertificate
+
+	// RenewalFraction is the part of a certificate's life that is left when it
+	// is renewed and the CA suggests no time. 0 means 1/3, and 2/5 for one that
+	// lives for less than ten days.
+	RenewalFraction float64
+
+	// DisableRenewalInfo ignores the CA's suggested windows (ARI, RFC 9773).
+	DisableRenewalInfo bool
+
+	// DisableStapling stops the fetching and stapling of OCSP responses.
+	DisableStapling bool
+
+	// Workers bounds how many names are worked on at once. 0 means 16.
+	Workers int
+
+	// HTTPPort and TLSPort are the ports on which the CA's validation requests
+	// reach this host. 0 means 80 and 443. Where nobody listens while a
+	// challenge is pending, the Manager does. Negative means that it never
+	// does: your own server answers.
+	HTTPPort, TLSPort int
+
+	// ListenHost is the address on which those ports are bound. Empty means
+	// all addresses.
+	ListenHost string
+
+	// Logger receives what happens. nil logs warnings and errors to stderr.
+	// See SlogLogger for programs that use log/slog.
+	Logger *zap.Logger
+
+	// OnEvent is called for every event, one at a time, on a goroutine of the
+	// Manager's own. nil means nobody is told. See also Manager.Subscribe.
+	OnEvent func(Event)
+}
+
+// StaticCertificate is a certificate that the caller supplies: either
+// Certificate, or the files CertFile and KeyFile in PEM, which are read again
+// when they change.
+type StaticCertificate struct {
+	Certificate       *tls.Certificate
+	CertFile, KeyFile string
+}
+
+// Spec describes certificates to be managed.
+type Spec struct {
+	// Names are the names in one certificate: DNS names, wildcards and IP
+	// addresses. At least one; the first gives it its identity.
+	Names []string
+
+	// KeyTypes, Profile and Issuers are as in Config, which they override.
+	KeyTypes []KeyType
+	Profile  string
+	Issuers  []Issuer
+
+	// MustStaple asks for a certificate that is only good with a stapled OCSP
+	// response (RFC 7633). Few CAs still issue them.
+	MustStaple bool
+
+	// NotBefore and NotAfter ask for a validity, counted from the time of the
+	// order. 0 leaves it to the CA.
+	NotBefore, NotAfter time.Duration
+}
+
+// validate checks c and fills in its defaults.
+func (c *Config) validate() error {
+	if c.Email != "" {
+		if _, err := mail.ParseAddress(c.Email); err != nil {
+			return configErrorf("Config.Email", "not an e-mail address: %q", c.Email)
+		}
+	}
+	if c.RenewalFraction < 0 || c.RenewalFraction >= 1 {
+		return configErrorf("Config.RenewalFraction", "must be at least 0 and below 1, is %v", c.RenewalFraction)
+	}
+	if c.Workers < 0 {
+		return configErrorf("Config.Workers", "must not be negative, is %d", c.Workers)
+	}
+	if c.Workers == 0 {
+		c.Workers = 16
+	}
+	var err error
+	if c.KeyTypes, err = checkKeyTypes("Config.KeyTypes", c.KeyTypes); err != nil {
+		return err
+	}
+	if len(c.KeyTypes) == 0 {
+		c.KeyTypes = []KeyType{P256}
+	}
+	if err := c.validateNames(); err != nil {
+		return err
+	}
+	if err := c.validatePorts(); err != nil {
+		return err
+	}
+	return c.validateIssuers()
+}
+
+func (c *Config) validateNames() error {
+	for _, f := range []struct {
+		field string
+		name  *string
+	}{{"Config.DefaultName", &c.DefaultName}, {"Config.FallbackName", &c.FallbackName}} {
+		if *f.name == "" {
+			continue
+		}
+		name, err := hostname.Normalize(*f.name)
+		if err != nil {
+			return &ConfigError{Field: f.field, Err: err}
+		}
+		*f.name = name
+	}
+	for i, s := range c.Certificates {
+		field := fmt.Sprintf("Config.Certificates[%d]", i)
+		switch {
+		case s.Certificate != nil && (s.CertFile != "" || s.KeyFile != ""):
+			return configErrorf(field, "has both a Certificate and files; set one of them")
+		case s.Certificate == nil && (s.CertFile == "" || s.KeyFile == ""):
+			return configErrorf(field, "needs a Certificate, or both CertFile and KeyFile")
+		}
+	}
+	return nil
+}
+
+func (c *Config) validatePorts() error {
+	for _, f := range []struct {
+		field string
+		port  *int
+		std   int
+	}{{"Config.HTTPPort", &c.HTTPPort, 80}, {"Config.TLSPort", &c.TLSPort, 443}} {
+		if *f.port > 65535 {
+			return configErrorf(f.field, "must be at most 65535, is %d", *f.port)
+		}
+		if *f.port == 0 {
+			*f.port = f.std
+		}
+	}
+	if c.ListenHost != "" {
+		if _, err := netip.ParseAddr(c.ListenHost); err != nil && c.ListenHost != "localhost" {
+			return configErrorf("Config.ListenHost", "not an IP address: %q", c.ListenHost)
+		}
+	}
+	return nil
+}
+
+func (c *Config) validateIssuers() error {
+	if c.Directory != "" && len(c.Issuers) > 0 {
+		return configErrorf("Config.Directory", "is used only when Issuers is empty; set ACME.Directory there")
+	}
+	c.Issuers = slices.Clone(c.Issuers)
+	if len(c.Issuers) == 0 {
+		c.Issuers = []Issuer{&ACME{Directory: c.Directory}}
+	}
+	return nil
+}
+
+func checkKeyTypes(field string, types []KeyType) ([]KeyType, error) {
+	out := slices.Clone(types)
+	for i, t := range out {
+		if t == "" {
+			out[i] = P256
+		} else if !t.known() {
+			return nil, configErrorf(fmt.Sprintf("%s[%d]", field, i), "unknown key type %q", t)
+		}
+		if slices.Contains(out[:i], out[i]) {
+			return nil, configErrorf(fmt.Sprintf("%s[%d]", field, i), "names %q twice", out[i])
+		}
+	}
+	return out, nil
+}
+
+// openStorage fills in Storage and Locker. own is the storage that the Manager
+// opened and has to close.
+func (c *Config) openStorage() (own *DirStorage, err error) {
+	if c.Storage == nil {
+		dir, err := os.UserConfigDir()
+		if err != nil {
+			return nil, &ConfigError{Field: "Config.Storage", Err: fmt.Errorf("no default directory is known; set Storage: %w", err)}
+		}
+		if own, err = NewDirStorage(filepath.Join(dir, "certwright")); err != nil {
+			return nil, &ConfigError{Field: "Config.Storage", Err: err}
+		}
+		c.Storage = own
+	}
+	if c.Locker == nil {
+		l, ok := c.Storage.(Locker)
+		if !ok {
+			return own, &ConfigError{Field: "Config.Locker", Err: errors.New("must be set: the Storage is not a Locker too")}
+		}
+		c.Locker = l
+	}
+	return own, nil
+}
+
+func listenAddr(host string, port int) string {
+	return net.JoinHostPort(host, fmt.Sprint(port))
+}

@@ -1,0 +1,357 @@
+package certwright
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/certwright/certwright/internal/certpem"
+	"github.com/certwright/certwright/internal/hostname"
+	"github.com/certwright/certwright/internal/record"
+
+	"go.uber.org/zap"
+)
+
+const (
+	// lockTimeout bounds the wait for another instance that works on the same
+	// name: no worker is held longer by it.
+	lockTimeout = time.Minute
+
+	// quickRetry is when work is tried again that failed for no fault of a CA:
+	// a lease that was lost, another instance that took too long.
+	quickRetry = 10 * time.Second
+)
+
+// errBusy means that another instance works on the name.
+var errBusy = errors.New("another instance is working on it")
+
+// orderRecord is what is kept of an issue in progress: the next key, stored
+// before any CA is asked, and what each issuer needs to go on with its order.
+type orderRecord struct {
+	Names   []string          `json:"names"`
+	Profile string            `json:"profile,omitempty"`
+	Created time.Time         `json:"created"`
+	Key     string            `json:"key"` // PEM, PKCS #8
+	Issuers map[string][]byte `json:"issuers,omitempty"`
+}
+
+// obtain gets a new certificate for c: from storage when another instance has
+// been faster, and else from an issuer. It is the one path of a first issue and
+// of a renewal. It returns the bundle that is stored, or an error and what is
+// left to be known is in c.state.
+func (m *Manager) obtain(ctx context.Context, c *managed, force bool) (*bundle, error) {
+	began := time.Now()
+	lease, err := m.lock(ctx, storageKey("issue", c.id))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock(ctx, lease, m.slog)
+	ctx = lease.Context()
+	stored, err := m.loadBundle(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if m.suffices(c, stored, force, began) {
+		return stored, nil
+	}
+	state, err := m.loadState(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	c.state = state
+	if now := time.Now(); !force && now.Before(state.Next) {
+		return nil, &IssueError{Name: c.names[0], Attempts: state.Attempts, RetryAt: state.Next, Errs: []error{errors.New(state.Error)}}
+	}
+	return m.issue(ctx, c, stored, force)
+}
+
+// suffices reports whether a stored certificate makes a new one needless: it is
+// another one than the one in use and not due itself. For a forced renewal it
+// must be younger than the wish for it.
+func (m *Manager) suffices(c *managed, stored *bundle, force bool, began time.Time) bool {
+	if stored == nil || stored.same(c.bundle) && (force || c.revoked) {
+		return false
+	}
+	if force && stored.stored.Before(began) {
+		return false
+	}
+	now := time.Now()
+	w := window{}
+	if stored.same(c.bundle) {
+		w = c.window
+	}
+	return now.Before(stored.leaf.NotAfter) && now.Before(renewalTime(stored.leaf, w, m.policy, stored.stored))
+}
+
+// lock waits for the named lease, for a bounded time.
+func (m *Manager) lock(ctx context.Context, name string) (Lease, error) {
+	// The lease's context ends with the one that Lock is given, so the wait is
+	// bounded beside it and not by it.
+	wait, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(lockTimeout, func() { cancel(errBusy) })
+	lease, err := m.conf.Locker.Lock(wait, name)
+	if !timer.Stop() && err == nil {
+		// The time ran out in the moment in which the lease came.
+		unlock(ctx, lease, m.slog)
+		err = errBusy
+	}
+	if err != nil {
+		cancel(nil)
+		if errors.Is(context.Cause(wait), errBusy) && ctx.Err() == nil {
+			err = errBusy
+		}
+		return nil, fmt.Errorf("locking %q: %w", name, err)
+	}
+	return &boundLease{Lease: lease, cancel: cancel}, nil
+}
+
+// boundLease ends the context under a lease with its release.
+type boundLease struct {
+	Lease
+	cancel context.CancelCauseFunc
+}
+
+func (l *boundLease) Unlock(ctx context.Context) error {
+	defer l.cancel(nil)
+	return l.Lease.Unlock(ctx)
+}
+
+// issue asks the issuers in turn. It runs under the lease for c.
+func (m *Manager) issue(ctx context.Context, c *managed, stored *bundle, force bool) (*bundle, error) {
+	set := c.settings()
+	order, key, err := m.openOrder(ctx, c, stored)
+	if err != nil {
+		return nil, err
+	}
+	csr, err := makeCSR(c.names, key, set.mustStaple)
+	if err != nil {
+		return nil, fmt.Errorf("making the CSR for %q: %w", c.names[0], err)
+	}
+	failure := &IssueError{Name: c.names[0]}
+	for _, iss := range set.issuers {
+		if is := c.state.Issuers[iss.ID()]; !force && time.Now().Before(is.Next) {
+			failure.Errs = append(failure.Errs, &StepError{Issuer: iss.ID(), Step: "wait", Err: fmt.Errorf("not before %s, after: %s", is.Next.UTC().Format(time.RFC3339), is.Error)})
+			continue
+		}
+		b, err := m.issueFrom(ctx, c, issueTask{issuer: iss, set: set, order: order, key: key, csr: csr, replaces: stored})
+		if err == nil {
+			return b, nil
+		}
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("issuing a certificate for %q: %w", c.names[0], context.Cause(ctx))
+		}
+		failure.Errs = append(failure.Errs, err)
+		m.log.Debug("an issuer failed", zap.String("name", c.names[0]), zap.String("issuer", iss.ID()), zap.Error(err))
+		m.noteFailure(c, iss, err)
+	}
+	now := time.Now().Round(0)
+	state := c.state
+	state.settle(set.issuers, errors.Join(failure.Errs...), now)
+	m.saveState(ctx, c, state)
+	failure.Attempts, failure.RetryAt = state.Attempts, state.Next
+	return nil, failure
+}
+
+// noteFailure sets when the issuer may be asked again for c.
+func (m *Manager) noteFailure(c *managed, iss Issuer, err error) {
+	now := time.Now().Round(0)
+	left := time.Duration(0)
+	if c.bundle != nil {
+		left = max(c.bundle.leaf.NotAfter.Sub(now), 0)
+	}
+	asked, _ := RetryAfter(err)
+	n := c.state.Issuers[iss.ID()].Attempts + 1
+	c.state.failed(iss.ID(), err, now, now.Add(delay(n, left, asked)))
+}
+
+// issueTask is one attempt at one issuer.
+type issueTask struct {
+	issuer   Issuer
+	set      *settings
+	order    *orderRecord
+	key      crypto.Signer
+	csr      []byte
+	replaces *bundle
+}
+
+// issueFrom gets the certificate from one issuer, checks and stores it.
+func (m *Manager) issueFrom(ctx context.Context, c *managed, t issueTask) (*bundle, error) {
+	id := t.issuer.ID()
+	now := time.Now()
+	req := IssueRequest{
+		Names: slices.Clone(c.names), CSR: t.csr, Profile: t.set.profile, State: t.order.Issuers[id],
+		Save: func(ctx context.Context, b []byte) error { return m.saveOrder(ctx, c, t.order, id, b) },
+	}
+	if t.set.notBefore != 0 {
+		req.NotBefore = now.Add(t.set.notBefore).Truncate(time.Second)
+	}
+	if t.set.notAfter != 0 {
+		req.NotAfter = now.Add(t.set.notAfter).Truncate(time.Second)
+	}
+	if t.replaces != nil {
+		req.Replaces = t.replaces.leaf
+		if t.replaces.issuer == id {
+			req.ReplacesData = t.replaces.data
+		}
+	}
+	issued, err := callIssuer(ctx, t.issuer, req)
+	if err != nil {
+		return nil, err
+	}
+	return m.accept(ctx, c, t, issued)
+}
+
+// callIssuer makes an error of a panic in an issuer.
+func callIssuer(ctx context.Context, iss Issuer, req IssueRequest) (issued Issued, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &StepError{Issuer: iss.ID(), Step: "issue", Err: fmt.Errorf("the issuer panicked: %v", p)}
+		}
+	}()
+	return iss.Issue(ctx, req)
+}
+
+// accept checks an issued certificate and makes it durable; only then is it a
+// bundle.
+func (m *Manager) accept(ctx context.Context, c *managed, t issueTask, issued Issued) (*bundle, error) {
+	id := t.issuer.ID()
+	fail := func(step string, err error) error {
+		return &StepError{Issuer: id, Step: step, Err: err}
+	}
+	chain, err := certpem.ParseChain(issued.Chain)
+	if err != nil {
+		return nil, fail("verify", err)
+	}
+	now := time.Now().UTC().Round(0)
+	r := certRecord{
+		ID: c.id, Names: c.names, Issuer: id, Profile: t.set.profile, Stored: now,
+		Key: t.order.Key, Chain: string(certpem.EncodeChain(chain)), Data: issued.Data,
+	}
+	b, err := newBundle(r, chain, t.key)
+	if err == nil && !now.Before(b.leaf.NotAfter) {
+		err = fmt.Errorf("the certificate expired at %s; is the clock right?", b.leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	if err != nil {
+		m.dropOrder(ctx, c)
+		return nil, fail("verify", err)
+	}
+	if err := m.storeBundle(ctx, c, r); err != nil {
+		return nil, fail("store", err)
+	}
+	m.clearState(ctx, c)
+	m.dropOrder(ctx, c)
+	return b, nil
+}
+
+// openOrder returns the issue in progress for c, or begins one by storing the
+// next key. A record whose key is in use already belongs to an issue that ended.
+func (m *Manager) openOrder(ctx context.Context, c *managed, stored *bundle) (*orderRecord, crypto.Signer, error) {
+	key := storageKey(keyOrders, c.id)
+	value, err := m.conf.Storage.Load(ctx, key)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("loading %q: %w", key, err)
+	}
+	if err == nil {
+		r, signer, err := decodeOrder(value)
+		switch {
+		case err != nil:
+			m.degraded(c.names[0], "the record of an issue in progress is damaged; it begins anew", fmt.Errorf("reading %q: %w", key, err))
+		case m.resumable(c, r, signer, stored):
+			return r, signer, nil
+		}
+	}
+	signer, err := certpem.GenerateKey(certpem.KeyType(c.keyType))
+	if err != nil {
+		return nil, nil, fmt.Errorf("generating a key for %q: %w", c.names[0], err)
+	}
+	keyPEM, err := certpem.EncodeKey(signer)
+	if err != nil {
+		return nil, nil, fmt.Errorf("encoding the key for %q: %w", c.names[0], err)
+	}
+	r := &orderRecord{Names: c.names, Profile: c.settings().profile, Created: time.Now().UTC().Round(0), Key: string(keyPEM)}
+	return r, signer, m.storeOrder(ctx, c, r)
+}
+
+func decodeOrder(value []byte) (*orderRecord, crypto.Signer, error) {
+	r := new(orderRecord)
+	if err := record.Decode(kindOrder, value, r); err != nil {
+		return nil, nil, err
+	}
+	signer, err := certpem.DecodeKey([]byte(r.Key))
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the key: %w", err)
+	}
+	return r, signer, nil
+}
+
+func (m *Manager) resumable(c *managed, r *orderRecord, key crypto.Signer, stored *bundle) bool {
+	t, known := certpem.TypeOf(key.Public())
+	switch {
+	case !known || KeyType(t) != c.keyType, !slices.Equal(r.Names, c.names), r.Profile != c.settings().profile:
+		return false
+	case stored != nil && certpem.Match(stored.leaf.PublicKey, key.Public()):
+		return false
+	}
+	return true
+}
+
+// saveOrder keeps what an issuer needs to go on with its order.
+func (m *Manager) saveOrder(ctx context.Context, c *managed, r *orderRecord, issuer string, b []byte) error {
+	if r.Issuers == nil {
+		r.Issuers = map[string][]byte{}
+	}
+	r.Issuers[issuer] = b
+	return m.storeOrder(ctx, c, r)
+}
+
+func (m *Manager) storeOrder(ctx context.Context, c *managed, r *orderRecord) error {
+	key := storageKey(keyOrders, c.id)
+	value, err := record.Encode(kindOrder, r)
+	if err == nil {
+		err = m.conf.Storage.Store(ctx, key, value)
+	}
+	if err != nil {
+		return fmt.Errorf("storing %q: %w", key, err)
+	}
+	return nil
+}
+
+// dropOrder forgets an issue that ended. What stays is recognised by its key.
+func (m *Manager) dropOrder(ctx context.Context, c *managed) {
+	key := storageKey(keyOrders, c.id)
+	if err := m.conf.Storage.Delete(ctx, key); err != nil && ctx.Err() == nil {
+		m.degraded(c.names[0], "the record of a finished issue could not be removed", fmt.Errorf("deleting %q: %w", key, err))
+	}
+}
+
+// oidTLSFeature is id-pe-tlsfeature, and mustStapleValue the status_request
+// feature (RFC 7633).
+var oidTLSFeature = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
+
+func makeCSR(names []string, key crypto.Signer, mustStaple bool) ([]byte, error) {
+	t := &x509.CertificateRequest{}
+	for _, n := range names {
+		if hostname.IsIP(n) {
+			t.IPAddresses = append(t.IPAddresses, net.ParseIP(n))
+		} else {
+			t.DNSNames = append(t.DNSNames, n)
+		}
+	}
+	if mustStaple {
+		value, err := asn1.Marshal([]int{5}) // status_request (RFC 6066 §8)
+		if err != nil {
+			return nil, err
+		}
+		t.ExtraExtensions = append(t.ExtraExtensions, pkix.Extension{Id: oidTLSFeature, Value: value})
+	}
+	return x509.CreateCertificateRequest(rand.Reader, t, key)
+}

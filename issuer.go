@@ -1,0 +1,95 @@
+package certwright
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"time"
+)
+
+// Issuer issues certificates. [*ACME] is one. An Issuer is safe for concurrent
+// use and honours the context.
+//
+// An Issuer may also implement [RenewalInformer].
+type Issuer interface {
+	// ID names the issuer in storage keys, in Status and in logs. It does not
+	// change from one start to the next, is unique among a Manager's issuers
+	// and consists of letters, digits, ".", "-", "_" and "+".
+	ID() string
+
+	// Issue gets a certificate for the request's key and names. It is called
+	// under a lease: ctx ends when the lease is lost. An error that satisfies
+	// errors.As with an interface{ RetryAfter() time.Duration } says how long
+	// not to come back.
+	Issue(ctx context.Context, req IssueRequest) (Issued, error)
+}
+
+// IssueRequest is what an [Issuer] is asked for. A renewal is the same request
+// with Replaces set.
+type IssueRequest struct {
+	Names     []string  // normalised names; the first gives the certificate its identity
+	CSR       []byte    // DER (RFC 2986), signed with the certificate's key
+	Profile   string    // empty: the issuer chooses
+	NotBefore time.Time // zero: the issuer chooses
+	NotAfter  time.Time // zero: the issuer chooses
+
+	// Replaces is the certificate that is renewed, nil at a first issue.
+	// ReplacesData is the Data that this issuer returned with it, nil when
+	// another issuer did.
+	Replaces     *x509.Certificate
+	ReplacesData json.RawMessage
+
+	// State is what Save was given last for this request, by this process or
+	// by one that crashed, and nil at first. Save makes b durable; an issuer
+	// calls it before it has the CA act, so that no order is lost. Neither is
+	// used after Issue returned nil.
+	State []byte
+	Save  func(ctx context.Context, b []byte) error
+}
+
+// Issued is an issuer's answer.
+type Issued struct {
+	Chain []byte          // PEM, leaf first; the root may be missing
+	Data  json.RawMessage // kept with the certificate, nil when there is nothing to keep
+}
+
+// RenewalInformer is implemented by an [Issuer] whose CA suggests when to renew
+// (ARI, RFC 9773).
+type RenewalInformer interface {
+	// RenewalInfo asks for the suggested window of leaf. The error satisfies
+	// errors.Is(err, ErrNoRenewalInfo) when the CA has none.
+	RenewalInfo(ctx context.Context, leaf *x509.Certificate) (RenewalInfo, error)
+}
+
+// RenewalInfo is a CA's suggestion for one certificate (RFC 9773 §4.2).
+type RenewalInfo struct {
+	Start, End     time.Time     // the suggested window
+	ExplanationURL string        // why the window is what it is; often empty
+	RetryAfter     time.Duration // when to ask again; 0 leaves it to the Manager
+}
+
+// Solver makes the response to a challenge reachable for the CA. A Solver is
+// safe for concurrent use. http-01 and tls-alpn-01 need none: the Manager
+// answers them itself.
+type Solver interface {
+	// Present returns when the CA can see the response.
+	Present(ctx context.Context, ch Challenge) error
+
+	// CleanUp removes exactly what Present added. It is called once for each
+	// call of Present, also for one that failed.
+	CleanUp(ctx context.Context, ch Challenge) error
+}
+
+// Challenge is what a [Solver] presents (RFC 8555 §8).
+type Challenge struct {
+	Type             string // such as "dns-01"
+	Name             string // DNS name or IP address to be proven, without "*."
+	Wildcard         bool   // the certificate is for the wildcard of Name
+	Token            string // empty for dns-persist-01
+	KeyAuthorization string // RFC 8555 §8.1
+	Account          string // account URL
+
+	// DNSName and DNSValue are the TXT record to be set for dns-01 (RFC 8555
+	// §8.4), without a trailing dot; empty for other types.
+	DNSName, DNSValue string
+}

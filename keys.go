@@ -1,0 +1,71 @@
+package certwright
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
+	"strings"
+
+	"github.com/certwright/certwright/internal/certpem"
+)
+
+// Storage keys. Everything lies under one version, so that a later layout can
+// stand beside this one.
+const (
+	storageVersion = "v1"
+
+	keyCerts      = storageVersion + "/certs"      // certs/<issuer>/<id>: key, chain and metadata
+	keyAccounts   = storageVersion + "/accounts"   // accounts/<issuer>/account
+	keyChallenges = storageVersion + "/challenges" // challenges/<type>/<identifier>/<token>
+	keyOrders     = storageVersion + "/orders"     // orders/<id>: the next key and the orders made for it
+	keyState      = storageVersion + "/state"      // state/<id>: back-off and renewal information
+	keyStaples    = storageVersion + "/staples"    // staples/<id>
+)
+
+// Kinds of stored records.
+const (
+	kindCertificate = "certificate"
+	kindAccount     = "account"
+	kindOrder       = "order"
+	kindState       = "state"
+	kindStaple      = "staple"
+)
+
+func storageKey(parts ...string) string { return strings.Join(parts, "/") }
+
+// certID is the identity of a managed certificate in storage, in the schedule
+// and in the cache: its first name, a digest of the names when there are
+// several, and the key type when it is not the default.
+func certID(names []string, t KeyType) string {
+	id := names[0]
+	if len(names) > 1 {
+		sorted := slices.Clone(names)
+		slices.Sort(sorted)
+		sum := sha256.Sum256([]byte(strings.Join(sorted, ",")))
+		id += "+" + hex.EncodeToString(sum[:8])
+	}
+	if t != P256 {
+		id += "+" + string(t)
+	}
+	return id
+}
+
+// KeyType is the kind of a certificate's key.
+type KeyType string
+
+// The key types. The zero value of a KeyType means P256.
+const (
+	P256    = KeyType(certpem.P256)    // ECDSA on P-256, the default
+	P384    = KeyType(certpem.P384)    // ECDSA on P-384
+	RSA2048 = KeyType(certpem.RSA2048) // RSA, 2048 bits
+	RSA3072 = KeyType(certpem.RSA3072) // RSA, 3072 bits
+	RSA4096 = KeyType(certpem.RSA4096) // RSA, 4096 bits
+)
+
+func (t KeyType) known() bool {
+	switch t {
+	case P256, P384, RSA2048, RSA3072, RSA4096:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,170 @@
+package certwright
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/certwright/certwright/internal/acmeflow"
+	"github.com/certwright/certwright/internal/challenge"
+)
+
+// patience is how long the program is given to bind a port itself, once it has
+// shown that it means to, before a listener takes it for a pending challenge.
+const patience = 2 * time.Second
+
+// newPorts returns what listens for validation requests where nobody else does.
+func (m *Manager) newPorts() *challenge.Ports {
+	return &challenge.Ports{
+		Addr: func(challengeType string) (string, bool) {
+			port := m.conf.HTTPPort
+			if challengeType == challenge.TLSALPN01 {
+				port = m.conf.TLSPort
+			}
+			return listenAddr(m.conf.ListenHost, port), port > 0
+		},
+		Serving: func(challengeType string) bool {
+			if challengeType == challenge.TLSALPN01 {
+				return m.servesTLS.Load()
+			}
+			return m.servesHTTP.Load()
+		},
+		Patience: func(challengeType string) time.Duration {
+			wired := m.wiredHTTP.Load()
+			if challengeType == challenge.TLSALPN01 {
+				wired = m.wiredTLS.Load()
+			}
+			if !wired && m.syncs.Load() > 0 {
+				return 0 // ManageSync is waited for, so no server is about to start
+			}
+			return patience
+		},
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !m.answer(w, r) {
+				http.NotFound(w, r)
+			}
+		}),
+		TLS: &tls.Config{
+			GetCertificate: m.challengeCertificate,
+			NextProtos:     []string{alpnProto},
+			MinVersion:     tls.VersionTLS12,
+		},
+		Note: func(challengeType string, err error) {
+			level := zap.WarnLevel
+			if errors.Is(err, syscall.EADDRINUSE) {
+				level = zap.DebugLevel
+			}
+			m.log.Log(level, "not listening for a challenge; another listener must answer it", zap.String("challenge", challengeType), zap.Error(err))
+		},
+	}
+}
+
+// newEnv returns what the Manager gives to its ACME issuers.
+func (m *Manager) newEnv() *issuerEnv {
+	env := &issuerEnv{
+		storage: m.conf.Storage, locker: m.conf.Locker, log: m.slog,
+		email: m.conf.Email, agreeToTerms: m.conf.AgreeToTerms,
+		hint: m.hint,
+	}
+	env.solvers = map[string]acmeflow.Solver{
+		challenge.HTTP01:    newOwnSolver(m),
+		challenge.TLSALPN01: newOwnSolver(m),
+	}
+	return env
+}
+
+// ownSolver answers http-01 and tls-alpn-01 through the Manager's own handlers.
+type ownSolver struct {
+	m *Manager
+
+	mu       sync.Mutex // guards releases
+	releases map[string]func()
+}
+
+func newOwnSolver(m *Manager) *ownSolver {
+	return &ownSolver{m: m, releases: map[string]func(){}}
+}
+
+func (s *ownSolver) Present(ctx context.Context, ch acmeflow.Challenge) error {
+	own := tableChallenge(ch)
+	if err := s.m.table.Present(ctx, own); err != nil {
+		return err
+	}
+	release := s.m.ports.Open(ctx, ch.Type)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.releases[ch.Identifier+" "+ch.Token] = release
+	return nil
+}
+
+func (s *ownSolver) CleanUp(ctx context.Context, ch acmeflow.Challenge) error {
+	own := tableChallenge(ch)
+	s.mu.Lock()
+	release := s.releases[ch.Identifier+" "+ch.Token]
+	delete(s.releases, ch.Identifier+" "+ch.Token)
+	s.mu.Unlock()
+	if release != nil {
+		release()
+	}
+	return s.m.table.CleanUp(ctx, own)
+}
+
+func tableChallenge(ch acmeflow.Challenge) challenge.Challenge {
+	return challenge.Challenge{Type: ch.Type, Identifier: ch.Identifier, Token: ch.Token, KeyAuthorization: ch.KeyAuthorization}
+}
+
+// lastAsked remembers when validation requests came in.
+type lastAsked struct{ http, tls atomic.Int64 }
+
+// asked notes that a validation request was answered here.
+func (m *Manager) asked(challengeType string) {
+	now := time.Now().Unix()
+	if challengeType == challenge.TLSALPN01 {
+		m.validations.tls.Store(now)
+		return
+	}
+	m.validations.http.Store(now)
+}
+
+// hint adds to a failed challenge what is known here about the reason.
+func (m *Manager) hint(e *StepError) {
+	const recent = 2 * 60 // seconds
+	text := ""
+	switch e.Challenge {
+	case challenge.TLSALPN01:
+		if time.Now().Unix()-m.validations.tls.Load() > recent {
+			text = fmt.Sprintf("no validation handshake reached this process: is port %d of the name forwarded here?", max(m.conf.TLSPort, 443))
+			if m.servesTLS.Load() && !m.wiredTLS.Load() {
+				text = `no validation handshake reached this process: the server's tls.Config lacks "acme-tls/1" in NextProtos; use Manager.TLSConfig or Manager.TLS, or add it`
+			}
+		}
+	case challenge.HTTP01:
+		if time.Now().Unix()-m.validations.http.Load() > recent {
+			text = "no validation request reached this process: is port 80 of the name forwarded here, and is Manager.HTTPHandler the outermost handler?"
+		}
+	}
+	switch {
+	case text == "":
+	case e.Err == nil:
+		e.Err = errors.New(text)
+	default:
+		e.Err = fmt.Errorf("%w; %s", e.Err, text)
+	}
+}
+
+// handshakeLog takes a server's own log lines, which strangers can cause, at
+// debug level.
+type handshakeLog struct{ log *zap.Logger }
+
+func (h handshakeLog) Write(p []byte) (int, error) {
+	h.log.Debug("server", zap.ByteString("line", p))
+	return len(p), nil
+}

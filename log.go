@@ -1,0 +1,31 @@
+package certwright
+
+import (
+	"log/slog"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/exp/zapslog"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/certwright/certwright/internal/slogzap"
+)
+
+// SlogLogger returns a logger for [Config.Logger] that hands everything to h.
+func SlogLogger(h slog.Handler) *zap.Logger { return zap.New(slogzap.Core(h)) }
+
+// defaultLogger writes warnings and errors to stderr as text.
+func defaultLogger() *zap.Logger {
+	enc := zap.NewProductionEncoderConfig()
+	enc.EncodeTime = zapcore.ISO8601TimeEncoder
+	enc.EncodeLevel = zapcore.CapitalLevelEncoder
+	sink, _, err := zap.Open("stderr")
+	if err != nil {
+		return zap.NewNop()
+	}
+	return zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(enc), sink, zap.WarnLevel)).Named("certwright")
+}
+
+// slogOf gives the packages that log with log/slog the same destination.
+func slogOf(l *zap.Logger) *slog.Logger {
+	return slog.New(zapslog.NewHandler(l.Core(), zapslog.WithName(l.Name()), zapslog.AddStacktraceAt(slog.Level(100))))
+}

@@ -1,0 +1,152 @@
+package certwright
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/certwright/certwright/internal/record"
+	"github.com/certwright/certwright/internal/revocation"
+)
+
+const (
+	// stapleTimeout bounds one round to a certificate's responders.
+	stapleTimeout = 30 * time.Second
+
+	// staplePause is the least time between two such rounds, and stapleRetry
+	// the one after a failure.
+	staplePause = time.Hour
+	stapleRetry = 30 * time.Minute
+
+	// stapleLife is below what life no staple is fetched: the certificate is
+	// gone before a revocation would be seen.
+	stapleLife = 10 * 24 * time.Hour
+)
+
+// stapleRecord is a staple as it is stored.
+type stapleRecord struct {
+	Serial string    `json:"serial"`
+	Raw    []byte    `json:"raw"` // DER (RFC 6960)
+	Asked  time.Time `json:"asked"`
+}
+
+// stapleOf returns what is stapled to the handshakes of c: a good response that
+// has not ended, or nothing.
+func (m *Manager) stapleOf(c *managed) []byte {
+	if s := c.staple; s != nil && s.Status == revocation.Good && revocation.Usable(s, time.Now()) {
+		return s.Raw
+	}
+	return nil
+}
+
+// stapling reports whether an OCSP response is wanted for the certificate of c.
+func (m *Manager) stapling(c *managed) bool {
+	b := c.served
+	if m.conf.DisableStapling || len(b.cert.Certificate) < 2 || !revocation.Supported(b.leaf) {
+		return false
+	}
+	return revocation.MustStaple(b.leaf) || b.leaf.NotAfter.Sub(b.leaf.NotBefore) >= stapleLife
+}
+
+// refreshStaple fetches the OCSP response for c when that is due. It runs on the
+// schedule, never in a handshake. A certificate that the responder says is
+// revoked is replaced at once.
+func (m *Manager) refreshStaple(ctx context.Context, c *managed) {
+	if !m.stapling(c) {
+		return
+	}
+	now := time.Now()
+	issuer, err := x509.ParseCertificate(c.served.cert.Certificate[1])
+	if err != nil {
+		m.log.Debug("no staple: the issuer's certificate cannot be read", zap.String("name", c.names[0]), zap.Error(err))
+		return
+	}
+	if !c.stapled {
+		c.stapled = true
+		m.loadStaple(ctx, c, issuer)
+	}
+	if now.Before(c.stapleAt) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, stapleTimeout)
+	defer cancel()
+	s, err := revocation.Fetcher{Client: m.ocspClient}.Fetch(ctx, c.served.leaf, issuer)
+	if err != nil {
+		c.stapleAt = now.Add(stapleRetry)
+		if m.ctx.Err() == nil {
+			m.log.Info("no OCSP response", zap.String("name", c.names[0]), zap.Time("due", c.stapleAt), zap.Error(err))
+		}
+		if m.stapleOf(c) == nil {
+			m.serve(c) // what ended is not stapled any more
+		}
+		return
+	}
+	m.takeStaple(c, s, now)
+	m.storeStaple(ctx, c, s, now)
+}
+
+// takeStaple serves s, or replaces the certificate that it says is revoked.
+func (m *Manager) takeStaple(c *managed, s *revocation.Staple, asked time.Time) {
+	c.staple = s
+	c.stapleAt = revocation.RefreshAt(s, c.served.leaf.NotAfter, rand.Float64())
+	if least := asked.Add(staplePause); c.stapleAt.Before(least) {
+		c.stapleAt = least
+	}
+	if s.Status == revocation.Revoked && !c.revoked {
+		c.revoked = true
+		m.log.Error("the certificate is revoked; replacing it", zap.Strings("names", c.names), zap.String("serial", serial(c.served)),
+			zap.Time("revoked_at", s.RevokedAt), zap.Int("reason", s.Reason))
+		m.emit(c, Event{Kind: EventRevoked})
+	}
+	m.serve(c)
+}
+
+func stapleKey(c *managed) string { return storageKey(keyStaples, c.id) }
+
+// loadStaple takes the response that this or another instance stored.
+func (m *Manager) loadStaple(ctx context.Context, c *managed, issuer *x509.Certificate) {
+	key := stapleKey(c)
+	value, err := m.conf.Storage.Load(ctx, key)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var r stapleRecord
+	if err == nil {
+		err = record.Decode(kindStaple, value, &r)
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			m.degraded(c.names[0], "a stored OCSP response could not be read", fmt.Errorf("reading %q: %w", key, err))
+		}
+		return
+	}
+	if r.Serial != serial(c.served) {
+		return
+	}
+	if s, err := revocation.Parse(r.Raw, c.served.leaf, issuer, time.Now()); err == nil {
+		m.takeStaple(c, s, r.Asked)
+	}
+}
+
+func (m *Manager) storeStaple(ctx context.Context, c *managed, s *revocation.Staple, now time.Time) {
+	key := stapleKey(c)
+	value, err := record.Encode(kindStaple, stapleRecord{Serial: serial(c.served), Raw: s.Raw, Asked: now.UTC().Round(0)})
+	if err == nil {
+		err = m.conf.Storage.Store(ctx, key, value)
+	}
+	if err != nil && ctx.Err() == nil {
+		m.degraded(c.names[0], "an OCSP response could not be stored", fmt.Errorf("storing %q: %w", key, err))
+	}
+}
+
+// newOCSPClient makes the client that asks OCSP responders.
+func newOCSPClient() *http.Client {
+	return &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone(), Timeout: stapleTimeout}
+}

@@ -1,0 +1,164 @@
+package certwright
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/certwright/certwright/internal/record"
+)
+
+const (
+	// How often a CA is asked for its suggested window, when it does not say
+	// itself (RFC 9773 §4.3.2), and the bounds to what it can say.
+	ariInterval = 6 * time.Hour
+	ariLeast    = time.Minute
+	ariMost     = 24 * time.Hour
+	ariRetry    = time.Hour
+
+	keyRenewalInfo  = storageVersion + "/renewal-info" // renewal-info/<id>
+	kindRenewalInfo = "renewal info"
+)
+
+// ariRecord is a CA's suggestion as it is stored: instances share it, and a
+// restart does not ask again.
+type ariRecord struct {
+	Serial         string    `json:"serial"` // of the certificate it is for
+	Start          time.Time `json:"start"`
+	End            time.Time `json:"end"`
+	ExplanationURL string    `json:"explanation_url,omitempty"`
+	Refresh        time.Time `json:"refresh"`       // when to ask again
+	Odd            bool      `json:"odd,omitempty"` // the window made no sense
+}
+
+// refreshRenewalInfo asks the CA for the suggested window of c when that is due.
+// It runs on the schedule, never in a handshake.
+func (m *Manager) refreshRenewalInfo(ctx context.Context, c *managed) {
+	informer := m.informer(c)
+	if informer == nil {
+		c.ari.Refresh = time.Time{}
+		return
+	}
+	now := time.Now()
+	if c.ariKnown && now.Before(c.ari.Refresh) {
+		return
+	}
+	stored := m.loadRenewalInfo(ctx, c)
+	if stored != nil && now.Before(stored.Refresh) && stored.Refresh.Before(now.Add(2*ariMost)) {
+		m.takeRenewalInfo(c, *stored)
+		return
+	}
+	info, err := informer.RenewalInfo(ctx, c.served.leaf)
+	if ctx.Err() != nil {
+		return
+	}
+	if stored != nil && !c.ariKnown {
+		m.takeRenewalInfo(c, *stored) // better than nothing
+	}
+	switch {
+	case errors.Is(err, ErrNoRenewalInfo):
+		c.ariKnown = true
+		c.ari = ariRecord{Refresh: jittered(now, ariMost)}
+		return
+	case err != nil:
+		c.ariKnown = true
+		c.ari.Refresh = jittered(now, max(ariRetry, min(info.RetryAfter, ariMost)))
+		m.log.Info("no renewal info", zap.String("name", c.names[0]), zap.Time("due", c.ari.Refresh), zap.Error(err))
+		return
+	}
+	r := ariRecord{
+		Serial: serial(c.served), Start: info.Start.UTC(), End: info.End.UTC(), ExplanationURL: info.ExplanationURL,
+		Refresh: jittered(now, refreshAfter(info.RetryAfter, c.served.leaf.NotAfter.Sub(c.served.leaf.NotBefore))),
+	}
+	m.takeRenewalInfo(c, r)
+	m.storeRenewalInfo(ctx, c, r)
+}
+
+// refreshAfter is when to ask again: as the CA says, within bounds, and several
+// times in a certificate's life.
+func refreshAfter(asked, life time.Duration) time.Duration {
+	d := asked
+	if d == 0 {
+		d = ariInterval
+	}
+	d = min(max(d, ariLeast), ariMost)
+	return max(min(d, life/10), ariLeast/2)
+}
+
+// jittered spreads what is due after d over the tenth that follows.
+func jittered(now time.Time, d time.Duration) time.Time {
+	return now.Add(d + time.Duration(rand.Float64()*float64(d)/10)).Round(0)
+}
+
+func (m *Manager) informer(c *managed) RenewalInformer {
+	if m.conf.DisableRenewalInfo {
+		return nil
+	}
+	for _, iss := range c.settings().issuers {
+		if iss.ID() == c.served.issuer {
+			r, _ := iss.(RenewalInformer)
+			return r
+		}
+	}
+	return nil
+}
+
+// takeRenewalInfo puts a suggestion to use. The selected time is kept unless the
+// window has changed, because it follows from the window.
+func (m *Manager) takeRenewalInfo(c *managed, r ariRecord) {
+	changed := !r.Start.Equal(c.ari.Start) || !r.End.Equal(c.ari.End)
+	wasOdd := c.ari.Odd
+	w, ok := newWindow(c.served.leaf, r.Start, r.End)
+	r.Odd = !ok
+	c.ari, c.ariKnown = r, true
+	if !ok {
+		c.window = window{}
+		if changed && !wasOdd {
+			m.log.Warn("the CA's suggested renewal window makes no sense and is ignored", zap.String("name", c.names[0]),
+				zap.Time("start", r.Start), zap.Time("end", r.End))
+		}
+		return
+	}
+	if changed {
+		c.window = w
+		m.emit(c, Event{Kind: EventRenewalInfo, Next: w.selected})
+	}
+}
+
+func (m *Manager) loadRenewalInfo(ctx context.Context, c *managed) *ariRecord {
+	key := storageKey(keyRenewalInfo, c.id)
+	value, err := m.conf.Storage.Load(ctx, key)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var r ariRecord
+	if err == nil {
+		err = record.Decode(kindRenewalInfo, value, &r)
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			m.degraded(c.names[0], "the stored renewal info could not be read", fmt.Errorf("reading %q: %w", key, err))
+		}
+		return nil
+	}
+	if r.Serial != serial(c.served) {
+		return nil
+	}
+	return &r
+}
+
+func (m *Manager) storeRenewalInfo(ctx context.Context, c *managed, r ariRecord) {
+	key := storageKey(keyRenewalInfo, c.id)
+	value, err := record.Encode(kindRenewalInfo, r)
+	if err == nil {
+		err = m.conf.Storage.Store(ctx, key, value)
+	}
+	if err != nil && ctx.Err() == nil {
+		m.degraded(c.names[0], "the renewal info could not be stored", fmt.Errorf("storing %q: %w", key, err))
+	}
+}

@@ -1,0 +1,159 @@
+package certwright
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/certwright/certwright/internal/revocation"
+)
+
+// State sums up how a managed certificate is.
+type State string
+
+// The states of a managed certificate.
+const (
+	StatePending  State = "pending"  // no certificate yet; the first attempt has not ended
+	StateValid    State = "valid"    // served, and not due for renewal
+	StateRenewing State = "renewing" // served, and due for renewal
+	StateFailing  State = "failing"  // served, but the last attempt to renew it failed
+	StateExpired  State = "expired"  // expired, and the last attempt to replace it failed or is under way
+	StateMissing  State = "missing"  // none, and the last attempt to get one failed
+)
+
+// NameStatus is what a managed certificate is and what happens next.
+type NameStatus struct {
+	Name    string   // the first name
+	Names   []string // all names
+	KeyType KeyType
+	State   State
+
+	// The certificate in use; zero when there is none.
+	Issuer              string // issuer ID
+	Serial              string // hexadecimal
+	NotBefore, NotAfter time.Time
+	StapleNextUpdate    time.Time // when the stapled OCSP response ends; zero without one
+	Revoked             bool      // by the CA's word; a replacement is under way
+
+	// The CA's suggestion (RFC 9773); zero when there is none.
+	WindowStart, WindowEnd time.Time
+	ExplanationURL         string
+
+	RenewAt time.Time // when the certificate is renewed; zero without one
+
+	// NextAction is what the Manager does next with the name and NextAt when:
+	// "load", "issue", "renew", "retry", "wait for an order slot", "refresh
+	// renewal info", "refresh staple". Ahead is how many other names come first.
+	NextAction string
+	NextAt     time.Time
+	Ahead      int
+
+	Attempts    int       // failed attempts in a row
+	LastAttempt time.Time // the last one that failed; zero after a success
+	LastError   string    // empty after a success
+	Degraded    string    // what could not be kept or read in storage; empty when all was
+}
+
+// Health is how the Manager's own work goes on. A Manager is healthy when
+// LastWake is recent and Oldest is not long ago.
+type Health struct {
+	LastWake time.Time     // when the schedule last looked for due work
+	NextDue  time.Time     // when the next work is due; zero when there is none
+	Running  int           // names being worked on
+	Waiting  int           // names that are due and wait for a worker
+	Oldest   time.Duration // for how long the longest of them has been running
+	Panics   int           // recovered panics since the start
+	Managed  int           // managed certificates
+	Failing  int           // of them, those whose last attempt failed
+	Degraded string        // the last failure to keep or read something in storage
+}
+
+// Status returns the state of every managed certificate, sorted by name. It
+// asks neither storage nor the CA.
+func (m *Manager) Status() []NameStatus {
+	var list []NameStatus
+	for _, c := range m.all() {
+		list = append(list, m.statusOf(c))
+	}
+	slices.SortFunc(list, func(a, b NameStatus) int {
+		if n := strings.Compare(a.Name, b.Name); n != 0 {
+			return n
+		}
+		return strings.Compare(strings.Join(a.Names, ",")+string(a.KeyType), strings.Join(b.Names, ",")+string(b.KeyType))
+	})
+	return list
+}
+
+func (m *Manager) statusOf(c *managed) NameStatus {
+	c.mu.Lock()
+	s := c.status
+	c.mu.Unlock()
+	s.Names = slices.Clone(s.Names)
+	if s.NextAction == "load" || s.NextAction == "issue" || s.NextAction == "retry" || s.NextAction == "renew" {
+		s.Ahead, _ = m.queue.Position(certKey(c.id))
+	}
+	s.State = stateOf(s, time.Now())
+	return s
+}
+
+func stateOf(s NameStatus, now time.Time) State {
+	failed := s.LastError != ""
+	switch {
+	case s.Serial == "" && failed:
+		return StateMissing
+	case s.Serial == "":
+		return StatePending
+	case !now.Before(s.NotAfter):
+		return StateExpired
+	case failed:
+		return StateFailing
+	case !s.RenewAt.IsZero() && !now.Before(s.RenewAt):
+		return StateRenewing
+	}
+	return StateValid
+}
+
+// Health returns how the Manager's own work goes on.
+func (m *Manager) Health() Health {
+	q := m.queue.Health()
+	h := Health{LastWake: q.LastWake, NextDue: q.NextDue, Running: q.Running, Waiting: q.Waiting, Panics: q.Panics}
+	if !q.OldestSince.IsZero() {
+		h.Oldest = time.Since(q.OldestSince)
+	}
+	for _, c := range m.all() {
+		h.Managed++
+		c.mu.Lock()
+		if c.status.LastError != "" {
+			h.Failing++
+		}
+		c.mu.Unlock()
+	}
+	m.mu.Lock()
+	h.Degraded = m.lastDegraded
+	m.mu.Unlock()
+	return h
+}
+
+// publish makes what the worker knows visible to Status. It is called by the
+// worker only.
+func (m *Manager) publish(c *managed, action string, next time.Time) {
+	s := NameStatus{Name: c.names[0], Names: c.names, KeyType: c.keyType, NextAction: action, NextAt: next}
+	if b := c.served; b != nil {
+		s.Issuer, s.Serial = b.issuer, serial(b)
+		s.NotBefore, s.NotAfter = b.leaf.NotBefore, b.leaf.NotAfter
+		s.RenewAt = renewalTime(b.leaf, c.window, m.policy, b.stored)
+	}
+	if c.staple != nil && c.staple.Status == revocation.Good {
+		s.StapleNextUpdate = c.staple.NextUpdate
+	}
+	s.Revoked = c.revoked
+	s.WindowStart, s.WindowEnd, s.ExplanationURL = c.window.start, c.window.end, c.ari.ExplanationURL
+	s.Attempts, s.LastAttempt, s.LastError = c.state.Attempts, c.state.Last, c.state.Error
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.Degraded = c.status.Degraded
+	c.status = s
+}
+
+func serial(b *bundle) string { return fmt.Sprintf("%x", b.leaf.SerialNumber) }
