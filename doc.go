@@ -1,0 +1,60 @@
+// Package certwright gives any Go server automatic HTTPS: it gets certificates
+// from Let's Encrypt or any other ACME CA, renews them while the server runs,
+// and answers handshakes from memory.
+//
+// # Three ways to use it
+//
+// One call, for a server that has ports 80 and 443 to itself:
+//
+//	err := certwright.Serve(ctx, handler, "example.com", "www.example.com")
+//
+// A Manager around servers of your own:
+//
+//	m, err := certwright.New(certwright.Config{Email: "admin@example.com", AgreeToTerms: true})
+//	if err != nil {
+//		return err
+//	}
+//	defer m.Close(ctx)
+//	if err := m.ManageSync(ctx, []string{"example.com"}); err != nil {
+//		return err
+//	}
+//	go http.ListenAndServe(":80", m.HTTPHandler(nil))
+//	return m.TLS(&http.Server{Addr: ":443", Handler: handler}).ListenAndServeTLS("", "")
+//
+// Or only its certificates, in a tls.Config of your own, with whatever speaks
+// TLS:
+//
+//	conf := &tls.Config{
+//		GetCertificate: m.GetCertificate,
+//		NextProtos:     []string{"h2", "http/1.1", "acme-tls/1"},
+//	}
+//
+// # What it guarantees
+//
+//   - A handshake for a name with a valid certificate in memory waits for no
+//     network, no disk and no lock, and allocates nothing.
+//   - What is served is stored. Key, chain and metadata are one record, replaced
+//     in one atomic and durable step; no crash, full disk, lost lock or failed
+//     renewal leaves a name without its last good pair.
+//   - One certificate is ordered once, whatever the number of goroutines,
+//     processes and hosts that share the storage and want it.
+//   - A name that is managed stays managed until [Manager.Unmanage]. A failure
+//     is backed off, in storage too, and the CA's Retry-After is obeyed; it
+//     never blocks another name.
+//   - Nothing outlives [Manager.Close].
+//   - No state is global: two Managers in one process do not know of each other.
+//   - Every error says which name, issuer and step failed and what the CA said;
+//     [Manager.Status] says what each name has and what happens next.
+//   - No private key, EAB key or token is in an error, an event or a log line.
+//
+// # Words
+//
+// A name is a DNS name or an IP address. An issuer issues certificates; a CA is
+// the organisation behind it. To issue is to get any certificate, to renew is to
+// issue one that replaces another, to load is to read one from storage, and to
+// adopt is to take what another instance or another program has stored. A leaf
+// with its intermediates is a chain; with its key, a bundle. A lease is a lock
+// that can be lost, an instance is one process. Terms of the protocol are those
+// of RFC 8555, RFC 8737 (tls-alpn-01), RFC 8738 (IP addresses) and RFC 9773
+// (renewal information).
+package certwright
