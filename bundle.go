@@ -115,7 +115,7 @@ func (m *Manager) loadBundle(ctx context.Context, c *managed) (*bundle, error) {
 		}
 		if err != nil {
 			err = fmt.Errorf("reading %q: %w", key, err)
-			m.degraded(c.names[0], "a stored certificate is damaged and will be replaced", err)
+			m.degraded(c, "a stored certificate is damaged and will be replaced", err)
 			continue
 		}
 		if b.better(best, now) {

@@ -45,7 +45,8 @@
 //   - No state is global: two Managers in one process do not know of each other.
 //   - Every error says which name, issuer and step failed and what the CA said;
 //     [Manager.Status] says what each name has and what happens next.
-//   - No private key, EAB key or token is in an error, an event or a log line.
+//   - No private key, EAB key or other credential is in an error, an event or a
+//     log line.
 //
 // # Words
 //

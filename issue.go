@@ -31,6 +31,10 @@ const (
 	quickRetry = 10 * time.Second
 )
 
+// errNotStored means that a certificate was issued and could not be stored. It
+// is not served: what is served is stored.
+var errNotStored = errors.New("the certificate was issued but is not stored yet")
+
 // errBusy means that another instance works on the name.
 var errBusy = errors.New("another instance is working on it")
 
@@ -46,32 +50,32 @@ type orderRecord struct {
 
 // obtain gets a new certificate for c: from storage when another instance has
 // been faster, and else from an issuer. It is the one path of a first issue and
-// of a renewal. It returns the bundle that is stored, or an error and what is
-// left to be known is in c.state.
-func (m *Manager) obtain(ctx context.Context, c *managed, force bool) (*bundle, error) {
+// of a renewal. It returns the bundle that is stored, and whether another
+// instance stored it.
+func (m *Manager) obtain(ctx context.Context, c *managed, force bool) (b *bundle, adopted bool, err error) {
 	began := time.Now()
 	lease, err := m.lock(ctx, storageKey("issue", c.id))
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer unlock(ctx, lease, m.slog)
 	ctx = lease.Context()
 	stored, err := m.loadBundle(ctx, c)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if m.suffices(c, stored, force, began) {
-		return stored, nil
+		c.state = stateRecord{} // whoever stored it has cleared it
+		return stored, true, nil
 	}
-	state, err := m.loadState(ctx, c)
-	if err != nil {
-		return nil, err
+	if c.state, err = m.loadState(ctx, c); err != nil {
+		return nil, false, err
 	}
-	c.state = state
-	if now := time.Now(); !force && now.Before(state.Next) {
-		return nil, &IssueError{Name: c.names[0], Attempts: state.Attempts, RetryAt: state.Next, Errs: []error{errors.New(state.Error)}}
+	if s := c.state; !force && time.Now().Before(s.Next) {
+		return nil, false, &IssueError{Name: c.names[0], Attempts: s.Attempts, RetryAt: s.Next, Errs: []error{errors.New(s.Error)}}
 	}
-	return m.issue(ctx, c, stored, force)
+	b, err = m.issue(ctx, c, stored, force)
+	return b, false, err
 }
 
 // suffices reports whether a stored certificate makes a new one needless: it is
@@ -148,6 +152,9 @@ func (m *Manager) issue(ctx context.Context, c *managed, stored *bundle, force b
 		}
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("issuing a certificate for %q: %w", c.names[0], context.Cause(ctx))
+		}
+		if errors.Is(err, errNotStored) {
+			return nil, err // no other issuer could do better; the order is gone on with
 		}
 		failure.Errs = append(failure.Errs, err)
 		m.log.Debug("an issuer failed", zap.String("name", c.names[0]), zap.String("issuer", iss.ID()), zap.Error(err))
@@ -245,7 +252,7 @@ func (m *Manager) accept(ctx context.Context, c *managed, t issueTask, issued Is
 		return nil, fail("verify", err)
 	}
 	if err := m.storeBundle(ctx, c, r); err != nil {
-		return nil, fail("store", err)
+		return nil, fail("store", fmt.Errorf("%w: %w", errNotStored, err))
 	}
 	m.clearState(ctx, c)
 	m.dropOrder(ctx, c)
@@ -264,7 +271,7 @@ func (m *Manager) openOrder(ctx context.Context, c *managed, stored *bundle) (*o
 		r, signer, err := decodeOrder(value)
 		switch {
 		case err != nil:
-			m.degraded(c.names[0], "the record of an issue in progress is damaged; it begins anew", fmt.Errorf("reading %q: %w", key, err))
+			m.degraded(c, "the record of an issue in progress is damaged; it begins anew", fmt.Errorf("reading %q: %w", key, err))
 		case m.resumable(c, r, signer, stored):
 			return r, signer, nil
 		}
@@ -329,7 +336,7 @@ func (m *Manager) storeOrder(ctx context.Context, c *managed, r *orderRecord) er
 func (m *Manager) dropOrder(ctx context.Context, c *managed) {
 	key := storageKey(keyOrders, c.id)
 	if err := m.conf.Storage.Delete(ctx, key); err != nil && ctx.Err() == nil {
-		m.degraded(c.names[0], "the record of a finished issue could not be removed", fmt.Errorf("deleting %q: %w", key, err))
+		m.degraded(c, "the record of a finished issue could not be removed", fmt.Errorf("deleting %q: %w", key, err))
 	}
 }
 

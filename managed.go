@@ -2,6 +2,7 @@ package certwright
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -50,6 +51,7 @@ type managed struct {
 	stapled  bool      // the stored staple was read
 	revoked  bool      // by the CA's word; replaced at once
 	slot     time.Time // reserved for an order
+	troubles int       // failures in a row that were no issuer's
 }
 
 // waiter waits for the end of a run.
@@ -105,8 +107,9 @@ func (c *managed) end() {
 	}
 }
 
-// drop ends the management: work in progress is cancelled and waiters are told.
-func (c *managed) drop() {
+// drop ends the management: work in progress is cancelled and waiters are told
+// why.
+func (c *managed) drop(why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.gone = true
@@ -114,7 +117,7 @@ func (c *managed) drop() {
 		c.cancel()
 	}
 	for _, w := range c.waiters {
-		w.done <- ErrNotManaged
+		w.done <- fmt.Errorf("name %q: %w", c.names[0], why)
 	}
 	c.waiters = nil
 }

@@ -181,7 +181,7 @@ func (m *Manager) Close(ctx context.Context) error {
 func (m *Manager) finish() {
 	m.work.Wait()
 	for _, c := range m.all() {
-		c.drop()
+		c.drop(ErrClosed)
 	}
 	m.mu.Lock()
 	bound := make([]Issuer, 0, len(m.issuers))
@@ -441,7 +441,7 @@ func (m *Manager) Unmanage(names ...string) error {
 	errs = append(errs, err)
 	for _, c := range dropped {
 		m.queue.Remove(certKey(c.id))
-		c.drop()
+		c.drop(ErrNotManaged)
 		m.cache.Remove(time.Now(), c.id)
 		m.events.emit(Event{Kind: EventUnmanaged, Name: c.names[0], Names: c.names})
 	}
@@ -559,14 +559,17 @@ func (m *Manager) entry(id string) *managed {
 	return m.managed[id]
 }
 
-// degraded reports that something could not be kept in storage, or read.
-func (m *Manager) degraded(name, what string, err error) {
+// degraded reports that something of c could not be kept in storage, or read.
+func (m *Manager) degraded(c *managed, what string, err error) {
 	text := what + ": " + err.Error()
-	m.log.Error(what, zap.String("name", name), zap.Error(err))
+	m.log.Error(what, zap.String("name", c.names[0]), zap.Error(err))
 	m.mu.Lock()
 	m.lastDegraded = text
 	m.mu.Unlock()
-	m.events.emit(Event{Kind: EventStorageDegraded, Name: name, Err: fmt.Errorf("%s: %w", what, err)})
+	c.mu.Lock()
+	c.status.Degraded = text
+	c.mu.Unlock()
+	m.emit(c, Event{Kind: EventStorageDegraded, Err: fmt.Errorf("%s: %w", what, err)})
 }
 
 // panicError is what waiters are told when the work on their name panicked.

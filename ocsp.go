@@ -123,7 +123,7 @@ func (m *Manager) loadStaple(ctx context.Context, c *managed, issuer *x509.Certi
 	}
 	if err != nil {
 		if ctx.Err() == nil {
-			m.degraded(c.names[0], "a stored OCSP response could not be read", fmt.Errorf("reading %q: %w", key, err))
+			m.degraded(c, "a stored OCSP response could not be read", fmt.Errorf("reading %q: %w", key, err))
 		}
 		return
 	}
@@ -142,11 +142,20 @@ func (m *Manager) storeStaple(ctx context.Context, c *managed, s *revocation.Sta
 		err = m.conf.Storage.Store(ctx, key, value)
 	}
 	if err != nil && ctx.Err() == nil {
-		m.degraded(c.names[0], "an OCSP response could not be stored", fmt.Errorf("storing %q: %w", key, err))
+		m.degraded(c, "an OCSP response could not be stored", fmt.Errorf("storing %q: %w", key, err))
 	}
 }
 
 // newOCSPClient makes the client that asks OCSP responders.
 func newOCSPClient() *http.Client {
-	return &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone(), Timeout: stapleTimeout}
+	return &http.Client{Transport: newTransport(), Timeout: stapleTimeout}
+}
+
+// newTransport returns a transport of its own with net/http's defaults, also
+// when the program has put another one in their place.
+func newTransport() *http.Transport {
+	if t, ok := http.DefaultTransport.(*http.Transport); ok {
+		return t.Clone()
+	}
+	return &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, IdleConnTimeout: 90 * time.Second, TLSHandshakeTimeout: 10 * time.Second}
 }

@@ -142,7 +142,7 @@ func (m *Manager) loadRenewalInfo(ctx context.Context, c *managed) *ariRecord {
 	}
 	if err != nil {
 		if ctx.Err() == nil {
-			m.degraded(c.names[0], "the stored renewal info could not be read", fmt.Errorf("reading %q: %w", key, err))
+			m.degraded(c, "the stored renewal info could not be read", fmt.Errorf("reading %q: %w", key, err))
 		}
 		return nil
 	}
@@ -159,6 +159,6 @@ func (m *Manager) storeRenewalInfo(ctx context.Context, c *managed, r ariRecord)
 		err = m.conf.Storage.Store(ctx, key, value)
 	}
 	if err != nil && ctx.Err() == nil {
-		m.degraded(c.names[0], "the renewal info could not be stored", fmt.Errorf("storing %q: %w", key, err))
+		m.degraded(c, "the renewal info could not be stored", fmt.Errorf("storing %q: %w", key, err))
 	}
 }

@@ -76,7 +76,7 @@ func (m *Manager) loadState(ctx context.Context, c *managed) (stateRecord, error
 		return c.state, fmt.Errorf("loading %q: %w", key, err)
 	}
 	if err := record.Decode(kindState, value, &s); err != nil {
-		m.degraded(c.names[0], "a stored back-off is damaged and taken as none", fmt.Errorf("reading %q: %w", key, err))
+		m.degraded(c, "a stored back-off is damaged and taken as none", fmt.Errorf("reading %q: %w", key, err))
 		return c.state, nil
 	}
 	if c.state.Last.After(s.Last) { // what could not be stored is known here
@@ -94,7 +94,7 @@ func (m *Manager) saveState(ctx context.Context, c *managed, s stateRecord) {
 		err = m.conf.Storage.Store(ctx, key, value)
 	}
 	if err != nil && ctx.Err() == nil {
-		m.degraded(c.names[0], "the back-off could not be stored", fmt.Errorf("storing %q: %w", key, err))
+		m.degraded(c, "the back-off could not be stored", fmt.Errorf("storing %q: %w", key, err))
 	}
 }
 
@@ -107,6 +107,6 @@ func (m *Manager) clearState(ctx context.Context, c *managed) {
 	}
 	key := storageKey(keyState, c.id)
 	if err := m.conf.Storage.Delete(ctx, key); err != nil && ctx.Err() == nil {
-		m.degraded(c.names[0], "the back-off could not be removed", fmt.Errorf("deleting %q: %w", key, err))
+		m.degraded(c, "the back-off could not be removed", fmt.Errorf("deleting %q: %w", key, err))
 	}
 }

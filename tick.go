@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/certwright/certwright/internal/backoff"
 	"github.com/certwright/certwright/internal/certcache"
 )
 
@@ -56,9 +58,9 @@ func (m *Manager) tick(ctx context.Context, c *managed) {
 		}
 	}()
 	retry, err := m.ensure(ctx, c, forced(waiters))
-	if errors.Is(err, errQueued) {
+	if action := waitsFor(err); action != "" && ctx.Err() == nil {
 		c.putBack(waiters)
-		m.plan(c, "wait for an order slot", retry)
+		m.plan(c, action, retry)
 		return
 	}
 	answer(m.outcome(c, waiters, err))
@@ -70,6 +72,17 @@ func (m *Manager) tick(ctx context.Context, c *managed) {
 	}
 	m.maintain(ctx, c)
 	m.replan(c, retry)
+}
+
+// waitsFor says what a run has to wait for that failed in nothing.
+func waitsFor(err error) string {
+	switch {
+	case errors.Is(err, errQueued):
+		return "wait for an order slot"
+	case errors.Is(err, errBusy):
+		return "wait for another instance"
+	}
+	return ""
 }
 
 // outcome is what waiters are told: an error of a renewal concerns only those
@@ -91,7 +104,7 @@ func (m *Manager) outcome(c *managed, waiters []waiter, err error) error {
 func (m *Manager) ensure(ctx context.Context, c *managed, force bool) (retry time.Time, err error) {
 	if !c.loaded {
 		if err := m.load(ctx, c); err != nil {
-			return time.Now().Add(quickRetry), err
+			return c.trouble(), err
 		}
 	}
 	m.install(c)
@@ -101,19 +114,37 @@ func (m *Manager) ensure(ctx context.Context, c *managed, force bool) (retry tim
 	if at, ok := m.reserve(c); !ok {
 		return at, errQueued
 	}
+	c.slot = time.Time{} // used now, or free again
 	old := c.bundle
-	b, err := m.obtain(ctx, c, force)
+	b, adopted, err := m.obtain(ctx, c, force)
 	if err != nil {
 		var failure *IssueError
-		if errors.As(err, &failure) {
+		switch {
+		case errors.As(err, &failure):
 			return failure.RetryAt, err
+		case errors.Is(err, errBusy):
+			return time.Now().Add(quickRetry), err
 		}
-		return time.Now().Add(quickRetry), err
+		return c.trouble(), err
 	}
-	c.slot = time.Time{}
+	c.troubles = 0
 	m.take(c, b)
-	m.reportSuccess(c, old)
+	kind := EventIssued
+	switch {
+	case adopted:
+		kind = EventAdopted
+	case old != nil:
+		kind = EventRenewed
+	}
+	m.reportSuccess(c, kind)
 	return time.Time{}, nil
+}
+
+// trouble notes a failure that is no issuer's, such as one of storage, and
+// returns when to try again.
+func (c *managed) trouble() time.Time {
+	c.troubles++
+	return time.Now().Add(backoff.Policy{First: quickRetry, Max: 15 * time.Minute}.Delay(c.troubles, rand.Float64())).Round(0)
 }
 
 // load reads what storage has for c, for the first time.
@@ -127,7 +158,7 @@ func (m *Manager) load(ctx context.Context, c *managed) error {
 			return err
 		}
 	}
-	c.loaded = true
+	c.loaded, c.troubles = true, 0
 	if b != nil {
 		m.take(c, b)
 		m.emit(c, Event{Kind: EventAdopted})
@@ -182,10 +213,14 @@ func (m *Manager) serve(c *managed) {
 		stapled.OCSPStaple = s
 		cert = &stapled
 	}
-	m.cache.Install(time.Now(), certcache.Entry{
+	now := time.Now()
+	m.cache.Install(now, certcache.Entry{
 		Cert: cert, NotBefore: b.leaf.NotBefore, NotAfter: b.leaf.NotAfter,
 		ID: c.id, Names: c.names, Managed: true, Rank: c.rank,
 	})
+	if c.isGone() { // Unmanage may have removed it just before it came
+		m.cache.Remove(now, c.id)
+	}
 }
 
 // maintain does what is due beside the certificate itself. None of it keeps a
@@ -242,11 +277,10 @@ func (m *Manager) plan(c *managed, action string, at time.Time) {
 	}
 }
 
-func (m *Manager) reportSuccess(c *managed, old *bundle) {
-	kind := EventIssued
-	if old != nil {
-		kind = EventRenewed
-	}
+func (m *Manager) reportSuccess(c *managed, kind EventKind) {
+	c.mu.Lock()
+	c.status.Degraded = ""
+	c.mu.Unlock()
 	b := c.bundle
 	m.log.Info("certificate "+string(kind), zap.Strings("names", c.names), zap.String("issuer", b.issuer),
 		zap.String("serial", serial(b)), zap.Time("not_after", b.leaf.NotAfter))
