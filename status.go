@@ -43,8 +43,10 @@ type NameStatus struct {
 	RenewAt time.Time // when the certificate is renewed; zero without one
 
 	// NextAction is what the Manager does next with the name and NextAt when:
-	// "load", "issue", "renew", "retry", "wait for an order slot", "refresh
-	// renewal info", "refresh staple". Ahead is how many other names come first.
+	// "load", "check" (what is due beside the certificate), "renew", "retry",
+	// "wait for an order slot", "wait for another instance", "serve the new
+	// certificate", "refresh renewal info", "refresh staple", "expire". Ahead is
+	// how many other names come first.
 	NextAction string
 	NextAt     time.Time
 	Ahead      int
@@ -90,9 +92,7 @@ func (m *Manager) statusOf(c *managed) NameStatus {
 	s := c.status
 	c.mu.Unlock()
 	s.Names = slices.Clone(s.Names)
-	if s.NextAction == "load" || s.NextAction == "issue" || s.NextAction == "retry" || s.NextAction == "renew" {
-		s.Ahead, _ = m.queue.Position(certKey(c.id))
-	}
+	s.Ahead, _ = m.queue.Position(certKey(c.id))
 	s.State = stateOf(s, time.Now())
 	return s
 }

@@ -63,13 +63,15 @@ func (m *Manager) tick(ctx context.Context, c *managed) {
 		m.plan(c, action, retry)
 		return
 	}
-	answer(m.outcome(c, waiters, err))
 	if ctx.Err() != nil {
+		answer(m.outcome(c, waiters, err))
 		return
 	}
 	if err != nil {
 		m.reportFailure(c, err, retry)
 	}
+	m.publish(c, "check", time.Now().Round(0)) // before anybody who waits asks for Status
+	answer(m.outcome(c, waiters, err))
 	m.maintain(ctx, c)
 	m.replan(c, retry)
 }

@@ -128,7 +128,7 @@ func describe(e certwright.Event) string {
 }
 
 func hello(w http.ResponseWriter, r *http.Request) {
-	fmt.Fprintf(w, "Hello over %s, %s.\n", r.Proto, r.TLS.ServerName)
+	fmt.Fprintf(w, "Hello over %s from https://%s.\n", r.Proto, r.Host)
 }
 
 func closeManager(ctx context.Context, m *certwright.Manager) {
