@@ -63,7 +63,7 @@ type Health struct {
 	LastWake time.Time     // when the schedule last looked for due work
 	NextDue  time.Time     // when the next work is due; zero when there is none
 	Running  int           // names being worked on
-	Waiting  int           // names that are due and wait for a worker
+	Waiting  int           // names that wait for their time or for a worker
 	Oldest   time.Duration // for how long the longest of them has been running
 	Panics   int           // recovered panics since the start
 	Managed  int           // managed certificates
@@ -76,7 +76,11 @@ type Health struct {
 func (m *Manager) Status() []NameStatus {
 	var list []NameStatus
 	for _, c := range m.all() {
-		list = append(list, m.statusOf(c))
+		list = append(list, statusOf(c))
+	}
+	slices.SortFunc(list, func(a, b NameStatus) int { return a.NextAt.Compare(b.NextAt) })
+	for i := range list {
+		list[i].Ahead = i
 	}
 	slices.SortFunc(list, func(a, b NameStatus) int {
 		if n := strings.Compare(a.Name, b.Name); n != 0 {
@@ -87,12 +91,11 @@ func (m *Manager) Status() []NameStatus {
 	return list
 }
 
-func (m *Manager) statusOf(c *managed) NameStatus {
+func statusOf(c *managed) NameStatus {
 	c.mu.Lock()
 	s := c.status
 	c.mu.Unlock()
 	s.Names = slices.Clone(s.Names)
-	s.Ahead, _ = m.queue.Position(certKey(c.id))
 	s.State = stateOf(s, time.Now())
 	return s
 }
