@@ -104,12 +104,14 @@ func countFiles(tb testing.TB, s certwright.Storage) int {
 }
 
 func TestDirStorage(t *testing.T) {
+	t.Parallel()
 	b := dirBackend("dir", certwright.DirOptions{})
 	storagetest.RunBackend(t, b)
 	storagetest.RunLocker(t, b)
 }
 
 func TestDirStorageLeaseFiles(t *testing.T) {
+	t.Parallel()
 	b := dirBackend("lease", leaseOptions())
 	b.LeaseTTL = testTTL
 	b.TakeOver = 0

@@ -115,7 +115,7 @@ func checkLeaseContext(tb testing.TB, b Backend) {
 // wantEnd checks that the lease's context ends.
 func wantEnd(tb testing.TB, l certwright.Lease, after string) {
 	tb.Helper()
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(patienceOf(tb))
 	defer timer.Stop()
 	select {
 	case <-l.Context().Done():

@@ -171,10 +171,18 @@ func lockerChecks() []check {
 // patience is how long the kit waits for what must happen.
 const patience = 30 * time.Second
 
+// patienceOf returns patience, or what the kit's own tests have of it.
+func patienceOf(tb testing.TB) time.Duration {
+	if p, ok := tb.(interface{ patience() time.Duration }); ok {
+		return p.patience()
+	}
+	return patience
+}
+
 // deadline returns a context that ends when patience does.
 func deadline(tb testing.TB) context.Context {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), patienceOf(tb))
 	tb.Cleanup(cancel)
 	return ctx
 }
