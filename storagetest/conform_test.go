@@ -1,6 +1,7 @@
 package storagetest_test
 
 import (
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,7 +16,8 @@ import (
 const testTTL = 2 * time.Second
 
 func TestMain(m *testing.M) {
-	storagetest.Main(m, dirOpener("dir", certwright.DirOptions{}), dirOpener("lease", leaseOptions()))
+	storagetest.Main(m, dirOpener("dir", certwright.DirOptions{}), dirOpener("lease", leaseOptions()),
+		storagetest.Opener{Name: "sealed", Open: openSealed})
 }
 
 func leaseOptions() certwright.DirOptions {
@@ -117,4 +119,54 @@ func TestDirStorageLeaseFiles(t *testing.T) {
 	b.TakeOver = 0
 	b.Turns = 50
 	storagetest.RunLocker(t, b)
+}
+
+func TestSealed(t *testing.T) {
+	t.Parallel()
+	inner := dirBackend("dir", certwright.DirOptions{})
+	b := storagetest.Backend{
+		Open:    func(tb testing.TB) certwright.Storage { return seal(tb, inner.Open(tb)) },
+		Address: inner.Address,
+		Opener:  storagetest.Opener{Name: "sealed", Open: openSealed},
+	}
+	storagetest.RunBackend(t, b)
+	b.Turns = 20
+	storagetest.RunLocker(t, b)
+}
+
+func sealOptions() (certwright.SealOptions, error) {
+	k, err := certwright.NewSealKey(make([]byte, certwright.SealKeySize))
+	return certwright.SealOptions{Keys: []certwright.SealKey{k}}, err
+}
+
+func seal(tb testing.TB, s certwright.Storage) certwright.Storage {
+	o, err := sealOptions()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	sealed, err := certwright.Sealed(s, o)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return sealed
+}
+
+// sealedDir is a sealed DirStorage that can be closed.
+type sealedDir struct {
+	certwright.Storage
+	certwright.Locker
+	io.Closer
+}
+
+func openSealed(dir string) (certwright.Storage, error) {
+	d, err := certwright.NewDirStorage(dir)
+	if err != nil {
+		return nil, err
+	}
+	o, err := sealOptions()
+	if err != nil {
+		return nil, err
+	}
+	s, err := certwright.Sealed(d, o)
+	return sealedDir{s, d, d}, err
 }
