@@ -1,0 +1,182 @@
+package storagetest
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/certwright/certwright"
+)
+
+func TestSoundLockerIsNotCaught(t *testing.T) {
+	b := spoiltLease(func(*fakeLease, context.Context) {})
+	b.Residue = func(testing.TB, certwright.Storage) int { return 0 }
+	for _, c := range lockerChecks() {
+		switch c.name {
+		case "Held", "Instances", "ExclusionOfProcesses", "Killed", "Stopped":
+			continue
+		}
+		if failures := record(t, lockerChecks(), c.name, b); len(failures) > 0 {
+			t.Errorf("the check %q finds fault with a sound locker:\n%s", c.name, strings.Join(failures, "\n"))
+		}
+	}
+}
+
+func TestBrokenLeaseIsCaught(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, check, about string
+		spoil              func(l *fakeLease, ctx context.Context)
+	}{
+		{"the context never ends", "LeaseContext", "does not end after Unlock", func(l *fakeLease, ctx context.Context) {
+			l.ctx = ctx
+		}},
+		{"the context loses its values", "LeaseContext", "has the value", func(l *fakeLease, _ context.Context) {
+			l.ctx = context.Background()
+		}},
+		{"unlock looks at its context", "UnlockEndedContext", "Unlock with an ended context", func(l *fakeLease, _ context.Context) {
+			l.unlock = func(ctx context.Context) error {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				return l.Lease.Unlock(ctx)
+			}
+		}},
+		{"unlock leaks with an ended context", "UnlockEndedContext", "Lock(", func(l *fakeLease, _ context.Context) {
+			l.unlock = func(ctx context.Context) error {
+				if ctx.Err() != nil {
+					return nil
+				}
+				return l.Lease.Unlock(ctx)
+			}
+		}},
+		{"the loss is not told", "LostLease", "does not end", func(l *fakeLease, _ context.Context) {
+			l.ctx = context.WithoutCancel(l.Lease.Context())
+		}},
+		{"unlock of a lost lease is fine", "LostLease", "ErrLeaseLost", func(l *fakeLease, _ context.Context) {
+			l.unlock = func(ctx context.Context) error { _ = l.Lease.Unlock(ctx); return nil }
+		}},
+		{"a late store goes through", "LateStore", "late", func(l *fakeLease, ctx context.Context) {
+			l.ctx = ctx
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			wantCaught(t, lockerChecks(), fault{tt.name, tt.check, tt.about, spoiltLease(tt.spoil)})
+		})
+	}
+}
+
+func TestBrokenLockerIsCaught(t *testing.T) {
+	t.Parallel()
+	wantAllCaught(t, lockerChecks(), holdFaults())
+	wantAllCaught(t, lockerChecks(), waitFaults())
+}
+
+// holdFaults are about who holds a lock.
+func holdFaults() []fault {
+	return []fault{
+		{"nothing is locked", "Exclusion", "at once", spoilt(func(f *fakeStorage, m *certwright.MemStorage) {
+			f.lock = func(ctx context.Context, _ string) (certwright.Lease, error) {
+				return certwright.NewMemStorage().Lock(ctx, "own")
+			}
+		})},
+		{"neither lease nor error", "LeaseContext", "", spoilt(func(f *fakeStorage, m *certwright.MemStorage) {
+			f.lock = func(context.Context, string) (certwright.Lease, error) { return nil, errors.New("taken") }
+		})},
+		{"the holder gets it again", "NotReentrant", "<nil>", spoilt(func(f *fakeStorage, m *certwright.MemStorage) {
+			type held struct{}
+			f.lock = func(ctx context.Context, name string) (certwright.Lease, error) {
+				if l, ok := ctx.Value(held{}).(certwright.Lease); ok {
+					return l, nil
+				}
+				l, err := m.Lock(ctx, name)
+				if err != nil {
+					return nil, err
+				}
+				return &fakeLease{Lease: l, ctx: context.WithValue(l.Context(), held{}, l)}, nil
+			}
+		})},
+		{"unlock frees whoever holds", "UnlockTwice", "while another holds it", spoilt(freeAnyone)},
+		{"names are cut", "Names", "Lock(", spoilt(func(f *fakeStorage, m *certwright.MemStorage) {
+			f.lock = func(ctx context.Context, name string) (certwright.Lease, error) {
+				return m.Lock(ctx, name[:min(1, len(name))])
+			}
+		})},
+		{"locks show among the values", "Hidden", "v1/a", spoilt(func(f *fakeStorage, m *certwright.MemStorage) {
+			f.lock = func(ctx context.Context, name string) (certwright.Lease, error) {
+				return &fakeLease{Lease: nil, ctx: ctx, unlock: func(context.Context) error { return nil }}, m.Store(ctx, "locks/"+name, nil)
+			}
+		})},
+	}
+}
+
+// waitFaults are about waiting for a lock.
+func waitFaults() []fault {
+	return []fault{
+		{"a held lock is an error", "NotReentrant", "want to wait", spoilt(func(f *fakeStorage, m *certwright.MemStorage) {
+			f.lock = func(ctx context.Context, name string) (certwright.Lease, error) {
+				now, cancel := context.WithTimeout(ctx, time.Millisecond)
+				defer cancel()
+				l, err := m.Lock(now, name)
+				if err != nil {
+					return nil, errors.New("taken")
+				}
+				return &fakeLease{Lease: l, ctx: ctx}, nil
+			}
+		})},
+		{"a wait that ends leaves its place taken", "WaitEnds", "Lock(", spoilt(func(f *fakeStorage, m *certwright.MemStorage) {
+			f.lock = func(ctx context.Context, name string) (certwright.Lease, error) {
+				got := make(chan certwright.Lease, 1)
+				go func() {
+					l, err := m.Lock(context.WithoutCancel(ctx), name)
+					if err == nil {
+						got <- l
+					}
+				}()
+				select {
+				case l := <-got:
+					return l, nil
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+			}
+		})},
+		{"a wait does not end with its context", "WaitEnds", "goes on", spoilt(func(f *fakeStorage, m *certwright.MemStorage) {
+			f.lock = func(ctx context.Context, name string) (certwright.Lease, error) {
+				slow, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*promptly)
+				defer cancel()
+				l, err := m.Lock(slow, name)
+				if err != nil {
+					return nil, err
+				}
+				return &fakeLease{Lease: l, ctx: ctx}, nil
+			}
+		})},
+		{"an ended context locks", "EndedContext", "Lock with an ended context", spoilt(func(f *fakeStorage, m *certwright.MemStorage) {
+			f.lock = func(ctx context.Context, name string) (certwright.Lease, error) {
+				return m.Lock(context.WithoutCancel(ctx), name)
+			}
+		})},
+	}
+}
+
+// Locks that leave something behind are caught.
+func TestResidueIsCaught(t *testing.T) {
+	var mu sync.Mutex
+	used := map[string]bool{}
+	b := spoilt(func(f *fakeStorage, m *certwright.MemStorage) {
+		f.lock = func(ctx context.Context, name string) (certwright.Lease, error) {
+			mu.Lock()
+			used[name] = true
+			mu.Unlock()
+			return m.Lock(ctx, name)
+		}
+	})
+	b.Residue = func(testing.TB, certwright.Storage) int { mu.Lock(); defer mu.Unlock(); return len(used) }
+	wantCaught(t, lockerChecks(), fault{check: "Residue", about: "behind", backend: b})
+}
