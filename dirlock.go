@@ -240,16 +240,22 @@ func (l *dirLease) Unlock(context.Context) error {
 	return nil
 }
 
-// pause is the growing delay between two tries for a lock.
+// pause is the growing delay between two tries for a lock. It doubles until it
+// reaches soon, and then grows by a 200th of the time waited until it reaches
+// longest: who has waited long can wait a little longer, and costs less.
 type pause struct {
-	next, longest time.Duration
+	next, soon, longest time.Duration
 }
 
 // wait waits a little longer than the time before, give or take a quarter so
 // that waiters do not march in step, or until ctx ends.
 func (p *pause) wait(ctx context.Context) error {
 	d := p.next*3/4 + rand.N(p.next/2)
-	p.next = min(2*p.next, p.longest)
+	if p.next < p.soon {
+		p.next = min(2*p.next, p.soon)
+	} else {
+		p.next = min(p.next+p.next/200, p.longest)
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -13,11 +13,11 @@ import (
 )
 
 const (
-	// firstTry and lastTry are the shortest and the longest delay between two
-	// tries for a kernel lock. Trying, unlike waiting in the kernel, ends when
-	// the context does and holds no thread.
+	// The delays between two tries for a kernel lock: see pause. Trying, unlike
+	// waiting in the kernel, ends when the context does and holds no thread.
 	firstTry = 500 * time.Microsecond
-	lastTry  = 8 * time.Millisecond
+	soonTry  = 5 * time.Millisecond
+	lastTry  = 25 * time.Millisecond
 
 	// kernelCheckEvery is how often a holder looks whether its lock file is
 	// still the one that others would lock.
@@ -50,7 +50,7 @@ type kernelLock struct {
 // lockKernel waits for the lock on the file at path. The holder removes the file
 // when it unlocks; whoever then locks what is no longer there opens anew.
 func lockKernel(ctx context.Context, path string) (*kernelLock, error) {
-	delay := pause{next: firstTry, longest: lastTry}
+	delay := pause{next: firstTry, soon: soonTry, longest: lastTry}
 	busy := 0
 	var f *os.File
 	for {
@@ -100,8 +100,9 @@ func tryKernel(f *os.File, path string) (*kernelLock, error) {
 	}
 	k := &kernelLock{path: path, file: f, info: info}
 	err = k.verify()
-	if errors.Is(err, ErrLeaseLost) {
-		err = errLockFileBusy
+	if errors.Is(err, ErrLeaseLost) || errors.Is(err, fs.ErrPermission) {
+		// Removed by the holder before us or, on Windows, about to be.
+		err = errors.Join(errLockFileBusy, err)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

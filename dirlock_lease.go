@@ -67,7 +67,8 @@ func lockLeaseFile(ctx context.Context, dir string, ttl time.Duration) (*leaseFi
 }
 
 func (t *leaseTaker) wait(ctx context.Context) (*leaseFile, error) {
-	delay := pause{next: firstTry, longest: min(lastLeaseTry, t.ttl/10)}
+	longest := min(lastLeaseTry, t.ttl/10)
+	delay := pause{next: firstTry, soon: longest, longest: longest}
 	for {
 		free, err := t.look()
 		if err != nil {

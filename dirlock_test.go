@@ -177,3 +177,30 @@ func TestLockFileName(t *testing.T) {
 		t.Errorf("the names of two long locks are %q and %q", a, b)
 	}
 }
+
+func TestPauseGrows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pause{next: firstTry, soon: soonTry, longest: lastTry}
+		begun := time.Now()
+		last := begun
+		for time.Since(begun) < 20*time.Second {
+			if err := p.wait(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			waited, took := time.Since(begun), time.Since(last)
+			last = time.Now()
+			limit := min(5*time.Millisecond+waited/150, lastTry) * 5 / 4
+			if took < firstTry/2 || took > limit {
+				t.Fatalf("after %v a delay of %v, want at most %v", waited, took, limit)
+			}
+		}
+		if p.next != lastTry {
+			t.Errorf("after 20 s the delay is %v, want %v", p.next, lastTry)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := p.wait(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("a wait with an ended context: %v", err)
+		}
+	})
+}
