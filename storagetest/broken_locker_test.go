@@ -180,3 +180,35 @@ func TestResidueIsCaught(t *testing.T) {
 	b.Residue = func(testing.TB, certwright.Storage) int { mu.Lock(); defer mu.Unlock(); return len(used) }
 	wantCaught(t, lockerChecks(), fault{check: "Residue", about: "behind", backend: b})
 }
+
+// Locks that hold in one process only are caught, and so are values.
+func TestProcessesApartAreCaught(t *testing.T) {
+	t.Parallel()
+	b := Backend{
+		Address: func(testing.TB) string { return "" },
+		Opener: Opener{Name: "apart", Open: func(string) (certwright.Storage, error) {
+			return certwright.NewMemStorage(), nil
+		}},
+		Turns: 2000,
+	}
+	wantCaught(t, lockerChecks(), fault{check: "ExclusionOfProcesses", about: "a child process", backend: b})
+	wantCaught(t, lockerChecks(), fault{check: "Killed", about: "while another holds it", backend: b})
+	wantCaught(t, storageChecks(), fault{check: "Processes", about: "last/", backend: b})
+	b.LeaseTTL = time.Second
+	wantCaught(t, lockerChecks(), fault{check: "Stopped", about: "a holder that was stopped", backend: b})
+}
+
+// A killed holder's lock that is free too late is caught.
+func TestLateTakeOverIsCaught(t *testing.T) {
+	t.Parallel()
+	o := certwright.DirOptions{LeaseFiles: true, LeaseTTL: 2 * time.Second}
+	b := Backend{
+		Address:  func(tb testing.TB) string { return tb.TempDir() },
+		Opener:   Opener{Name: "lease", Open: func(dir string) (certwright.Storage, error) { return certwright.OpenDirStorage(dir, o) }},
+		TakeOver: 500 * time.Millisecond,
+	}
+	failures := record(t, lockerChecks(), "Killed", b)
+	if !strings.Contains(strings.Join(failures, "\n"), "want at most") {
+		t.Errorf("the check finds %q", failures)
+	}
+}

@@ -17,8 +17,11 @@ const testTTL = 2 * time.Second
 
 func TestMain(m *testing.M) {
 	storagetest.Main(m, dirOpener("dir", certwright.DirOptions{}), dirOpener("lease", leaseOptions()),
-		storagetest.Opener{Name: "sealed", Open: openSealed})
+		storagetest.Opener{Name: "sealed", Open: openSealed}, storagetest.Opener{Name: "apart", Open: openApart})
 }
+
+// openApart opens a storage that no other process shares, whatever the address.
+func openApart(string) (certwright.Storage, error) { return certwright.NewMemStorage(), nil }
 
 func leaseOptions() certwright.DirOptions {
 	return certwright.DirOptions{LeaseFiles: true, LeaseTTL: testTTL}

@@ -25,6 +25,8 @@ type task struct {
 	Key     string // the value's key or the lock's name
 	Count   int
 	Folder  string // for what the children note beside the backend
+
+	Patience time.Duration // how long to wait for what must happen
 }
 
 // Main runs the tests of m and exits, like the TestMain that testing makes. In a
@@ -50,7 +52,7 @@ type child struct {
 // startChild starts a process at its task and waits until it is ready.
 func startChild(tb testing.TB, b Backend, k task) *child {
 	tb.Helper()
-	k.Opener = b.Opener.Name
+	k.Opener, k.Patience = b.Opener.Name, patienceOf(tb)
 	text, err := json.Marshal(k)
 	if err != nil {
 		tb.Fatal(err)
@@ -96,7 +98,7 @@ func (c *child) say(line string) {
 // hear returns the child's next line.
 func (c *child) hear() string {
 	c.tb.Helper()
-	timer := time.NewTimer(4 * patience)
+	timer := time.NewTimer(4 * patienceOf(c.tb))
 	defer timer.Stop()
 	select {
 	case line, ok := <-c.lines:

@@ -124,7 +124,7 @@ func (k task) hold(s storage, p *parent) error {
 			// Before the context is looked at: the store alone must be refused.
 			p.say(outcome(s.Store(context.WithoutCancel(l.Context()), k.Key, []byte("late"))))
 		case "wait":
-			p.say(waitLost(l))
+			p.say(k.waitLost(l))
 		case "unlock":
 			p.say(outcome(l.Unlock(context.Background())))
 		}
@@ -132,8 +132,8 @@ func (k task) hold(s storage, p *parent) error {
 }
 
 // waitLost waits until the lease's context ends.
-func waitLost(l certwright.Lease) string {
-	timer := time.NewTimer(patience)
+func (k task) waitLost(l certwright.Lease) string {
+	timer := time.NewTimer(k.Patience)
 	defer timer.Stop()
 	select {
 	case <-l.Context().Done():
