@@ -141,6 +141,10 @@ func (c *Client) loadAccount(ctx context.Context) (AccountRecord, crypto.Signer,
 	if err != nil {
 		return AccountRecord{}, nil, &Error{Step: StepAccount, Err: fmt.Errorf("loading the account: %w", err)}
 	}
+	if c.rebound(rec) {
+		c.log.InfoContext(ctx, "the external account binding was changed; a new account is registered", "directory", c.opts.Directory)
+		return AccountRecord{}, nil, nil
+	}
 	key, err := certpem.DecodeKey([]byte(rec.KeyPEM))
 	if err == nil {
 		err = checkAccountKey(key)
@@ -158,6 +162,14 @@ func checkAccountKey(key crypto.Signer) error {
 		return errors.New("an account key is RSA or ECDSA")
 	}
 	return nil
+}
+
+// rebound reports whether the account was made with another external account
+// binding than the one that is configured now, and so is not the one wanted. An
+// account without one on record is kept: the binding's key may be good for one
+// registration only.
+func (c *Client) rebound(rec AccountRecord) bool {
+	return c.opts.EAB != nil && rec.EABKeyID != "" && rec.EABKeyID != c.opts.EAB.KeyID
 }
 
 // usable reports whether a stored account can sign requests to this CA. Its
@@ -250,10 +262,21 @@ func (c *Client) findAccount(ctx context.Context, key crypto.Signer) (acct acme.
 		return acct, false, &Error{Step: StepAccount, URL: acct.Location, Err: fmt.Errorf("the account is %s at the CA; remove it from storage to register another", acct.Status)}
 	case err == nil:
 		return acct, true, nil
-	case x != nil && x.problem != nil && (x.problem.is(accountDoesNotExist) || x.problem.Status == 400 && !x.problem.is(rateLimited)):
+	case x != nil && x.problem.saysNoAccount():
 		return acct, false, nil
 	}
 	return acct, false, err
+}
+
+// saysNoAccount reports whether the reply to a search for an account means that
+// there is none. Some CAs do not say so by the proper type, or ask for a
+// binding before they look.
+func (p *Problem) saysNoAccount() bool {
+	switch {
+	case p == nil, p.is(rateLimited), p.is(badNonce):
+		return false
+	}
+	return p.Status == 400 || p.is(accountDoesNotExist) || p.is(externalAccountRequired)
 }
 
 func (c *Client) newAccount(ctx context.Context, key crypto.Signer) (acct acme.Account, err error) {

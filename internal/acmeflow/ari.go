@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/certwright/certwright/internal/certpem"
@@ -35,7 +36,7 @@ func (c *Client) RenewalInfo(ctx context.Context, leaf *x509.Certificate) (Renew
 	if err != nil {
 		return RenewalInfo{}, &Error{Step: StepRenewalInfo, Err: err}
 	}
-	resp, body, err := c.get(ctx, StepRenewalInfo, dir.RenewalInfo+"/"+id)
+	resp, body, err := c.get(ctx, StepRenewalInfo, strings.TrimSuffix(dir.RenewalInfo, "/")+"/"+id)
 	if err != nil {
 		return RenewalInfo{}, err
 	}

@@ -28,8 +28,8 @@ func (r *run) authorize(ctx context.Context, order *acme.Order) error {
 		slots = make(chan struct{}, maxParallelAuthz)
 	)
 	for _, u := range order.Authorizations {
+		slots <- struct{}{} // those who hold one end with ctx
 		wg.Go(func() {
-			slots <- struct{}{}
 			defer func() { <-slots }()
 			err := r.authorizeOne(ctx, u)
 			if err == nil {
@@ -55,7 +55,7 @@ func (r *run) authorizeOne(ctx context.Context, authzURL string) error {
 	switch authz.Status {
 	case acme.StatusValid:
 		return nil
-	case acme.StatusPending, "":
+	case acme.StatusPending, acme.StatusProcessing, "":
 	default:
 		return r.authzError(authz, "")
 	}
@@ -214,11 +214,12 @@ func (r *run) authzError(authz *acme.Authorization, challenge string) error {
 	e := &Error{Step: StepChallenge, Identifier: authz.IdentifierValue(), URL: authz.Location, Challenge: challenge}
 	cause := fmt.Errorf("the authorization is %s", authz.Status)
 	for _, ch := range authz.Challenges {
-		if ch.Error != nil {
-			e.Problem = fromAcmez(ch.Error)
-			if e.Challenge == "" {
-				e.Challenge = ch.Type
-			}
+		if ch.Error == nil || e.Problem != nil && ch.Type != challenge {
+			continue
+		}
+		e.Problem = fromAcmez(ch.Error).without(ch.KeyAuthorization)
+		if challenge == "" {
+			e.Challenge = ch.Type
 		}
 	}
 	e.Err = deadError{cause}

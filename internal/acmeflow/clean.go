@@ -39,6 +39,48 @@ func cleanObject(body []byte) []byte {
 	return out
 }
 
+// cleanDirectory removes from a directory the optional members that acmez
+// could not decode.
+func cleanDirectory(body []byte) []byte {
+	var obj, meta map[string]json.RawMessage
+	if json.Unmarshal(body, &obj) != nil || obj == nil {
+		return body
+	}
+	for _, name := range []string{"newAuthz", "revokeCert", "keyChange", "renewalInfo"} {
+		dropUnless[string](obj, name)
+	}
+	if raw, ok := obj["meta"]; ok && (json.Unmarshal(raw, &meta) != nil || meta == nil) {
+		delete(obj, "meta")
+	} else if ok {
+		for _, name := range []string{"termsOfService", "website"} {
+			dropUnless[string](meta, name)
+		}
+		dropUnless[[]string](meta, "caaIdentities")
+		dropUnless[bool](meta, "externalAccountRequired")
+		cleanProfiles(meta)
+		obj["meta"], _ = json.Marshal(meta) // every value was decoded from JSON
+	}
+	out, err := json.Marshal(obj)
+	if err != nil {
+		return body
+	}
+	return out
+}
+
+// cleanProfiles keeps a profile whose description is no text.
+func cleanProfiles(meta map[string]json.RawMessage) {
+	var profiles map[string]any
+	if json.Unmarshal(meta["profiles"], &profiles) != nil {
+		delete(meta, "profiles")
+		return
+	}
+	texts := make(map[string]string, len(profiles))
+	for name, v := range profiles {
+		texts[name], _ = v.(string)
+	}
+	meta["profiles"], _ = json.Marshal(texts) // strings only
+}
+
 // dropUnless deletes a member that is no T.
 func dropUnless[T any](obj map[string]json.RawMessage, name string) {
 	var v T

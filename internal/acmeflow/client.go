@@ -150,6 +150,9 @@ func (c *Client) call(ctx context.Context, step Step, mode again, op operation) 
 		return nil, err
 	}
 	for tries, nonces := 1, 1; ; {
+		if ctx.Err() != nil {
+			return nil, &Error{Step: step, Err: context.Cause(ctx)}
+		}
 		x, err := c.once(ctx, dir, op)
 		if err == nil {
 			return x, nil
@@ -188,11 +191,11 @@ func noncePause(n int) time.Duration {
 func (c *Client) once(ctx context.Context, dir *directory, op operation) (*exchange, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	x := &exchange{cancel: cancel}
+	x := &exchange{cancel: cancel, dir: dir}
 	err := op(context.WithValue(ctx, exchangeKey{}, x), c.acmez(dir))
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return &exchange{posted: x.posted, url: x.url, status: x.status, header: x.header, problem: x.problem, err: x.err, retryAfter: x.retryAfter}, err
+	return &exchange{posted: x.posted, url: x.url, status: x.status, problem: x.problem, err: x.err, retryAfter: x.retryAfter}, err
 }
 
 // ok reports whether the CA accepted the request, whatever acmez made of the reply.
@@ -203,7 +206,7 @@ func (x *exchange) ok() bool {
 // transient reports whether the failure may be gone in a moment.
 func (x *exchange) transient() bool {
 	if x.problem == nil {
-		return x.err != nil
+		return x.err != nil && !errors.Is(x.err, errTooLarge)
 	}
 	return x.problem.Status >= 500 && x.retryAfter == 0
 }
@@ -213,6 +216,9 @@ func (x *exchange) error(step Step, cause error) error {
 	e := &Error{Step: step, URL: x.url, Problem: x.problem, Err: x.err}
 	if x.problem != nil {
 		e.RetryAfter = x.retryAfter
+		if x.problem.paused() {
+			e.RetryAfter = max(e.RetryAfter, pausedFor)
+		}
 	}
 	if e.Problem == nil && e.Err == nil && !errors.Is(cause, errOneRequest) {
 		e.Err = cause
@@ -236,11 +242,13 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // get fetches a public JSON document, trying again after lost replies and 5xx.
-func (c *Client) get(ctx context.Context, step Step, url string) (*http.Response, []byte, error) {
+func (c *Client) get(ctx context.Context, step Step, rawURL string) (*http.Response, []byte, error) {
 	for tries := 1; ; tries++ {
-		resp, body, err := c.getOnce(ctx, url)
+		resp, body, err := c.getOnce(ctx, rawURL)
 		var e error
 		switch {
+		case ctx.Err() != nil:
+			return nil, nil, &Error{Step: step, Err: context.Cause(ctx)}
 		case err != nil:
 			e = &Error{Step: step, Err: err}
 		case resp.StatusCode >= 400:
@@ -253,7 +261,7 @@ func (c *Client) get(ctx context.Context, step Step, url string) (*http.Response
 		default:
 			return resp, body, nil
 		}
-		if ctx.Err() != nil || tries == maxTries || !sleep(ctx, retryPause*time.Duration(tries*tries)) {
+		if tries == maxTries || errors.Is(err, errTooLarge) || !sleep(ctx, retryPause*time.Duration(tries*tries)) {
 			return nil, nil, e
 		}
 	}

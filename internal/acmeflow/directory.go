@@ -15,8 +15,10 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
-// directoryAge is for how long a directory is taken as current.
-const directoryAge = 12 * time.Hour
+const (
+	directoryAge   = 12 * time.Hour  // for how long a directory is taken as current
+	directoryGrace = 5 * time.Minute // for how much longer after it could not be had anew
+)
 
 // directory is a CA's directory (RFC 8555 §7.1.1). It is not changed after it
 // was made.
@@ -67,6 +69,9 @@ func (c *Client) directory(ctx context.Context) (*directory, error) {
 	defer c.mu.Unlock()
 	if err != nil {
 		if c.dir != nil && ctx.Err() == nil {
+			old := *c.dir
+			old.fetched = time.Now().Add(directoryGrace - directoryAge)
+			c.dir = &old
 			return c.dir, nil
 		}
 		return nil, err
@@ -93,7 +98,7 @@ func (c *Client) fetchDirectory(ctx context.Context) (*directory, error) {
 	fail := func(format string, args ...any) error {
 		return &Error{Step: StepDirectory, URL: bareURL(resp.Request.URL), Err: fmt.Errorf(format, args...)}
 	}
-	if err := json.Unmarshal(body, &dir.Directory); err != nil {
+	if err := json.Unmarshal(cleanDirectory(body), &dir.Directory); err != nil {
 		kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 		return nil, fail("not an ACME directory: the server answered %q that begins with %q; check the directory URL", kind, firstBytes(body))
 	}
@@ -114,21 +119,15 @@ func (c *Client) fetchDirectory(ctx context.Context) (*directory, error) {
 	return dir, nil
 }
 
-// directoryReply answers acmez's request for the directory without a network.
-func (c *Client) directoryReply(req *http.Request) (*http.Response, error) {
-	c.mu.Lock()
-	dir := c.dir
-	c.mu.Unlock()
-	if dir == nil || req.URL.String() != dir.syntheticURL {
-		return nil, fmt.Errorf("acmeflow: the directory was replaced while it was asked for")
-	}
+// reply answers acmez's request for the directory without a network.
+func (dir *directory) reply(req *http.Request) *http.Response {
 	return &http.Response{
 		Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header:        http.Header{"Content-Type": {"application/json"}},
 		Body:          io.NopCloser(bytes.NewReader(dir.forAcmez)),
 		ContentLength: int64(len(dir.forAcmez)),
 		Request:       req,
-	}, nil
+	}
 }
 
 // forgetDirectory makes the next call fetch the directory anew.

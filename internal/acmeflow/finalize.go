@@ -9,17 +9,30 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
-// maxFinalize bounds how often one order is finalized. It is done again only
-// when a look at the order shows that the request before did not reach the CA
-// or came too early.
-const maxFinalize = 5
+const (
+	// maxFinalize bounds how often one order is finalized. It is done again
+	// only when looks at the order show that the request before did not reach
+	// the CA or came too early.
+	maxFinalize = 5
+
+	// firstDoubt is for how long an order may be seen ready after a finalize
+	// request whose reply was lost, before the request counts as lost too: a
+	// CA may show an order ready while it works on it. It grows fourfold.
+	firstDoubt = time.Second
+)
 
 // progress is what is known of an order beside its status.
 type progress struct {
-	authorized bool // every authorization was seen valid
-	accepted   bool // the CA took a finalize request
-	sent       int  // finalize requests
+	authorized bool      // every authorization was seen valid
+	accepted   bool      // the CA took a finalize request
+	sent       int       // finalize requests
+	doubtUntil time.Time // the last of them may have reached the CA
 	poll       *poll
+}
+
+// due reports whether the order is to be finalized now.
+func (pr *progress) due(order *acme.Order) bool {
+	return order.Status == acme.StatusReady && !pr.accepted && !time.Now().Before(pr.doubtUntil)
 }
 
 // complete brings an order from whatever state it is in to a downloaded chain.
@@ -42,7 +55,7 @@ func (r *run) complete(ctx context.Context, order *acme.Order) (*Result, error) 
 
 // advance makes the next step for an order that is neither valid nor invalid.
 func (r *run) advance(ctx context.Context, order *acme.Order, pr *progress) (*acme.Order, error) {
-	due := order.Status == acme.StatusReady && !pr.accepted
+	due := pr.due(order)
 	if order.Status != acme.StatusReady && order.Status != acme.StatusProcessing && !pr.authorized {
 		if err := r.authorize(ctx, order); err != nil {
 			return nil, err
@@ -61,6 +74,9 @@ func (r *run) advance(ctx context.Context, order *acme.Order, pr *progress) (*ac
 		return nil, &Error{Step: StepFinalize, URL: order.Location, Err: fmt.Errorf("waiting for the order, which is %q: %w", order.Status, context.Cause(ctx))}
 	}
 	next, retryAfter, err := r.pollOrder(ctx, *order)
+	if err == nil && next.Status == acme.StatusPending {
+		pr.doubtUntil = time.Time{} // the CA did not take the request: it came too early
+	}
 	pr.poll.next(retryAfter)
 	return next, err
 }
@@ -74,6 +90,7 @@ func (r *run) finalize(ctx context.Context, order *acme.Order, pr *progress) (*a
 	if order.Finalize == "" {
 		return nil, &Error{Step: StepFinalize, URL: order.Location, Err: deadError{errors.New("the order lacks the member finalize (RFC 8555 §7.1.3)")}}
 	}
+	pr.doubtUntil = time.Now().Add(firstDoubt << (2 * pr.sent))
 	pr.sent++
 	var got acme.Order
 	x, err := r.c.call(ctx, StepFinalize, askFirst, func(ctx context.Context, api *acme.Client) error {

@@ -21,6 +21,7 @@ type state struct {
 	Directory string `json:"directory"`
 	Account   string `json:"account"`
 	Order     string `json:"order,omitempty"` // order URL
+	Profile   string `json:"profile,omitempty"`
 
 	// NotReplacing is the certificate (RFC 9773 §4.1) that must not be named as
 	// replaced again, because the CA refused an order that named it.
@@ -107,7 +108,14 @@ func (r *run) dead(err error) bool {
 	if errors.Is(err, errDeadOrder) {
 		return true
 	}
-	return e.Problem != nil && e.Problem.Status/100 == 4 && e.Problem.Status != 429 && !e.Problem.is(accountDoesNotExist)
+	if e.Problem == nil || e.Step == StepDirectory || e.Step == StepAccount {
+		return false
+	}
+	switch {
+	case e.Problem.is(accountDoesNotExist), e.Problem.is(badNonce), e.Problem.is(rateLimited), e.Problem.Status == 429:
+		return false
+	}
+	return e.Problem.Status/100 == 4
 }
 
 // errDeadOrder marks an order that the CA has given up or that is of no use.
@@ -158,7 +166,7 @@ func (r *run) drop(ctx context.Context) {
 
 // resume returns the order that was made before, or nil.
 func (r *run) resume(ctx context.Context) (*acme.Order, error) {
-	if r.state.Order == "" || r.state.Account != r.acct.Location {
+	if r.state.Order == "" || r.state.Account != r.acct.Location || r.state.Profile != r.req.Profile {
 		r.state.Order = ""
 		return nil, nil
 	}
@@ -198,7 +206,7 @@ func (r *run) newOrder(ctx context.Context) (*acme.Order, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.state.Account, r.state.Order = r.acct.Location, order.Location
+	r.state.Account, r.state.Order, r.state.Profile = r.acct.Location, order.Location, r.req.Profile
 	if err := r.save(ctx); err != nil {
 		return nil, err
 	}

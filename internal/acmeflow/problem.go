@@ -31,14 +31,24 @@ const (
 	badNonce            = problemPrefix + "badNonce"
 	orderNotReady       = problemPrefix + "orderNotReady"
 	rateLimited         = problemPrefix + "rateLimited"
+
+	externalAccountRequired = problemPrefix + "externalAccountRequired"
 )
 
-// maxErrorText bounds how much of a CA's own text enters an error.
-const maxErrorText = 512
+// What of a CA's own text enters an error. A URL with a signed token in it, at
+// which an account is un-paused, has room.
+const (
+	maxErrorText   = 2048 // bytes of each text
+	maxSubproblems = 20
+)
+
+// pausedFor is for how long nothing is asked of a CA that has paused the
+// account: it is waiting for a human.
+const pausedFor = 24 * time.Hour
 
 func (p *Problem) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s", strings.TrimPrefix(p.Type, problemPrefix))
+	b.WriteString(clip(strings.TrimPrefix(p.Type, problemPrefix)))
 	if p.Status != 0 {
 		fmt.Fprintf(&b, " (HTTP %d)", p.Status)
 	}
@@ -47,10 +57,14 @@ func (p *Problem) Error() string {
 	} else if p.Title != "" {
 		fmt.Fprintf(&b, ": %s", clip(p.Title))
 	}
-	for _, s := range p.Subproblems {
-		fmt.Fprintf(&b, "; %s", strings.TrimPrefix(s.Type, problemPrefix))
+	for i, s := range p.Subproblems {
+		if i == maxSubproblems {
+			fmt.Fprintf(&b, "; and %d more", len(p.Subproblems)-i)
+			break
+		}
+		fmt.Fprintf(&b, "; %s", clip(strings.TrimPrefix(s.Type, problemPrefix)))
 		if s.IdentifierValue != "" {
-			fmt.Fprintf(&b, " for %q", s.IdentifierValue)
+			fmt.Fprintf(&b, " for %q", clip(s.IdentifierValue))
 		}
 		if s.Detail != "" {
 			fmt.Fprintf(&b, ": %s", clip(s.Detail))
@@ -64,6 +78,28 @@ func (p *Problem) Error() string {
 
 // is reports whether p is of the given type; a nil Problem is of none.
 func (p *Problem) is(problemType string) bool { return p != nil && p.Type == problemType }
+
+// paused reports whether the CA refuses the account until a human acts.
+func (p *Problem) paused() bool {
+	if p == nil || p.Status != 429 && !p.is(rateLimited) {
+		return false
+	}
+	text := strings.ToLower(p.Detail + " " + p.Instance)
+	return strings.Contains(text, "unpause") || strings.Contains(text, "paused")
+}
+
+// without returns p with secret, which CAs repeat in what they say about a
+// failed validation, taken out of its texts.
+func (p *Problem) without(secret string) *Problem {
+	if secret == "" {
+		return p
+	}
+	p.Detail = strings.ReplaceAll(p.Detail, secret, "[key authorization]")
+	for i := range p.Subproblems {
+		p.Subproblems[i].without(secret)
+	}
+	return p
+}
 
 // wireProblem decodes a problem document member by member, so that one member
 // of an unexpected type does not hide the others.
@@ -115,7 +151,7 @@ func parseProblem(status int, body []byte) *Problem {
 		}
 		return &p
 	}
-	p := &Problem{Type: "about:blank", Status: status, Detail: strings.TrimSpace(string(body))}
+	p := &Problem{Type: "about:blank", Status: status, Detail: clip(strings.TrimSpace(string(body)))}
 	if status == 429 {
 		p.Type = rateLimited
 	}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -33,18 +32,21 @@ const (
 // so that acmez does not send it again.
 var errOneRequest = errors.New("acmeflow: one request for each call")
 
+// errTooLarge is a reply that is not asked for again: it would be as large.
+var errTooLarge = fmt.Errorf("it is larger than %d bytes", maxBody)
+
 type exchangeKey struct{}
 
 // exchange records what one operation sent and got. acmez returns neither
 // headers nor the replies to failed requests.
 type exchange struct {
 	cancel context.CancelCauseFunc
+	dir    *directory // what acmez is given as the directory
 
 	mu         sync.Mutex // guards the fields below
 	posted     bool       // the operation's own request went out
 	url        string
 	status     int
-	header     http.Header
 	problem    *Problem
 	err        error // of the transport
 	retryAfter time.Duration
@@ -64,12 +66,12 @@ type transport struct {
 }
 
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Host == directoryHost {
-		return t.client.directoryReply(req)
-	}
 	x, _ := req.Context().Value(exchangeKey{}).(*exchange)
 	if x == nil {
-		return nil, fmt.Errorf("acmeflow: request to %s outside a call", req.URL.Redacted())
+		return nil, fmt.Errorf("acmeflow: request to %s outside a call", bareURL(req.URL))
+	}
+	if req.URL.Host == directoryHost {
+		return x.dir.reply(req), nil
 	}
 	resp, body, err := roundTrip(t.base, req)
 	x.mu.Lock()
@@ -83,7 +85,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	now := time.Now()
 	t.client.noteDate(resp.Header.Get("Date"), now)
 	x.mu.Lock()
-	x.status, x.header = resp.StatusCode, resp.Header
+	x.status = resp.StatusCode
 	x.retryAfter, _ = backoff.ParseRetryAfter(resp.Header.Get("Retry-After"), now)
 	x.mu.Unlock()
 	switch {
@@ -111,7 +113,7 @@ func roundTrip(base http.RoundTripper, req *http.Request) (*http.Response, []byt
 		return nil, nil, fmt.Errorf("reading the reply of %s: %w", bareURL(req.URL), err)
 	}
 	if len(body) > maxBody {
-		return nil, nil, fmt.Errorf("reading the reply of %s: more than %d bytes", bareURL(req.URL), maxBody)
+		return nil, nil, fmt.Errorf("reading the reply of %s: %w", bareURL(req.URL), errTooLarge)
 	}
 	return resp, body, nil
 }
@@ -133,19 +135,9 @@ func cleanReply(resp *http.Response, body []byte) []byte {
 		body = cleanObject(trimmed)
 	case bytes.Contains(trimmed, []byte("-----BEGIN CERTIFICATE-----")):
 		resp.Header.Set("Content-Type", "application/pem-certificate-chain")
-		dropAlternates(resp.Header)
+		// acmez would download every alternate chain (RFC 8555 §7.4.2), and
+		// follow "up" links, which only drafts of the RFC had, without end.
+		resp.Header.Del("Link")
 	}
 	return body
-}
-
-// dropAlternates removes links to alternate chains (RFC 8555 §7.4.2), which
-// acmez would all download.
-func dropAlternates(h http.Header) {
-	links := h.Values("Link")
-	h.Del("Link")
-	for _, l := range links {
-		if !strings.Contains(l, `rel="alternate"`) && !strings.Contains(l, "rel=alternate") {
-			h.Add("Link", l)
-		}
-	}
 }
