@@ -357,6 +357,13 @@ func withOrderPoll(ca *fakeca.CA) {
 	}})
 }
 
+func containsReplaces(payload []byte) bool { return strings.Contains(string(payload), `"replaces"`) }
+
+func contextIn(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
+	t.Helper()
+	return context.WithTimeout(t.Context(), d)
+}
+
 // errUnexpected is the failure of what must not be called.
 var errUnexpected = errors.New("called without need")
 
