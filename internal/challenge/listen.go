@@ -12,6 +12,8 @@ import (
 
 // Ports listens for validation requests where nobody else does, only as long
 // as a challenge is pending. It is safe for concurrent use.
+//
+// The functions must all be set, and no field may be changed once in use.
 type Ports struct {
 	// Addr is the address to bind for a challenge type; ok is false when none
 	// is to be bound.
@@ -27,10 +29,12 @@ type Ports struct {
 	TLS     *tls.Config  // answers tls-alpn-01
 	Note    func(challengeType string, err error)
 
-	// mu guards open. It is held while a port is bound and closed, so that a
-	// port that is just being given back is never taken for the program's.
-	mu   sync.Mutex
-	open map[string]*port
+	// mu guards open and opened. It is held while a port is bound and closed,
+	// so that a port that is just being given back is never taken for the
+	// program's.
+	mu     sync.Mutex
+	open   map[string]*port
+	opened int // how many ports were opened so far
 }
 
 // port is an open listener with its users.
@@ -43,21 +47,22 @@ type port struct {
 
 // Open makes sure that somebody listens for challenges of a type. A port that
 // is taken or cannot be bound is left alone: the program may be listening
-// there, or on another port that is forwarded. release must be called; it
-// waits until the listener is closed.
+// there, or on another port that is forwarded. Nothing is opened when ctx has
+// ended. release must be called; it waits until the listener is closed, and
+// more calls of it do nothing.
 func (p *Ports) Open(ctx context.Context, challengeType string) (release func()) {
 	addr, ok := p.Addr(challengeType)
 	if !ok || p.Serving(challengeType) {
 		return func() {}
 	}
-	if p.taken(ctx, challengeType, addr) {
+	if p.taken(ctx, challengeType, addr) || ctx.Err() != nil {
 		return func() {}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if o := p.open[challengeType]; o != nil {
 		o.users++
-		return func() { p.release(challengeType, o) }
+		return sync.OnceFunc(func() { p.release(challengeType, o) })
 	}
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -69,21 +74,24 @@ func (p *Ports) Open(ctx context.Context, challengeType string) (release func())
 		p.open = map[string]*port{}
 	}
 	p.open[challengeType] = o
-	return func() { p.release(challengeType, o) }
+	p.opened++
+	return sync.OnceFunc(func() { p.release(challengeType, o) })
 }
 
 // taken waits for the program to bind the port and reports whether it did.
 func (p *Ports) taken(ctx context.Context, challengeType, addr string) bool {
 	const pause = 50 * time.Millisecond
 	for end := time.Now().Add(p.Patience(challengeType)); time.Now().Before(end); {
-		p.mu.Lock()
-		ours := p.open[challengeType] != nil
-		p.mu.Unlock()
+		ours, before := p.ours(challengeType)
 		if ours {
 			return false
 		}
 		if accepts(ctx, addr) {
-			return true
+			// Another challenge may have opened the port meanwhile.
+			if _, after := p.ours(challengeType); after == before {
+				return true
+			}
+			continue
 		}
 		select {
 		case <-time.After(pause):
@@ -92,6 +100,14 @@ func (p *Ports) taken(ctx context.Context, challengeType, addr string) bool {
 		}
 	}
 	return false
+}
+
+// ours reports whether this Ports listens for a type, and how many ports it
+// opened so far.
+func (p *Ports) ours(challengeType string) (open bool, opened int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.open[challengeType] != nil, p.opened
 }
 
 // accepts reports whether somebody listens at addr. It looks without binding,

@@ -45,14 +45,27 @@ type CertMaker func(identifier, keyAuthorization string) (*tls.Certificate, erro
 
 // Table holds the pending challenges. It is safe for concurrent use.
 type Table struct {
-	store  Store
-	prefix string
-	cert   CertMaker
+	// Patience is for how long a challenge is looked for again that the store
+	// does not show, because some stores show a value late to other instances.
+	// A request for somebody else's token waits as long. Zero is not at all. It
+	// must not be changed once the Table is in use.
+	Patience time.Duration
+
+	store   Store
+	prefix  string
+	cert    CertMaker
+	waiting chan struct{} // a slot for each request that is patient
 
 	mu   sync.RWMutex // guards http, alpn
-	http map[string]Challenge
+	http map[httpKey]Challenge
 	alpn map[string][]answer // by identifier, newest last
 }
+
+// maxWaiting bounds the patient requests, which strangers can send at will; the
+// others are answered with what is known.
+const maxWaiting = 64
+
+type httpKey struct{ identifier, token string }
 
 // answer is a tls-alpn-01 challenge with the certificate for it.
 type answer struct {
@@ -63,7 +76,10 @@ type answer struct {
 // New returns an empty Table. Challenges are shared under the key prefix of
 // store.
 func New(store Store, prefix string, cert CertMaker) *Table {
-	return &Table{store: store, prefix: prefix, cert: cert, http: map[string]Challenge{}, alpn: map[string][]answer{}}
+	return &Table{
+		store: store, prefix: prefix, cert: cert, waiting: make(chan struct{}, maxWaiting),
+		http: map[httpKey]Challenge{}, alpn: map[string][]answer{},
+	}
 }
 
 func (t *Table) key(ch Challenge) string {
@@ -80,7 +96,7 @@ func (t *Table) Present(ctx context.Context, ch Challenge) error {
 	switch ch.Type {
 	case HTTP01:
 		t.mu.Lock()
-		t.http[ch.Token] = ch
+		t.http[httpKey{ch.Identifier, ch.Token}] = ch
 		t.mu.Unlock()
 	case TLSALPN01:
 		cert, err := t.cert(ch.Identifier, ch.KeyAuthorization)
@@ -110,7 +126,7 @@ func (t *Table) Present(ctx context.Context, ch Challenge) error {
 // was never presented.
 func (t *Table) CleanUp(ctx context.Context, ch Challenge) error {
 	t.mu.Lock()
-	delete(t.http, ch.Token)
+	delete(t.http, httpKey{ch.Identifier, ch.Token})
 	if left := without(t.alpn[ch.Identifier], ch.Token); len(left) > 0 {
 		t.alpn[ch.Identifier] = left
 	} else {
@@ -155,19 +171,63 @@ func (t *Table) KeyAuthorization(ctx context.Context, identifier, token string) 
 		return "", false
 	}
 	t.mu.RLock()
-	ch, ok := t.http[token]
+	ch, ok := t.http[httpKey{identifier, token}]
 	t.mu.RUnlock()
 	if ok {
-		return ch.KeyAuthorization, ch.Identifier == identifier
+		return ch.KeyAuthorization, true
 	}
 	if t.store == nil || identifier == "" {
 		return "", false
 	}
-	value, err := t.store.Load(ctx, t.key(Challenge{Type: HTTP01, Identifier: identifier, Token: token}))
-	if err != nil || json.Unmarshal(value, &ch) != nil || ch.Token != token || ch.Type != HTTP01 {
+	key := t.key(Challenge{Type: HTTP01, Identifier: identifier, Token: token})
+	found := t.patiently(ctx, func() bool {
+		var got Challenge
+		value, err := t.store.Load(ctx, key)
+		if err != nil || json.Unmarshal(value, &got) != nil {
+			return false
+		}
+		ch = got
+		return ch.Token == token && ch.Type == HTTP01 && ch.Identifier == identifier && ch.KeyAuthorization != ""
+	})
+	if !found {
 		return "", false
 	}
 	return ch.KeyAuthorization, true
+}
+
+// patiently calls find until it reports true, the Table's patience is at its
+// end or ctx is, and returns what find reported last.
+func (t *Table) patiently(ctx context.Context, find func() bool) bool {
+	const first = 50 * time.Millisecond
+	if find() {
+		return true
+	}
+	if t.Patience <= 0 {
+		return false
+	}
+	select {
+	case t.waiting <- struct{}{}:
+		defer func() { <-t.waiting }()
+	default:
+		return false
+	}
+	end := time.Now().Add(t.Patience)
+	for pause := first; ; pause *= 2 {
+		left := time.Until(end)
+		if left <= 0 {
+			return false
+		}
+		timer := time.NewTimer(min(pause, left))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		}
+		if find() {
+			return true
+		}
+	}
 }
 
 // Certificate returns the certificate that answers tls-alpn-01 for identifier.
@@ -183,8 +243,9 @@ func (t *Table) Certificate(ctx context.Context, identifier string) (*tls.Certif
 	if t.store == nil {
 		return nil, fs.ErrNotExist
 	}
-	newest, err := t.newest(ctx, identifier)
-	if err != nil {
+	var newest Challenge
+	var err error
+	if !t.patiently(ctx, func() bool { newest, err = t.newest(ctx, identifier); return err == nil }) {
 		return nil, err
 	}
 	return t.cert(identifier, newest.KeyAuthorization)
@@ -200,7 +261,7 @@ func (t *Table) newest(ctx context.Context, identifier string) (Challenge, error
 	for _, key := range keys {
 		var ch Challenge
 		value, err := t.store.Load(ctx, key)
-		if err != nil || json.Unmarshal(value, &ch) != nil || ch.Identifier != identifier || ch.Type != TLSALPN01 {
+		if err != nil || json.Unmarshal(value, &ch) != nil || ch.Identifier != identifier || ch.Type != TLSALPN01 || ch.Token == "" {
 			continue
 		}
 		if newest.Token == "" || ch.Presented.After(newest.Presented) {
