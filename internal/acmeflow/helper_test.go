@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -331,11 +330,6 @@ func csr(t *testing.T, key crypto.Signer, names ...string) []byte {
 	}
 	return der
 }
-
-// roundTripper wraps a CA's transport.
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func problemType(e *Error) string {
 	if e.Problem == nil {

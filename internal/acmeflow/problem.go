@@ -174,7 +174,8 @@ func clip(s string) string {
 // Step names a part of the flow in an [Error].
 type Step string
 
-// The steps, in the order in which an issue goes through them.
+// The steps: those of an issue in the order in which it goes through them, and
+// the others.
 const (
 	StepDirectory   Step = "directory"
 	StepAccount     Step = "account"
@@ -185,6 +186,7 @@ const (
 	StepFinalize    Step = "finalize"
 	StepDownload    Step = "download"
 	StepRenewalInfo Step = "renewal info"
+	StepRevoke      Step = "revocation"
 )
 
 // Error says at which step the flow failed and why.
