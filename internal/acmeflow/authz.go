@@ -65,8 +65,11 @@ func (r *run) authorizeOne(ctx context.Context, authzURL string) error {
 	}
 	err = r.solve(ctx, authz, ch)
 	var e *Error
-	if errors.As(err, &e) && e.Challenge != "" {
-		e.others = r.others(authz, ch.Type)
+	if errors.As(err, &e) {
+		e.Identifier = authz.IdentifierValue()
+		if e.Challenge != "" {
+			e.others = r.others(authz, ch.Type)
+		}
 	}
 	return err
 }

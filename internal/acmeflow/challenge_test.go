@@ -219,3 +219,42 @@ func TestTLSALPNCertificate(t *testing.T) {
 		}
 	}
 }
+
+// What holds for the name whatever the challenge does not use up another validation.
+func TestT7_RefusalOfTheNameIsFinal(t *testing.T) {
+	for _, kind := range []string{"caa", "rejectedIdentifier", "rateLimited"} {
+		t.Run(kind, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				e := newEnv(t, fakeca.Options{Validate: func(context.Context, fakeca.ChallengeInfo) error {
+					return fakeca.NewProblem(kind, 403, "never")
+				}})
+				err := e.fail(t, "example.com")
+				if problemType(err) != kind || err.Identifier != "example.com" {
+					t.Errorf("error: %v", err)
+				}
+				e.wantCount(t, "newOrder", 1)
+				e.wantCount(t, "challenge", 1)
+			})
+		})
+	}
+}
+
+// dns-persist-01 has no token; what its Solver needs is handed on.
+func TestChallenge_DNSPersist(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		solver := &fakeSolver{}
+		e := newEnv(t, fakeca.Options{Challenges: []string{"dns-persist-01"}, Validate: func(context.Context, fakeca.ChallengeInfo) error { return nil }})
+		var got Challenge
+		solver.onPresent = func(c Challenge) { got = c }
+		req := e.request(t, "*.example.com")
+		req.Solvers = map[string]Solver{"dns-persist-01": solver}
+		res, err := e.client.Issue(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Account != res.Account || !slices.Equal(got.IssuerDomains, []string{"ca.test"}) || !got.Wildcard || got.Identifier != "example.com" || got.IdentifierType != "dns" {
+			t.Errorf("challenge: %+v", got)
+		}
+		solver.checkClean(t)
+	})
+}

@@ -16,8 +16,8 @@ import (
 // Options configure a [Client].
 type Options struct {
 	Directory  string       // the CA's directory URL
-	HTTPClient *http.Client // nil: one of the Client's own; its Transport and CheckRedirect are used
-	UserAgent  string       // sent with every request, before acmez's own
+	HTTPClient *http.Client // nil, or without a Transport: the Client has connections of its own
+	UserAgent  string       // sent with every request
 	Contact    []string     // "mailto:" URLs for the account
 	EAB        *EAB         // nil: no external account binding
 	Accounts   AccountStore // keeps the account; required
@@ -67,7 +67,10 @@ func New(o Options) *Client {
 	}
 	base := c.http.Transport
 	if base == nil {
-		base = http.DefaultTransport.(*http.Transport).Clone()
+		base = http.DefaultTransport
+		if t, ok := base.(*http.Transport); ok {
+			base = t.Clone()
+		}
 	}
 	c.http.Transport = &transport{client: c, base: base}
 	return c
@@ -76,7 +79,7 @@ func New(o Options) *Client {
 // Close closes idle connections when they are the Client's own.
 func (c *Client) Close() {
 	if c.opts.HTTPClient == nil || c.opts.HTTPClient.Transport == nil {
-		if t, ok := c.base().(*http.Transport); ok {
+		if t, ok := c.base().(*http.Transport); ok && c.base() != http.DefaultTransport {
 			t.CloseIdleConnections()
 		}
 	}
@@ -272,7 +275,9 @@ func (c *Client) getOnce(ctx context.Context, url string) (*http.Response, []byt
 	if err != nil {
 		return nil, nil, fmt.Errorf("making a request: %w", err)
 	}
-	req.Header.Set("User-Agent", c.opts.UserAgent)
+	if c.opts.UserAgent != "" {
+		req.Header.Set("User-Agent", c.opts.UserAgent)
+	}
 	resp, body, err := roundTrip(plainRoundTripper{c}, req)
 	if err != nil {
 		return nil, nil, err

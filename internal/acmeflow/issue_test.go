@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -140,6 +141,33 @@ func TestIssue_SlowCA(t *testing.T) {
 		e.issue(t, "example.com")
 		if n := len(e.ca.Certificates()); n != 1 {
 			t.Errorf("%d certificates", n)
+		}
+	})
+}
+
+// Every request says who asks (RFC 8555 section 6.1).
+func TestIssue_UserAgent(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		e := newEnv(t, fakeca.Options{})
+		e.issue(t, "example.com")
+		for _, r := range e.ca.Requests("") {
+			if !strings.HasPrefix(r.Header.Get("User-Agent"), "certwright-test/1") {
+				t.Errorf("%s: User-Agent %q", r.Endpoint, r.Header.Get("User-Agent"))
+			}
+		}
+	})
+}
+
+func TestIssue_NotBeforeAndNotAfter(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		e := newEnv(t, fakeca.Options{})
+		req := e.request(t, "example.com")
+		req.NotBefore, req.NotAfter = time.Now().Add(time.Hour), time.Now().Add(48*time.Hour)
+		e.failRequest(t, req) // this CA takes none
+		for _, want := range []string{`"notBefore":"2000-01-01T01:00:00Z"`, `"notAfter":"2000-01-03T00:00:00Z"`} {
+			if body := string(e.ca.Requests("newOrder")[0].Payload); !strings.Contains(body, want) {
+				t.Errorf("%s is not in %s", want, body)
+			}
 		}
 	})
 }

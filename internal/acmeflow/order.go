@@ -131,7 +131,7 @@ func (d deadError) Is(target error) bool { return target == errDeadOrder }
 // another one is left to be tried for the same identifier.
 func (r *run) otherChallenge(err error) bool {
 	var e *Error
-	if !errors.As(err, &e) || e.Challenge == "" || slices.Contains(r.failed, e.Challenge) {
+	if !errors.As(err, &e) || e.Challenge == "" || e.Problem.forAnyChallenge() || slices.Contains(r.failed, e.Challenge) {
 		return false
 	}
 	r.failed = append(r.failed, e.Challenge)

@@ -32,7 +32,9 @@ const (
 	orderNotReady       = problemPrefix + "orderNotReady"
 	rateLimited         = problemPrefix + "rateLimited"
 
+	caaForbids              = problemPrefix + "caa"
 	externalAccountRequired = problemPrefix + "externalAccountRequired"
+	rejectedIdentifier      = problemPrefix + "rejectedIdentifier"
 )
 
 // What of a CA's own text enters an error. A URL with a signed token in it, at
@@ -78,6 +80,12 @@ func (p *Problem) Error() string {
 
 // is reports whether p is of the given type; a nil Problem is of none.
 func (p *Problem) is(problemType string) bool { return p != nil && p.Type == problemType }
+
+// forAnyChallenge reports whether a failed validation would fail with another
+// challenge type too, so that it would only use up the CA's limits.
+func (p *Problem) forAnyChallenge() bool {
+	return p.is(caaForbids) || p.is(rejectedIdentifier) || p.is(rateLimited)
+}
 
 // paused reports whether the CA refuses the account until a human acts.
 func (p *Problem) paused() bool {

@@ -174,3 +174,14 @@ func FuzzCleanObject(f *testing.F) {
 		}
 	})
 }
+
+// A valid order whose certificate is gone is not asked for again and again.
+func TestResume_CertificateIsGone(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		e := newEnv(t, fakeca.Options{})
+		e.crash(t, fakeca.Rule{Endpoint: "cert"})
+		e.ca.On(fakeca.Rule{Endpoint: "cert", N: 1, Status: 404})
+		e.issue(t, "example.com")
+		e.wantCount(t, "newOrder", 2)
+	})
+}

@@ -37,15 +37,12 @@ func serve(t *testing.T, table *Table, raw string) *http.Response {
 	return rec.Result()
 }
 
-func TestT10_Handle(t *testing.T) {
-	table := New(nil, "", fakeCert)
-	present(t, table, httpChallenge("a.example.com", "tok-1_Z"))
-	present(t, table, httpChallenge("2001:db8::7", "tok6"))
-	present(t, table, httpChallenge("192.0.2.7", "tok4"))
+type handleRow struct{ method, target, host, want string }
+
+// handleRows are requests with the answer to them; none is for the program.
+func handleRows() map[string]handleRow {
 	const path = "/.well-known/acme-challenge/"
-	for name, row := range map[string]struct {
-		method, target, host, want string
-	}{
+	return map[string]handleRow{
 		"plain":               {"GET", path + "tok-1_Z", "a.example.com", "tok-1_Z.thumb"},
 		"query":               {"GET", path + "tok-1_Z?x=<script>", "a.example.com", "tok-1_Z.thumb"},
 		"port":                {"GET", path + "tok-1_Z", "a.example.com:80", "tok-1_Z.thumb"},
@@ -78,7 +75,15 @@ func TestT10_Handle(t *testing.T) {
 		"PUT":                 {"PUT", path + "tok-1_Z", "a.example.com", ""},
 		"OPTIONS":             {"OPTIONS", path + "tok-1_Z", "a.example.com", ""},
 		"odd method":          {"BREW", path + "tok-1_Z", "a.example.com", ""},
-	} {
+	}
+}
+
+func TestT10_Handle(t *testing.T) {
+	table := New(nil, "", fakeCert)
+	present(t, table, httpChallenge("a.example.com", "tok-1_Z"))
+	present(t, table, httpChallenge("2001:db8::7", "tok6"))
+	present(t, table, httpChallenge("192.0.2.7", "tok4"))
+	for name, row := range handleRows() {
 		t.Run(name, func(t *testing.T) {
 			resp := serve(t, table, row.method+" "+row.target+" HTTP/1.1\r\nHost: "+row.host+"\r\n\r\n")
 			body, err := io.ReadAll(resp.Body)
