@@ -13,7 +13,11 @@ import (
 func TestP4_OrderStaysPending(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		e := newEnv(t, fakeca.Options{PollsBeforeReady: 5})
+		start := time.Now()
 		e.issue(t, "example.com")
+		if took := time.Since(start); took > firstDoubt {
+			t.Errorf("took %v: a request that came too early is not waited for", took)
+		}
 		e.wantCount(t, "finalize", 2)
 		if n := e.ca.Count("order"); n < 5 {
 			t.Errorf("%d looks at the order", n)

@@ -51,6 +51,9 @@ func TestResume_AfterCrashAtEachStep(t *testing.T) {
 				e.issue(t, "example.com")
 				e.wantCount(t, "newOrder", 1)
 				e.wantCount(t, "newAccount", 1)
+				if name == "challenge begun" {
+					e.wantCount(t, "challenge", 1)
+				}
 				if n := len(e.ca.Certificates()); n != 1 {
 					t.Errorf("%d certificates", n)
 				}
@@ -69,10 +72,13 @@ func TestResume_OrderIsOfNoUse(t *testing.T) {
 		}
 	}
 	for name, spoil := range map[string]func(*testing.T, *env){
-		"invalid":       pinned("invalid"),
-		"gone":          func(_ *testing.T, e *env) { e.state = bytes.Replace(e.state, []byte("/order/"), []byte("/order/9"), 1) },
-		"expired":       func(*testing.T, *env) { time.Sleep(30 * 24 * time.Hour) },
-		"other account": func(_ *testing.T, e *env) { e.ca.ForgetAccounts() },
+		"invalid": pinned("invalid"),
+		"gone":    func(_ *testing.T, e *env) { e.state = bytes.Replace(e.state, []byte("/order/"), []byte("/order/9"), 1) },
+		"expired": func(*testing.T, *env) { time.Sleep(30 * 24 * time.Hour) },
+		"other account": func(_ *testing.T, e *env) {
+			e.state = bytes.Replace(e.state, []byte("/account/"), []byte("/account/9"), 1)
+		},
+		"account is lost": func(_ *testing.T, e *env) { e.ca.ForgetAccounts() },
 		"other identifiers": func(_ *testing.T, e *env) {
 			e.ca.On(fakeca.Rule{Endpoint: "order", N: 1, Mutate: func(_ *fakeca.Request, m map[string]any) {
 				m["identifiers"] = []any{map[string]any{"type": "dns", "value": "other.example.com"}}
@@ -95,6 +101,9 @@ func TestResume_OrderIsOfNoUse(t *testing.T) {
 				e.crash(t, fakeca.Rule{Endpoint: "challenge"})
 				spoil(t, e)
 				e.issue(t, "example.com")
+				if strings.HasPrefix(name, "other account") {
+					e.wantCount(t, "order", 0) // it is not this account's to ask for
+				}
 				e.wantCount(t, "newOrder", 2)
 				var kept state
 				if err := json.Unmarshal(e.saved(), &kept); err != nil || path.Base(kept.Order) == "" || kept.Account == "" {
