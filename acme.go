@@ -131,7 +131,6 @@ type acmeIssuer struct {
 	id      string
 	env     *issuerEnv
 	flow    *acmeflow.Client
-	own     *http.Transport // nil when the caller brought a client
 	solvers map[string]acmeflow.Solver
 }
 
@@ -156,14 +155,9 @@ func (a *ACME) bind(env *issuerEnv) (*acmeIssuer, error) {
 	if len(b.solvers) == 0 {
 		return nil, configErrorf("ACME.Solvers", "no challenge type is left: http-01 and tls-alpn-01 are disabled and there is no Solver")
 	}
-	client := a.HTTPClient
-	if client == nil {
-		own := newTransport()
-		client, b.own = &http.Client{Transport: own}, own
-	}
 	opts := acmeflow.Options{
 		Directory:  a.directory(),
-		HTTPClient: client,
+		HTTPClient: a.HTTPClient,
 		UserAgent:  userAgent(),
 		Accounts:   &accountStore{env: env, id: b.id},
 		Logger:     env.log.With("issuer", b.id),
@@ -214,11 +208,7 @@ func isLoopback(host string) bool {
 func (b *acmeIssuer) ID() string { return b.id }
 
 // close closes idle connections, unless they are the caller's.
-func (b *acmeIssuer) close() {
-	if b.own != nil {
-		b.own.CloseIdleConnections()
-	}
-}
+func (b *acmeIssuer) close() { b.flow.Close() }
 
 // check says before any request to the CA what it could not issue.
 func (b *acmeIssuer) check(names []string, profile string) error {

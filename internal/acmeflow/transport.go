@@ -105,6 +105,9 @@ func roundTrip(base http.RoundTripper, req *http.Request) (*http.Response, []byt
 	defer cancel()
 	resp, err := base.RoundTrip(req.WithContext(ctx))
 	if err != nil {
+		if u, ok := errors.AsType[*url.Error](err); ok {
+			err = u.Err // the URL is named once
+		}
 		return nil, nil, fmt.Errorf("asking %s: %w", bareURL(req.URL), err)
 	}
 	defer resp.Body.Close()
