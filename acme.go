@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -268,7 +269,13 @@ func (b *acmeIssuer) Issue(ctx context.Context, req IssueRequest) (Issued, error
 	if err != nil {
 		return Issued{}, b.stepError(err)
 	}
-	data, err := json.Marshal(acmeData{Directory: res.Directory, Account: res.Account, URL: res.URL, Failed: res.Failed})
+	failed := res.Failed
+	for _, t := range before.Failed { // what was not tried again has not become better
+		if !slices.Contains(failed, t) && !slices.Contains(res.Solved, t) {
+			failed = append(failed, t)
+		}
+	}
+	data, err := json.Marshal(acmeData{Directory: res.Directory, Account: res.Account, URL: res.URL, Failed: failed})
 	if err != nil {
 		return Issued{}, fmt.Errorf("encoding the issuer's data: %w", err)
 	}

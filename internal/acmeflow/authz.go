@@ -64,6 +64,9 @@ func (r *run) authorizeOne(ctx context.Context, authzURL string) error {
 		return err
 	}
 	err = r.solve(ctx, authz, ch)
+	if err == nil {
+		r.noteSolved(ch.Type)
+	}
 	var e *Error
 	if errors.As(err, &e) {
 		e.Identifier = authz.IdentifierValue()
@@ -72,6 +75,14 @@ func (r *run) authorizeOne(ctx context.Context, authzURL string) error {
 		}
 	}
 	return err
+}
+
+func (r *run) noteSolved(challengeType string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !slices.Contains(r.solved, challengeType) {
+		r.solved = append(r.solved, challengeType)
+	}
 }
 
 // others returns the challenge types that could be answered instead of one.

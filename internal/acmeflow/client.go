@@ -325,6 +325,7 @@ type Result struct {
 	Account   string   // account URL
 	Directory string   // directory URL
 	Failed    []string // challenge types that failed on the way
+	Solved    []string // challenge types that succeeded
 }
 
 // Solver makes a challenge's response reachable for the CA.

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/certwright/certwright/internal/certpem"
@@ -35,6 +36,9 @@ type run struct {
 	acct   *account
 	state  state
 	failed []string // challenge types that failed, most recent last
+
+	mu     sync.Mutex // guards solved
+	solved []string   // challenge types that succeeded
 }
 
 // Issue gets a certificate: it goes on with the order named in req.State when
@@ -59,7 +63,7 @@ func (c *Client) Issue(ctx context.Context, req *Request) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	res.Failed = r.failed
+	res.Failed, res.Solved = r.failed, r.solved
 	return res, nil
 }
 
