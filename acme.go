@@ -306,6 +306,14 @@ func (b *acmeIssuer) stepError(err error) error {
 	if !errors.As(err, &e) {
 		return &StepError{Issuer: b.id, Step: "issue", Err: err}
 	}
+	out := b.publicError(e)
+	for _, before := range e.Earlier {
+		out.Earlier = append(out.Earlier, b.publicError(before))
+	}
+	return out
+}
+
+func (b *acmeIssuer) publicError(e *acmeflow.Error) *StepError {
 	out := &StepError{
 		Issuer: b.id, Step: string(e.Step), Name: e.Identifier, Challenge: e.Challenge, URL: e.URL,
 		Problem: publicProblem(e.Problem), Err: e.Err, retryAfter: e.RetryAfter,

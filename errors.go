@@ -64,12 +64,25 @@ type StepError struct {
 	Problem   *Problem // the CA's problem document; nil when it sent none
 	Err       error    // the cause when there is no Problem, or more about it
 
+	// Earlier are the failures of other challenge types that were tried before
+	// in the same attempt.
+	Earlier []*StepError
+
 	retryAfter time.Duration
 }
 
 func (e *StepError) Error() string {
+	s := e.Issuer + ": " + e.detail()
+	for _, before := range e.Earlier {
+		s += "; before that: " + before.detail()
+	}
+	return s
+}
+
+// detail is the text without issuer and earlier failures.
+func (e *StepError) detail() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s", e.Issuer, e.Step)
+	b.WriteString(e.Step)
 	if e.Challenge != "" {
 		fmt.Fprintf(&b, " %s", e.Challenge)
 	}
@@ -88,7 +101,8 @@ func (e *StepError) Error() string {
 	return b.String()
 }
 
-// Unwrap returns the problem and the cause, as far as there are any.
+// Unwrap returns the problem, the cause and the earlier failures, as far as
+// there are any.
 func (e *StepError) Unwrap() []error {
 	var errs []error
 	if e.Problem != nil {
@@ -96,6 +110,9 @@ func (e *StepError) Unwrap() []error {
 	}
 	if e.Err != nil {
 		errs = append(errs, e.Err)
+	}
+	for _, before := range e.Earlier {
+		errs = append(errs, before)
 	}
 	return errs
 }

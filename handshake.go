@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/certwright/certwright/internal/acmeflow"
 	"github.com/certwright/certwright/internal/challenge"
@@ -42,6 +43,9 @@ func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, 
 		m.servesTLS.Store(true)
 	}
 	if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == alpnProto {
+		if !m.wiredTLS.Load() {
+			m.validations.bare.Store(time.Now().Unix())
+		}
 		return m.challengeCertificate(hello)
 	}
 	return m.certificate(hello)

@@ -121,8 +121,9 @@ func tableChallenge(ch acmeflow.Challenge) challenge.Challenge {
 	return challenge.Challenge{Type: ch.Type, Identifier: ch.Identifier, Token: ch.Token, KeyAuthorization: ch.KeyAuthorization}
 }
 
-// lastAsked remembers when validation requests came in.
-type lastAsked struct{ http, tls atomic.Int64 }
+// lastAsked remembers, in Unix seconds, when validation requests came in. bare is
+// for handshakes that came through a tls.Config of the caller's own.
+type lastAsked struct{ http, tls, bare atomic.Int64 }
 
 // asked notes that a validation request was answered here.
 func (m *Manager) asked(challengeType string) {
@@ -136,18 +137,12 @@ func (m *Manager) asked(challengeType string) {
 
 // hint adds to a failed challenge what is known here about the reason.
 func (m *Manager) hint(e *StepError) {
-	const recent = 2 * 60 // seconds
 	text := ""
 	switch e.Challenge {
 	case challenge.TLSALPN01:
-		if time.Now().Unix()-m.validations.tls.Load() > recent {
-			text = fmt.Sprintf("no validation handshake reached this process: is port %d of the name forwarded here?", max(m.conf.TLSPort, 443))
-			if m.servesTLS.Load() && !m.wiredTLS.Load() {
-				text = `no validation handshake reached this process: the server's tls.Config lacks "acme-tls/1" in NextProtos; use Manager.TLSConfig or Manager.TLS, or add it`
-			}
-		}
+		text = m.hintTLS()
 	case challenge.HTTP01:
-		if time.Now().Unix()-m.validations.http.Load() > recent {
+		if !recent(&m.validations.http) {
 			text = "no validation request reached this process: is port 80 of the name forwarded here, and is Manager.HTTPHandler the outermost handler?"
 		}
 	}
@@ -159,6 +154,30 @@ func (m *Manager) hint(e *StepError) {
 		e.Err = fmt.Errorf("%w; %s", e.Err, text)
 	}
 }
+
+// hintTLS says why tls-alpn-01 may have failed. A server whose config lacks the
+// protocol refuses the handshake before it asks for a certificate, or goes on
+// without the protocol when it has none at all.
+func (m *Manager) hintTLS() string {
+	const (
+		question = `does the server's tls.Config have "acme-tls/1" in NextProtos? Manager.TLSConfig and Manager.TLS add it`
+		unseen   = "no validation handshake reached this process: "
+	)
+	switch wired := m.wiredTLS.Load(); {
+	case recent(&m.validations.bare) && !wired:
+		return question
+	case recent(&m.validations.tls):
+		return ""
+	case wired:
+		return unseen + "is port 443 of the name forwarded here?"
+	case m.servesTLS.Load():
+		return unseen + question
+	}
+	return unseen + "is port 443 of the name forwarded here, and " + question
+}
+
+// recent reports whether a validation request came in the last two minutes.
+func recent(at *atomic.Int64) bool { return time.Now().Unix()-at.Load() <= 2*60 }
 
 // handshakeLog takes a server's own log lines, which strangers can cause, at
 // debug level.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"log"
 	"net"
@@ -213,6 +214,29 @@ func TestT7_OneChallengeTypeFails(t *testing.T) {
 				t.Errorf("%d orders for 2 renewals: the type that failed was tried first again", ca.Orders())
 			}
 		})
+	}
+}
+
+// When every challenge type fails, the error says for each why.
+func TestPebble_AllChallengeTypesFail(t *testing.T) {
+	ca := acmetest.Start(t)
+	m := newManager(t, pebbleConfig(t, ca))
+	err := m.ManageSync(testContext(t), []string{"none.example.com"})
+	var failure *IssueError
+	var step *StepError
+	if !errors.As(err, &failure) || !errors.As(err, &step) {
+		t.Fatalf("%v; want an *IssueError with a *StepError", err)
+	}
+	if failure.Name != "none.example.com" || failure.RetryAt.IsZero() {
+		t.Errorf("name %q, retry at %v", failure.Name, failure.RetryAt)
+	}
+	if step.Challenge != "http-01" || step.Problem == nil || len(step.Earlier) != 1 || step.Earlier[0].Challenge != "tls-alpn-01" || step.Earlier[0].Problem == nil {
+		t.Errorf("steps %+v", step)
+	}
+	for _, want := range []string{"tls-alpn-01", "port 443", "http-01", "port 80"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the error lacks %q: %v", want, err)
+		}
 	}
 }
 

@@ -74,7 +74,15 @@ func isProblem(err error, problemType string) bool {
 
 // issue runs one order to its end, and another one for each challenge type
 // that failed.
-func (r *run) issue(ctx context.Context) (*Result, error) {
+func (r *run) issue(ctx context.Context) (res *Result, err error) {
+	var earlier []*Error
+	defer func() {
+		if e, ok := err.(*Error); ok && len(earlier) > 0 {
+			withEarlier := *e
+			withEarlier.Earlier = earlier
+			err = &withEarlier
+		}
+	}()
 	order, err := r.resume(ctx)
 	if err != nil {
 		return nil, err
@@ -96,6 +104,10 @@ func (r *run) issue(ctx context.Context) (*Result, error) {
 		// An order that was made by an earlier run may have failed before.
 		if !r.otherChallenge(err) && !(dead && resumed) {
 			return nil, err
+		}
+		var e *Error
+		if errors.As(err, &e) && e.Challenge != "" {
+			earlier = append(earlier, e)
 		}
 		if order, err = r.resume(ctx); err != nil {
 			return nil, err

@@ -207,6 +207,9 @@ type Error struct {
 	Problem    *Problem      // nil when the CA sent none
 	Err        error         // the cause when there is no Problem, or more about it
 
+	// Earlier are the failures of the challenge types that were tried before.
+	Earlier []*Error
+
 	others []string // challenge types that could be answered instead
 }
 
