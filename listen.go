@@ -43,7 +43,7 @@ func (m *Manager) newPorts() *challenge.Ports {
 				wired = m.wiredTLS.Load()
 			}
 			if !wired && m.syncs.Load() > 0 {
-				return 0 // ManageSync is waited for, so no server is about to start
+				return 0 // ManageSync or Renew is waited for, so no server is about to start
 			}
 			return patience
 		},

@@ -484,6 +484,8 @@ func (m *Manager) Renew(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	m.syncs.Add(1)
+	defer m.syncs.Add(-1)
 	waits := make([]chan error, 0, len(list))
 	for _, c := range list {
 		waits = append(waits, c.wait(true))

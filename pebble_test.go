@@ -55,7 +55,7 @@ func closeManager(t *testing.T, m *Manager) {
 
 // testContext ends long before the test binary's own time-out.
 func testContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

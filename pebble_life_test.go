@@ -1,0 +1,261 @@
+package certwright
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/certwright/certwright/acmetest"
+)
+
+// acceptedAccounts counts the accounts that a CA made.
+type acceptedAccounts struct{ n atomic.Int32 }
+
+func (a *acceptedAccounts) wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := &statusWriter{ResponseWriter: w}
+		next.ServeHTTP(s, r)
+		if acmetest.Kind(r) == acmetest.KindNewAccount && s.status == http.StatusCreated {
+			a.n.Add(1)
+		}
+	})
+}
+
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (s *statusWriter) WriteHeader(status int) {
+	s.status = status
+	s.ResponseWriter.WriteHeader(status)
+}
+
+// standalone is a Manager that answers by itself.
+func standalone(t *testing.T, ca *acmetest.CA, change ...func(*ACME)) Config {
+	t.Helper()
+	conf := pebbleConfig(t, ca, change...)
+	conf.HTTPPort, conf.TLSPort, conf.ListenHost = ca.HTTPPort(), ca.TLSPort(), "127.0.0.1"
+	return conf
+}
+
+func numbered(n int, domain string) []string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf("n%d.%s", i, domain)
+	}
+	return names
+}
+
+// storedAccount returns the key in the stored account and its URL.
+func storedAccount(t *testing.T, m *Manager) (key, location string) {
+	t.Helper()
+	store := &accountStore{env: m.env, id: m.conf.Issuers[0].ID()}
+	r, err := store.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.KeyPEM, r.Location
+}
+
+// The CA loses its state: the account is registered again with the same key,
+// once, however many names want it, and nobody has to delete a file.
+func TestP16_PebbleRestartedWithAllStateLost(t *testing.T) {
+	var accounts acceptedAccounts
+	ca := acmetest.StartWith(t, acmetest.Options{Middleware: accounts.wrap})
+	m := newManager(t, standalone(t, ca))
+	names := numbered(20, "example.com")
+	if err := m.ManageSync(testContext(t), names); err != nil {
+		t.Fatal(err)
+	}
+	if n := accounts.n.Load(); n != 1 {
+		t.Fatalf("%d accounts for 20 names, want 1", n)
+	}
+	key, location := storedAccount(t, m)
+	accounts.n.Store(0)
+	if err := ca.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	errs := make(chan error)
+	for _, n := range names {
+		go func() { errs <- m.Renew(testContext(t), n) }()
+	}
+	for range names {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if n := accounts.n.Load(); n != 1 {
+		t.Errorf("%d accounts after the loss, want exactly 1", n)
+	}
+	newKey, newLocation := storedAccount(t, m)
+	if newKey != key || newLocation == location {
+		t.Errorf("same key: %v, same account URL: %v; want the key kept and another URL", newKey == key, newLocation == location)
+	}
+	serveTLS(t, listenPort(t, ca.TLSPort()), m.TLS(nil))
+	mustDial(t, ca.TLSPort(), names[19], ca.Roots())
+}
+
+func TestPebble_BadNonces(t *testing.T) {
+	for _, percent := range []int{5, 90} {
+		t.Run(fmt.Sprint(percent), func(t *testing.T) {
+			if percent > 50 && testing.Short() {
+				t.Skip("takes long")
+			}
+			ca := acmetest.StartWith(t, acmetest.Options{BadNonces: percent})
+			m := newManager(t, standalone(t, ca))
+			names := numbered(6-percent/20, "example.com")
+			if err := m.ManageSync(testContext(t), names); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.Renew(testContext(t), names[0]); err != nil {
+				t.Fatal(err)
+			}
+			if ca.Orders() != len(names)+1 {
+				t.Errorf("%d orders for %d names and a renewal", ca.Orders(), len(names))
+			}
+		})
+	}
+}
+
+// P10: an authorization that is valid already costs no challenge.
+func TestP10_ReusedAuthorizations(t *testing.T) {
+	ca := acmetest.StartWith(t, acmetest.Options{ReuseAuthorizations: 100})
+	m := newManager(t, standalone(t, ca))
+	names := numbered(3, "example.com")
+	if err := m.Manage(testContext(t), Spec{Names: names}); err != nil {
+		t.Fatal(err)
+	}
+	before := ca.Requests()[acmetest.KindChallenge]
+	if before != len(names) {
+		t.Errorf("%d challenges for %d names", before, len(names))
+	}
+	if err := m.Renew(testContext(t), names[0]); err != nil {
+		t.Fatal(err)
+	}
+	if after := ca.Requests()[acmetest.KindChallenge]; after != before {
+		t.Errorf("%d challenges answered in a renewal, want none", after-before)
+	}
+}
+
+// A restart finds everything in storage.
+func TestPebble_RestartWithoutNewOrder(t *testing.T) {
+	ca := acmetest.Start(t)
+	dir := t.TempDir()
+	names := []string{"a.example.com", "b.example.com"}
+	run := func() (serials []string) {
+		storage, err := NewDirStorage(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := storage.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		conf := standalone(t, ca)
+		conf.Storage = storage
+		m, err := New(conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer closeManager(t, m)
+		if err := m.ManageSync(testContext(t), names); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range m.Status() {
+			serials = append(serials, s.Serial)
+			if s.State != StateValid || s.Issuer == "" || s.NotAfter.IsZero() || s.NextAt.IsZero() {
+				t.Errorf("status %+v", s)
+			}
+		}
+		return serials
+	}
+	first := run()
+	ca.ResetCounts()
+	if second := run(); !slices.Equal(first, second) {
+		t.Errorf("serials %v, then %v", first, second)
+	}
+	for _, kind := range []string{acmetest.KindNewOrder, acmetest.KindNewAccount, acmetest.KindAccount} {
+		if n := ca.Requests()[kind]; n != 0 {
+			t.Errorf("%d requests of kind %q after a restart", n, kind)
+		}
+	}
+}
+
+func TestPebble_EAB(t *testing.T) {
+	const kid = "kid-1"
+	mac := base64.RawURLEncoding.EncodeToString([]byte("0123456789abcdef0123456789abcdef"))
+	ca := acmetest.StartWith(t, acmetest.Options{EAB: map[string]string{kid: mac}})
+	for _, tc := range []struct {
+		name string
+		eab  *EAB
+		want string // in the error; empty: issued
+	}{
+		{"good", &EAB{KeyID: kid, MACKey: mac}, ""},
+		{"good with another encoding", &EAB{KeyID: kid, MACKey: base64.StdEncoding.EncodeToString([]byte("0123456789abcdef0123456789abcdef"))}, ""},
+		{"none", nil, "externalAccountRequired"},
+		{"unknown key ID", &EAB{KeyID: "kid-2", MACKey: mac}, "account"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m := newManager(t, standalone(t, ca, func(a *ACME) { a.EAB = tc.eab }))
+			err := m.ManageSync(testContext(t), []string{"eab.example.com"})
+			if tc.want == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Fatalf("error %v, want one with %q", err, tc.want)
+			}
+			if strings.Contains(err.Error(), mac) {
+				t.Error("the error tells the MAC key")
+			}
+			var step *StepError
+			if !errors.As(err, &step) || step.Step != "account" {
+				t.Errorf("step %+v, want account", step)
+			}
+		})
+	}
+}
+
+func TestPebble_Profiles(t *testing.T) {
+	ca := acmetest.StartWith(t, acmetest.Options{Profiles: map[string]acmetest.Profile{
+		"short": {Lifetime: 6 * 24 * time.Hour}, "long": {Lifetime: 90 * 24 * time.Hour},
+	}})
+	conf := standalone(t, ca)
+	conf.Profile = "long"
+	m := newManager(t, conf)
+	err := m.Manage(testContext(t), Spec{Names: []string{"long.example.com"}}, Spec{Names: []string{"short.example.com"}, Profile: "short"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func() {
+		t.Helper()
+		for _, s := range m.Status() {
+			days, want := s.NotAfter.Sub(s.NotBefore).Hours()/24, 90.
+			if s.Name == "short.example.com" {
+				want = 6
+			}
+			if days < want-.1 || days > want+.1 {
+				t.Errorf("%s lives %.1f days, want %v", s.Name, days, want)
+			}
+		}
+	}
+	check()
+	if err := m.Renew(testContext(t), "short.example.com"); err != nil { // P23: with the same profile
+		t.Fatal(err)
+	}
+	check()
+	err = m.Manage(testContext(t), Spec{Names: []string{"odd.example.com"}, Profile: "odd"})
+	if err == nil || !strings.Contains(err.Error(), "odd") || !strings.Contains(err.Error(), "profile") {
+		t.Errorf("error %v, want one that names the profile", err)
+	}
+}
