@@ -136,7 +136,11 @@ func (m *Manager) challengeCertificate(hello *tls.ClientHelloInfo) (*tls.Certifi
 		name = addr.String()
 	}
 	m.asked(challenge.TLSALPN01)
-	cert, err := m.table.Certificate(hello.Context(), name)
+	ctx := hello.Context()
+	if ctx == nil { // the hello was made by hand
+		ctx = m.ctx
+	}
+	cert, err := m.table.Certificate(ctx, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: no tls-alpn-01 challenge is pending for %q", ErrNoCertificate, name)
 	}

@@ -1,0 +1,394 @@
+package certwright
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/certwright/certwright/internal/acmeflow"
+	"github.com/certwright/certwright/internal/challenge"
+)
+
+// fakeSigner is an Issuer that signs at once.
+type fakeSigner struct {
+	root *x509.Certificate
+	key  *ecdsa.PrivateKey
+
+	mu       sync.Mutex // guards the fields below
+	issued   int
+	err      error                        // returned instead of a certificate
+	validity func() (from, to time.Time)  // nil: 90 days from now
+	hook     func(context.Context) error  // called first, without mu
+	byName   map[string]*x509.Certificate // the last one by its first name
+}
+
+func newFakeSigner(t testing.TB) *fakeSigner {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test root"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Date(1990, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &fakeSigner{root: root, key: key, byName: map[string]*x509.Certificate{}}
+}
+
+func (f *fakeSigner) ID() string { return "fake" }
+
+func (f *fakeSigner) roots() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(f.root)
+	return pool
+}
+
+func (f *fakeSigner) set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
+func (f *fakeSigner) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.issued
+}
+
+// Issue implements Issuer. Failed calls count too.
+func (f *fakeSigner) Issue(ctx context.Context, req IssueRequest) (Issued, error) {
+	f.mu.Lock()
+	hook := f.hook
+	f.mu.Unlock()
+	if hook != nil {
+		if err := hook(ctx); err != nil {
+			return Issued{}, err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.issued++
+	if f.err != nil {
+		return Issued{}, f.err
+	}
+	csr, err := x509.ParseCertificateRequest(req.CSR)
+	if err != nil {
+		return Issued{}, err
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(int64(f.issued) + 1), DNSNames: csr.DNSNames, IPAddresses: csr.IPAddresses,
+		NotBefore: time.Now().Add(-time.Second), NotAfter: time.Now().Add(90 * 24 * time.Hour),
+	}
+	if f.validity != nil {
+		tmpl.NotBefore, tmpl.NotAfter = f.validity()
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, f.root, csr.PublicKey, f.key)
+	if err != nil {
+		return Issued{}, err
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return Issued{}, err
+	}
+	f.byName[req.Names[0]] = leaf
+	return Issued{Chain: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}, nil
+}
+
+// offline is a Manager that no network is needed for.
+func offline(t testing.TB, f *fakeSigner, change ...func(*Config)) *Manager {
+	t.Helper()
+	conf := Config{
+		AgreeToTerms: true, Storage: NewMemStorage(), HTTPPort: -1, TLSPort: -1, Logger: zap.NewNop(),
+		DisableStapling: true, DisableRenewalInfo: true, Issuers: []Issuer{f},
+	}
+	for _, c := range change {
+		c(&conf)
+	}
+	m, err := New(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+// fakeConn is a connection that has nothing but a local address.
+type fakeConn struct {
+	net.Conn
+	local net.Addr
+}
+
+func (c fakeConn) LocalAddr() net.Addr { return c.local }
+
+// helloFor is the ClientHello of a browser of today.
+func helloFor(name, local string) *tls.ClientHelloInfo {
+	h := &tls.ClientHelloInfo{
+		ServerName:        name,
+		CipherSuites:      []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256},
+		SupportedCurves:   []tls.CurveID{tls.X25519, tls.CurveP256},
+		SupportedPoints:   []uint8{0},
+		SignatureSchemes:  []tls.SignatureScheme{tls.ECDSAWithP256AndSHA256, tls.PSSWithSHA256, tls.PKCS1WithSHA256},
+		SupportedProtos:   []string{"h2", "http/1.1"},
+		SupportedVersions: []uint16{tls.VersionTLS13, tls.VersionTLS12},
+	}
+	if local != "" {
+		h.Conn = fakeConn{local: &net.TCPAddr{IP: net.ParseIP(local), Port: 443}}
+	}
+	return h
+}
+
+func static(certs ...*tls.Certificate) func(*Config) {
+	return func(c *Config) {
+		for _, cert := range certs {
+			c.Certificates = append(c.Certificates, StaticCertificate{Certificate: cert})
+		}
+	}
+}
+
+// checkHello compares the first name in the certificate for a ClientHello; want
+// "" means ErrNoCertificate.
+func checkHello(t *testing.T, m *Manager, h *tls.ClientHelloInfo, want string) {
+	t.Helper()
+	cert, err := m.GetCertificate(h)
+	if want == "" {
+		if cert != nil || !errors.Is(err, ErrNoCertificate) {
+			t.Errorf("%q: certificate %v, error %v; want ErrNoCertificate", h.ServerName, cert != nil, err)
+		}
+		return
+	}
+	if err != nil {
+		t.Errorf("%q: %v; want the certificate for %q", h.ServerName, err, want)
+		return
+	}
+	got := append([]string{}, cert.Leaf.DNSNames...)
+	for _, ip := range cert.Leaf.IPAddresses {
+		got = append(got, ip.String())
+	}
+	if len(got) == 0 || got[0] != want {
+		t.Errorf("%q: certificate for %v, want that for %q", h.ServerName, got, want)
+	}
+}
+
+func TestH1_ClientWithoutServerName(t *testing.T) {
+	a, b, ip := selfSigned(t, "a.example.com"), selfSigned(t, "b.example.com"), selfSigned(t, "203.0.113.1")
+	def := func(name string) func(*Config) { return func(c *Config) { c.DefaultName = name } }
+	fall := func(name string) func(*Config) { return func(c *Config) { c.FallbackName = name } }
+	for _, tc := range []struct {
+		name    string
+		changes []func(*Config)
+		local   string
+		want    string
+	}{
+		{"no certificate", nil, "10.0.0.1", ""},
+		{"one", []func(*Config){static(a)}, "10.0.0.1", "a.example.com"},
+		{"one, no address known", []func(*Config){static(a)}, "", "a.example.com"},
+		{"two", []func(*Config){static(a, b)}, "10.0.0.1", ""},
+		{"two and a default", []func(*Config){static(a, b), def("B.example.com.")}, "10.0.0.1", "b.example.com"},
+		{"two and a default without a certificate", []func(*Config){static(a, b), def("c.example.com")}, "10.0.0.1", ""},
+		{"two and a fallback", []func(*Config){static(a, b), fall("b.example.com")}, "10.0.0.1", "b.example.com"},
+		{"the connection's address", []func(*Config){static(a, b, ip), def("a.example.com")}, "203.0.113.1", "203.0.113.1"},
+		{"the connection's address, mapped", []func(*Config){static(a, b, ip)}, "::ffff:203.0.113.1", "203.0.113.1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m := offline(t, newFakeSigner(t), tc.changes...)
+			checkHello(t, m, helloFor("", tc.local), tc.want)
+		})
+	}
+	_, err := offline(t, newFakeSigner(t), static(a, b)).GetCertificate(helloFor("", ""))
+	if err == nil || !strings.Contains(err.Error(), "Config.DefaultName") {
+		t.Errorf("error %v, want one that names the field to set", err)
+	}
+}
+
+// H3: behind NAT the connection's own address is a private one.
+func TestH3_PrivateLocalAddress(t *testing.T) {
+	a, ip := selfSigned(t, "a.example.com"), selfSigned(t, "203.0.113.1")
+	f := newFakeSigner(t)
+	m := offline(t, f, static(a, ip))
+	checkHello(t, m, helloFor("", "10.0.0.79"), "203.0.113.1")
+	m = offline(t, f, static(a, ip), func(c *Config) { c.DefaultName = "a.example.com" })
+	checkHello(t, m, helloFor("", "10.0.0.79"), "a.example.com")
+	m = offline(t, f, static(a, ip, selfSigned(t, "203.0.113.2")))
+	checkHello(t, m, helloFor("", "10.0.0.79"), "") // which of them cannot be known
+	if f.count() != 0 || len(m.Status()) != 0 {
+		t.Error("a private address was ordered for")
+	}
+}
+
+func TestH4_TrailingDot(t *testing.T) {
+	m := offline(t, newFakeSigner(t), static(selfSigned(t, "example.com"), selfSigned(t, "*.example.com")))
+	checkHello(t, m, helloFor("example.com.", ""), "example.com")
+	checkHello(t, m, helloFor("EXAMPLE.com.", ""), "example.com")
+	checkHello(t, m, helloFor("www.example.com.", ""), "*.example.com")
+	checkHello(t, m, helloFor("example.com..", ""), "")
+	checkHello(t, m, helloFor(".", ""), "")
+}
+
+// Names that only serve to do harm are a miss, whatever is configured.
+func TestHandshake_HostileNames(t *testing.T) {
+	m := offline(t, newFakeSigner(t), static(selfSigned(t, "example.com"), selfSigned(t, "*.example.com")))
+	for _, name := range []string{
+		"..", "*", "*.example.com", "a..example.com", ".example.com", "a.b.example.com", "exa mple.com", "example.com\x00", "\x00.example.com",
+		"example.com:443", "[::1]", "[", "::", "1.2.3", "999.0.0.1", "../../etc/passwd", "a/b.example.com", `a\b.example.com`,
+		"xn--.invalid", "täst.example.com", strings.Repeat("a", 64) + ".example.com", strings.Repeat("a.", 130) + "example.com", strings.Repeat("x", 1<<16),
+		"‮.example.com", "\xff\xfe", "%2e.example.com", "com", "invalid",
+	} {
+		checkHello(t, m, helloFor(name, "10.0.0.1"), "")
+		validation := helloFor(name, "10.0.0.1")
+		validation.SupportedProtos = []string{alpnProto}
+		checkHello(t, m, validation, "")
+	}
+	m = offline(t, newFakeSigner(t), static(selfSigned(t, "example.com")), func(c *Config) { c.FallbackName = "example.com" })
+	checkHello(t, m, helloFor("*", ""), "example.com")
+	checkHello(t, m, helloFor("other.example.org", ""), "example.com")
+}
+
+// The error says whether the name is managed.
+func TestHandshake_ErrorsOfAMiss(t *testing.T) {
+	f := newFakeSigner(t)
+	f.err = errors.New("out of ink")
+	m := offline(t, f)
+	if err := m.ManageSync(t.Context(), []string{"late.example.com"}); err == nil {
+		t.Fatal("issued")
+	}
+	_, err := m.GetCertificate(helloFor("late.example.com", ""))
+	if !errors.Is(err, ErrNoCertificate) || errors.Is(err, ErrNotManaged) || !strings.Contains(err.Error(), "late.example.com") {
+		t.Errorf("managed name: %v", err)
+	}
+	_, err = m.GetCertificate(helloFor("never.example.com", ""))
+	if !errors.Is(err, ErrNoCertificate) || !errors.Is(err, ErrNotManaged) || !strings.Contains(err.Error(), "never.example.com") {
+		t.Errorf("unknown name: %v", err)
+	}
+}
+
+// acme-tls/1 is answered for a pending challenge only, and only when it is all
+// that the client speaks.
+func TestHandshake_ValidationOnlyForPendingChallenge(t *testing.T) {
+	const name = "example.com"
+	m := offline(t, newFakeSigner(t), static(selfSigned(t, name)))
+	validation := helloFor(name, "")
+	validation.SupportedProtos = []string{alpnProto}
+	checkHello(t, m, validation, "")
+	present := func(token string) func() {
+		ch := acmeflow.Challenge{Type: challenge.TLSALPN01, Identifier: name, Token: token, KeyAuthorization: token + ".thumb"}
+		if err := newOwnSolver(m).Present(t.Context(), ch); err != nil {
+			t.Fatal(err)
+		}
+		return func() {
+			if err := newOwnSolver(m).CleanUp(t.Context(), ch); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	answer := func() string { // the challenge's certificate is told by its critical extension
+		t.Helper()
+		cert, err := m.GetCertificate(validation)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, ext := range cert.Leaf.Extensions {
+			if ext.Id.String() == "1.3.6.1.5.5.7.1.31" && ext.Critical {
+				return string(ext.Value)
+			}
+		}
+		t.Fatal("the certificate lacks id-pe-acmeIdentifier (RFC 8737 §3)")
+		return ""
+	}
+	removeOld := present("old")
+	oldAnswer := answer()
+	removeNew := present("new") // T4: the newest key authorization wins
+	newAnswer := answer()
+	if oldAnswer == newAnswer {
+		t.Error("T4: the old challenge is still answered")
+	}
+	both := helloFor(name, "")
+	both.SupportedProtos = []string{"h2", alpnProto}
+	checkHello(t, m, both, name)
+	if cert, _ := m.GetCertificate(both); len(cert.Leaf.UnhandledCriticalExtensions) > 0 {
+		t.Error("a client that speaks other protocols got the challenge's certificate")
+	}
+	other := helloFor("other.example.com", "")
+	other.SupportedProtos = []string{alpnProto}
+	checkHello(t, m, other, "")
+	removeNew()
+	if answer() != oldAnswer {
+		t.Error("the challenge that is still pending is not answered")
+	}
+	removeOld()
+	checkHello(t, m, validation, "")
+	if keys, err := m.conf.Storage.List(t.Context(), keyChallenges); err != nil || len(keys) > 0 {
+		t.Errorf("left in storage: %v, %v", keys, err)
+	}
+}
+
+// pipe makes a handshake with conf over a pipe.
+func pipe(t *testing.T, server, client *tls.Config) (tls.ConnectionState, error) {
+	t.Helper()
+	a, b := net.Pipe()
+	defer a.Close()
+	defer b.Close()
+	done := make(chan error, 1)
+	srv := tls.Server(a, server)
+	go func() { done <- srv.HandshakeContext(t.Context()) }()
+	cli := tls.Client(b, client)
+	err := cli.HandshakeContext(t.Context())
+	if err != nil {
+		a.Close()
+	}
+	return cli.ConnectionState(), errors.Join(err, <-done)
+}
+
+// What GetCertificate selects comes out of real handshakes.
+func TestHandshake_RealConnections(t *testing.T) {
+	f := newFakeSigner(t)
+	m := offline(t, f)
+	if err := m.ManageSync(t.Context(), []string{"a.example.com", "b.example.com"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for _, name := range []string{"a.example.com", "b.example.com", "A.EXAMPLE.com"} {
+			state, err := pipe(t, m.TLSConfig(), &tls.Config{ServerName: name, RootCAs: f.roots(), MinVersion: version, MaxVersion: version, NextProtos: []string{"h2"}})
+			if err != nil {
+				t.Errorf("%x %q: %v", version, name, err)
+			} else if state.NegotiatedProtocol != "h2" || state.Version != version {
+				t.Errorf("%x %q: negotiated %x %q", version, name, state.Version, state.NegotiatedProtocol)
+			}
+		}
+		if _, err := pipe(t, m.TLSConfig(), &tls.Config{ServerName: "c.example.com", RootCAs: f.roots(), MaxVersion: version}); err == nil {
+			t.Errorf("%x: a handshake for a name without a certificate succeeded", version)
+		}
+	}
+	if _, err := pipe(t, m.TLSConfig(), &tls.Config{ServerName: "a.example.com", RootCAs: f.roots(), MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}); err == nil {
+		t.Error("TLS 1.1 was accepted")
+	}
+	if got := fmt.Sprint(m.TLSConfig().CurvePreferences, m.TLSConfig().CipherSuites); got != "[] []" {
+		t.Errorf("curves and cipher suites %s, want Go's own", got)
+	}
+}
