@@ -58,8 +58,8 @@ func normalHost(host string) string {
 
 // redirect sends a request to the same URL with https.
 func (m *Manager) redirect(w http.ResponseWriter, r *http.Request) {
-	host := challenge.HostOnly(r.Host)
-	if _, err := hostname.Normalize(host); err != nil {
+	host, err := hostname.Normalize(challenge.HostOnly(r.Host))
+	if err != nil || hostname.IsWildcard(host) {
 		http.Error(w, "The Host header is not a name.", http.StatusBadRequest)
 		return
 	}
@@ -69,12 +69,16 @@ func (m *Manager) redirect(w http.ResponseWriter, r *http.Request) {
 	case strings.Contains(host, ":"):
 		host = "[" + host + "]"
 	}
+	uri := r.URL.RequestURI()
+	if !strings.HasPrefix(uri, "/") { // "*", or an opaque URL, which would go on with the host's name
+		uri = "/"
+	}
 	status := http.StatusPermanentRedirect
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		status = http.StatusMovedPermanently
 	}
 	w.Header().Set("Connection", "close")
-	http.Redirect(w, r, "https://"+host+r.URL.RequestURI(), status)
+	http.Redirect(w, r, "https://"+host+uri, status)
 }
 
 // Serve is the shortest way to an HTTPS server: it manages a certificate for
