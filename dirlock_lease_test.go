@@ -15,7 +15,7 @@ import (
 )
 
 func TestS2_OddLeaseFilesDie(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer goleak.VerifyNone(t, leakOptions()...)
 	other := &leaseFile{token: newLeaseToken()}
 	contents := map[string]string{
 		"empty":        "",
@@ -66,7 +66,7 @@ func checkTakenAfterTTL(t *testing.T, d *DirStorage) {
 }
 
 func TestS1_TakeOverThatFailsIsAnError(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer goleak.VerifyNone(t, leakOptions()...)
 	d := openDir(t, t.TempDir(), DirOptions{LeaseFiles: true, LeaseTTL: plantTTL})
 	plant(t, d, "locks/a.lease/1/not-removable", "")
 	_, err := d.Lock(quickly(t), "a")
@@ -82,7 +82,7 @@ func TestS1_TakeOverThatFailsIsAnError(t *testing.T) {
 // A holder whose lease was taken over neither stores nor frees the lock of its
 // successor, and a third does not get in.
 func TestS4_LateHolder(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer goleak.VerifyNone(t, leakOptions()...)
 	dir, o := t.TempDir(), DirOptions{LeaseFiles: true, LeaseTTL: time.Hour}
 	first, third := openDir(t, dir, o), openDir(t, dir, o)
 	late, err := first.Lock(quickly(t), "a")
@@ -220,7 +220,7 @@ func TestS11_Links(t *testing.T) {
 
 // A heartbeat that cannot be written ends the lease before its TTL does.
 func TestS8_NoHeartbeatEndsLease(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer goleak.VerifyNone(t, leakOptions()...)
 	const ttl = 1600 * time.Millisecond
 	d := openDir(t, t.TempDir(), DirOptions{LeaseFiles: true, LeaseTTL: ttl})
 	l, err := d.Lock(quickly(t), "a")

@@ -43,7 +43,7 @@ func isContextError(err error) bool {
 }
 
 func TestS2_OddFilesUnderKernelLocks(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer goleak.VerifyNone(t, leakOptions()...)
 	d := openDir(t, t.TempDir(), DirOptions{})
 	for i, content := range []string{"", "\x00garbage", `{"updated":"2999-01-01T00:00:00Z"}`} {
 		plant(t, d, fmt.Sprintf("locks/%d.lock", i), content)
@@ -80,7 +80,7 @@ func TestS2_OddFilesUnderKernelLocks(t *testing.T) {
 // An instance that has kernel locks goes over to lease files when another one
 // needs them.
 func TestS11_LeaseFilesForAll(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer goleak.VerifyNone(t, leakOptions()...)
 	dir := t.TempDir()
 	local := openDir(t, dir, DirOptions{LeaseTTL: time.Hour})
 	remote := openDir(t, dir, DirOptions{LeaseTTL: time.Hour, LeaseFiles: true})

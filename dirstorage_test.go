@@ -303,7 +303,7 @@ func TestDirStorageFolderGone(t *testing.T) {
 }
 
 func TestDirStorageClose(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer goleak.VerifyNone(t, leakOptions()...)
 	for name, o := range map[string]DirOptions{"kernel": {}, "lease files": {LeaseFiles: true, LeaseTTL: time.Second}} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -200,6 +200,7 @@ func (m *Manager) install(c *managed) {
 	}
 	c.served, c.expired = c.bundle, false
 	m.serve(c)
+	m.publish(c, "check", now.Round(0)) // before an event or Wait tells of it
 	c.markReady()
 }
 
