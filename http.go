@@ -117,6 +117,8 @@ func (m *Manager) Serve(ctx context.Context, handler http.Handler, names ...stri
 	}
 	m.servesHTTP.Store(true)
 	m.servesTLS.Store(true)
+	defer m.servesHTTP.Store(false)
+	defer m.servesTLS.Store(false)
 	if err := m.ManageAsync(names); err != nil {
 		return errors.Join(err, closeListener(tlsLn), closeListener(httpLn))
 	}
