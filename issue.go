@@ -38,6 +38,11 @@ var errNotStored = errors.New("the certificate was issued but is not stored yet"
 // errBusy means that another instance works on the name.
 var errBusy = errors.New("another instance is working on it")
 
+// waitError stands for a failure before, which is why no attempt is made yet.
+type waitError struct{ text string }
+
+func (e *waitError) Error() string { return e.text }
+
 // orderRecord is what is kept of an issue in progress: the next key, stored
 // before any CA is asked, and what each issuer needs to go on with its order.
 type orderRecord struct {
@@ -72,7 +77,7 @@ func (m *Manager) obtain(ctx context.Context, c *managed, force bool) (b *bundle
 		return nil, false, err
 	}
 	if s := c.state; !force && time.Now().Before(s.Next) {
-		return nil, false, &IssueError{Name: c.names[0], Attempts: s.Attempts, RetryAt: s.Next, Errs: []error{errors.New(s.Error)}}
+		return nil, false, &IssueError{Name: c.names[0], Attempts: s.Attempts, RetryAt: s.Next, Errs: []error{&waitError{s.Error}}}
 	}
 	b, err = m.issue(ctx, c, stored, force)
 	return b, false, err
@@ -176,6 +181,7 @@ func (m *Manager) noteFailure(c *managed, iss Issuer, err error) {
 		left = max(c.bundle.leaf.NotAfter.Sub(now), 0)
 	}
 	asked, _ := RetryAfter(err)
+	asked = max(asked, pauseOf(err))
 	n := c.state.Issuers[iss.ID()].Attempts + 1
 	c.state.failed(iss.ID(), err, now, now.Add(delay(n, left, asked)))
 }

@@ -32,13 +32,14 @@ type managed struct {
 	set     *settings
 	waiters []waiter
 	cancel  context.CancelFunc // ends the work in progress; nil when there is none
-	gone    bool               // not managed any more
+	gone    error              // why it is not managed any more; nil while it is
 	ready   chan struct{}      // closed when a certificate is served for the first time
 	isReady bool
 	status  NameStatus // what Status returns
 
 	// work
 	loaded   bool
+	reported time.Time // state.Last of the failure that was reported last
 	bundle   *bundle // the newest that is stored
 	served   *bundle // the one in the cache
 	expired  bool    // the expiry of served was reported
@@ -71,8 +72,8 @@ func (c *managed) wait(force bool) chan error {
 	done := make(chan error, 1)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.gone {
-		done <- ErrNotManaged
+	if c.gone != nil {
+		done <- fmt.Errorf("name %q: %w", c.names[0], c.gone)
 		return done
 	}
 	c.waiters = append(c.waiters, waiter{done: done, force: force})
@@ -83,7 +84,7 @@ func (c *managed) wait(force bool) chan error {
 func (c *managed) begin(ctx context.Context) (run context.Context, waiters []waiter, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.gone {
+	if c.gone != nil {
 		return nil, nil, false
 	}
 	run, c.cancel = context.WithCancel(ctx)
@@ -112,7 +113,7 @@ func (c *managed) end() {
 func (c *managed) drop(why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.gone = true
+	c.gone = why
 	if c.cancel != nil {
 		c.cancel()
 	}
@@ -125,13 +126,11 @@ func (c *managed) drop(why error) {
 func (c *managed) isGone() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.gone
+	return c.gone != nil
 }
 
-// markReady tells Wait that a certificate is served.
-func (c *managed) markReady() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// markReadyLocked tells Wait that a certificate is served.
+func (c *managed) markReadyLocked() {
 	if !c.isReady {
 		c.isReady = true
 		close(c.ready)

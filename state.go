@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/certwright/certwright/internal/backoff"
@@ -52,6 +53,25 @@ func (s *stateRecord) settle(issuers []Issuer, err error, now time.Time) {
 			s.Next = next
 		}
 	}
+}
+
+// pauseLeast is for how long a CA is left alone that has paused the account for
+// the name: somebody has to act first.
+const pauseLeast = 24 * time.Hour
+
+// pauseOf returns pauseLeast for the refusal of an account that is paused, and
+// 0 for any other error. ACME has no type for it: CAs answer rateLimited and
+// name the page on which to end the pause.
+func pauseOf(err error) time.Duration {
+	var p *Problem
+	if !errors.As(err, &p) {
+		return 0
+	}
+	text := strings.ToLower(p.Type + " " + p.Detail + " " + p.Instance)
+	if strings.Contains(text, "unpause") || strings.Contains(text, "paused") {
+		return pauseLeast
+	}
+	return 0
 }
 
 // delay is how long to wait after the n-th failure in a row. It is kept below a

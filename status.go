@@ -157,6 +157,9 @@ func (m *Manager) publish(c *managed, action string, next time.Time) {
 	defer c.mu.Unlock()
 	s.Degraded = c.status.Degraded
 	c.status = s
+	if c.served != nil {
+		c.markReadyLocked()
+	}
 }
 
 func serial(b *bundle) string { return fmt.Sprintf("%x", b.leaf.SerialNumber) }

@@ -57,6 +57,7 @@ func (m *Manager) tick(ctx context.Context, c *managed) {
 			panic(p) // counted and logged by the schedule
 		}
 	}()
+	before := c.bundle
 	retry, err := m.ensure(ctx, c, forced(waiters))
 	if action := waitsFor(err); action != "" && ctx.Err() == nil {
 		c.putBack(waiters)
@@ -70,8 +71,14 @@ func (m *Manager) tick(ctx context.Context, c *managed) {
 	if err != nil {
 		m.reportFailure(c, err, retry)
 	}
-	m.publish(c, "check", time.Now().Round(0)) // before anybody who waits asks for Status
+	m.replan(c, retry) // before anybody who waits asks for Status
 	answer(m.outcome(c, waiters, err))
+	if c.bundle != before {
+		// The rest comes in a run of its own, behind names that are waited for:
+		// a slow responder must not keep them from being served.
+		m.queue.Set(certKey(c.id), time.Now())
+		return
+	}
 	m.maintain(ctx, c)
 	m.replan(c, retry)
 }
@@ -201,7 +208,6 @@ func (m *Manager) install(c *managed) {
 	c.served, c.expired = c.bundle, false
 	m.serve(c)
 	m.publish(c, "check", now.Round(0)) // before an event or Wait tells of it
-	c.markReady()
 }
 
 // serve puts the served certificate with its staple into the cache.
@@ -290,7 +296,14 @@ func (m *Manager) reportSuccess(c *managed, kind EventKind) {
 	m.emit(c, Event{Kind: kind})
 }
 
+// reportFailure tells of a failed attempt, and once of one that was made before
+// this Manager was.
 func (m *Manager) reportFailure(c *managed, err error, retry time.Time) {
+	var wait *waitError
+	if errors.As(err, &wait) && c.state.Last.Equal(c.reported) {
+		return
+	}
+	c.reported = c.state.Last
 	if c.state.Error == "" || !isIssueError(err) {
 		c.state.Error = err.Error()
 	}

@@ -1,0 +1,472 @@
+package certwright
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/certwright/certwright/internal/fakeca"
+)
+
+// TestR2_FreshManagersShareOneBackOff runs what a caller does who makes
+// everything anew every few seconds.
+func TestR2_FreshManagersShareOneBackOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, conf := newFake(t, fakeca.Options{})
+		ca.On(fakeca.Rule{Endpoint: "newOrder", Problem: fakeca.RateLimited(0, "slow down")})
+		for began := time.Now(); time.Since(began) < time.Hour; time.Sleep(5 * time.Second) {
+			again := conf
+			again.Issuers = []Issuer{issuerAt(ca)}
+			m := start(t, again)
+			if m.ManageSync(t.Context(), []string{"a.example.com"}) == nil {
+				t.Fatal("a certificate came from a CA that refuses all orders")
+			}
+			closeManager(t, m)
+		}
+		// At 0, 1, 3.5, 10, 26 and, with the most jitter, 52 minutes.
+		if n := ca.Count("newOrder"); n < 4 || n > 6 {
+			t.Errorf("%d orders in an hour; want one back-off curve, 4 to 6", n)
+		}
+	})
+}
+
+func TestR2_RepeatedManageSyncIsCheap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, conf := newFake(t, fakeca.Options{})
+		remove := ca.On(fakeca.Rule{Endpoint: "newOrder", Problem: fakeca.RateLimited(0, "slow down")})
+		log, logs := observed(zap.ErrorLevel)
+		conf.Logger = log
+		m := start(t, conf)
+		for began := time.Now(); time.Since(began) < time.Hour; time.Sleep(5 * time.Second) {
+			err := m.ManageSync(t.Context(), []string{"a.example.com"})
+			var failure *IssueError
+			if !errors.As(err, &failure) || !strings.Contains(err.Error(), "slow down") {
+				t.Fatalf("ManageSync = %v; want the CA's words", err)
+			}
+		}
+		orders := ca.Count("newOrder")
+		if orders > 6 {
+			t.Errorf("%d orders in an hour", orders)
+		}
+		if n := logs.Len(); n > orders {
+			t.Errorf("%d error lines for %d attempts", n, orders)
+		}
+		if s := statusFor(t, m, "a.example.com"); s.Attempts != orders || s.State != StateMissing {
+			t.Errorf("status says %d attempts and %q; want %d and missing", s.Attempts, s.State, orders)
+		}
+		remove()
+		time.Sleep(6 * time.Hour)
+		before := ca.Count("newOrder")
+		for range 100 {
+			manage(t, m, "a.example.com")
+		}
+		if n := ca.Count("newOrder"); n != before {
+			t.Errorf("%d orders by ManageSync of a good name", n-before)
+		}
+	})
+}
+
+// TestR3_RestartedProcessFollowsOneCurve lets a supervisor restart a process
+// whose CA refuses it.
+func TestR3_RestartedProcessFollowsOneCurve(t *testing.T) {
+	const env = "CERTWRIGHT_TEST_R3"
+	if where, ok := os.LookupEnv(env); ok {
+		restartedProcess(t, where)
+		return
+	}
+	srv := httptest.NewUnstartedServer(nil)
+	ca := fakeca.New(fakeca.Options{BaseURL: "http://" + srv.Listener.Addr().String()})
+	ca.On(fakeca.Rule{Endpoint: "newOrder", Problem: fakeca.NewProblem("unauthorized", http.StatusForbidden, "not you")})
+	srv.Config.Handler = ca
+	srv.Start()
+	defer srv.Close()
+	restarts := 50
+	if testing.Short() {
+		restarts = 5
+	}
+	dir := t.TempDir()
+	began := time.Now()
+	for range restarts {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1")
+		cmd.Env = append(os.Environ(), env+"="+dir+" "+ca.Directory(), "GORACE=atexit_sleep_ms=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("the process: %v\n%s", err, out)
+		}
+	}
+	// One a minute at the very worst, by the shortest back-off.
+	if n, most := ca.Count("newOrder"), 1+int(time.Since(began)/(48*time.Second)); n < 1 || n > most {
+		t.Errorf("%d orders by %d processes; want 1 to %d", n, restarts, most)
+	}
+	if n := ca.Accounts(); n != 1 {
+		t.Errorf("%d accounts", n)
+	}
+}
+
+// restartedProcess is one life of the process. It sees the failure and goes on.
+func restartedProcess(t *testing.T, where string) {
+	dir, directory, _ := strings.Cut(where, " ")
+	m := start(t, Config{
+		AgreeToTerms: true, Directory: directory, Storage: openDir(t, dir, DirOptions{}),
+		Logger: zap.NewNop(), HTTPPort: -1, TLSPort: -1,
+	})
+	err := m.ManageSync(t.Context(), []string{"a.example.com"})
+	if err == nil || !strings.Contains(err.Error(), "not you") {
+		t.Fatalf("ManageSync = %v; want the CA's refusal", err)
+	}
+}
+
+func TestR5_PausedAccount(t *testing.T) {
+	const url = "https://portal.test/unpause?jwt=abc"
+	synctest.Test(t, func(t *testing.T) {
+		ca, conf := newFake(t, fakeca.Options{})
+		ca.On(fakeca.Rule{
+			Endpoint: "newOrder", NoNonce: true,
+			Problem: fakeca.RateLimited(0, "Your account is temporarily prevented from requesting certificates for a.example.com. Please visit: "+url),
+		})
+		m := start(t, conf)
+		err := m.ManageSync(t.Context(), []string{"a.example.com"})
+		if err == nil || !strings.Contains(err.Error(), url) {
+			t.Errorf("ManageSync = %v; want the URL in it", err)
+		}
+		if n := ca.Count("newOrder"); n != 1 {
+			t.Errorf("%d orders were posted; want 1", n)
+		}
+		time.Sleep(day - time.Second)
+		if n := ca.Count("newOrder"); n != 1 {
+			t.Errorf("%d orders were posted within a day; want 1", n)
+		}
+		if s := statusFor(t, m, "a.example.com"); !strings.Contains(s.LastError, url) {
+			t.Errorf("status says %q; want the URL in it", s.LastError)
+		}
+	})
+}
+
+func TestR6_RetryAfter(t *testing.T) {
+	const week = 7 * day
+	// Without a wish of the CA's, the back-off waits 48 to 60 seconds.
+	for _, tt := range []struct {
+		name        string
+		header      func(now time.Time) string
+		least, most time.Duration
+	}{
+		{"seconds", func(time.Time) string { return "3600" }, time.Hour, time.Hour + time.Minute},
+		{"date", func(now time.Time) string { return now.Add(time.Hour).UTC().Format(http.TimeFormat) }, time.Hour - time.Minute, time.Hour + time.Minute},
+		{"negative", func(time.Time) string { return "-1" }, 48 * time.Second, time.Minute},
+		{"huge", func(time.Time) string { return "99999999" }, week, week + time.Minute},
+		{"garbage", func(time.Time) string { return "soon" }, 48 * time.Second, time.Minute},
+	} {
+		for _, endpoint := range []string{"directory", "newNonce", "newAccount", "newOrder", "authz", "challenge", "finalize", "order", "cert"} {
+			t.Run(tt.name+"/"+endpoint, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					ca, conf := newFake(t, fakeca.Options{PollsProcessing: 1})
+					remove := ca.On(fakeca.Rule{
+						Endpoint: endpoint, Problem: fakeca.RateLimited(0, "slow down"),
+						Header: http.Header{"Retry-After": {tt.header(time.Now())}},
+					})
+					m := start(t, conf)
+					err := m.ManageSync(t.Context(), []string{"a.example.com"})
+					if err == nil || !strings.Contains(err.Error(), "rateLimited") {
+						t.Fatalf("ManageSync = %v; want the CA's problem", err)
+					}
+					asked := ca.Count(endpoint)
+					if asked != 1 {
+						t.Errorf("%d requests for one refusal", asked)
+					}
+					wait := time.Until(statusFor(t, m, "a.example.com").NextAt)
+					if wait < tt.least-time.Second || wait > tt.most {
+						t.Errorf("the next attempt is in %v; want %v to %v", wait, tt.least, tt.most)
+					}
+					time.Sleep(wait - time.Second)
+					if n := ca.Count(endpoint); n != asked {
+						t.Errorf("%d requests before the time had come", n-asked)
+					}
+					remove()
+					time.Sleep(2 * time.Minute)
+					mustLeaf(t, m, "a.example.com")
+				})
+			})
+		}
+	}
+}
+
+// failingIssuers are the ways in which a first CA can be of no use.
+var failingIssuers = []struct {
+	name string
+	rule fakeca.Rule
+}{
+	{"500", fakeca.Rule{Problem: fakeca.NewProblem("serverInternal", 500, "maintenance")}},
+	{"503 page", fakeca.Rule{Status: 503, Body: []byte("<html>maintenance</html>")}},
+	{"hang", fakeca.Rule{Hang: true}},
+	{"hang at newOrder", fakeca.Rule{Endpoint: "newOrder", Hang: true}},
+	{"refused", fakeca.Rule{Err: syscall.ECONNREFUSED}},
+	{"429", fakeca.Rule{Endpoint: "newOrder", Problem: fakeca.RateLimited(time.Hour, "slow down")}},
+	{"429 at newAccount", fakeca.Rule{Endpoint: "newAccount", Problem: fakeca.RateLimited(time.Hour, "slow down")}},
+	{"rejected", fakeca.Rule{Endpoint: "newOrder", Problem: fakeca.NewProblem("rejectedIdentifier", 403, "not this name")}},
+	{"finalize", fakeca.Rule{Endpoint: "finalize", Problem: fakeca.NewProblem("badCSR", 400, "not this CSR")}},
+}
+
+func TestR8_SecondIssuer(t *testing.T) {
+	const name = "a.example.com"
+	adding := map[string]func(t *testing.T, m *Manager) error{
+		"ManageSync": func(t *testing.T, m *Manager) error { return m.ManageSync(t.Context(), []string{name}) },
+		"ManageAsync": func(t *testing.T, m *Manager) error {
+			return errors.Join(m.ManageAsync([]string{name}), m.Wait(t.Context(), name))
+		},
+		"Manage":             func(t *testing.T, m *Manager) error { return m.Manage(t.Context(), Spec{Names: []string{name}}) },
+		"Manage with issuer": nil,
+		"Renew":              nil,
+	}
+	for _, tt := range failingIssuers {
+		for way, add := range adding {
+			if way == "Renew" && tt.rule.Endpoint == "newAccount" {
+				continue // there is an account by then
+			}
+			t.Run(tt.name+"/"+way, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					a, conf := newFake(t, fakeca.Options{BaseURL: "https://" + testHost(t, "a")})
+					b, _ := newFake(t, fakeca.Options{BaseURL: "https://" + testHost(t, "b")})
+					first := issuerAt(a)
+					first.Timeout = 30 * time.Second
+					conf.Issuers = []Issuer{first, issuerAt(b)}
+					m := start(t, conf)
+					remove := func() {}
+					switch way {
+					case "Renew":
+						manage(t, m, name)
+						add = func(t *testing.T, m *Manager) error { return m.Renew(t.Context(), name) }
+					case "Manage with issuer":
+						add = func(t *testing.T, m *Manager) error {
+							return m.Manage(t.Context(), Spec{Names: []string{name}, Issuers: []Issuer{first, conf.Issuers[1]}})
+						}
+					}
+					remove = a.On(tt.rule)
+					defer remove()
+					if err := add(t, m); err != nil {
+						t.Fatal(err)
+					}
+					if s := statusFor(t, m, name); s.Issuer != issuerAt(b).ID() || s.State != StateValid {
+						t.Errorf("status says issuer %q, %q; want the second, valid", s.Issuer, s.State)
+					}
+					if n := len(b.Certificates()); n != 1 {
+						t.Errorf("the second CA issued %d certificates", n)
+					}
+				})
+			})
+		}
+	}
+}
+
+// badReplies are answers that no CA should give.
+var badReplies = []struct {
+	name string
+	rule fakeca.Rule
+}{
+	{"500", fakeca.Rule{Problem: fakeca.NewProblem("serverInternal", 500, "")}},
+	{"429", fakeca.Rule{Problem: fakeca.RateLimited(time.Hour, "slow down")}},
+	{"429 without nonce", fakeca.Rule{NoNonce: true, Problem: fakeca.RateLimited(0, "")}},
+	{"403 without body", fakeca.Rule{Status: 403, Body: []byte{}}},
+	{"400 of null", fakeca.Rule{Status: 400, Body: []byte("null"), ContentType: "application/problem+json"}},
+	{"400 of odd types", fakeca.Rule{Status: 400, Body: []byte(`{"type":1,"detail":[],"status":"x","subproblems":[null,{"identifier":7}]}`), ContentType: "application/problem+json"}},
+	{"empty", fakeca.Rule{Status: 200, Body: []byte{}}},
+	{"null", fakeca.Rule{Status: 200, Body: []byte("null"), ContentType: "application/json"}},
+	{"list", fakeca.Rule{Status: 200, Body: []byte("[]"), ContentType: "application/json"}},
+	{"object", fakeca.Rule{Status: 200, Body: []byte("{}"), ContentType: "application/json"}},
+	{"odd types", fakeca.Rule{Mutate: func(_ *fakeca.Request, o map[string]any) {
+		for k := range o {
+			o[k] = []any{nil, 1, "x"}
+		}
+	}}},
+	{"nulls", fakeca.Rule{Mutate: func(_ *fakeca.Request, o map[string]any) {
+		for k := range o {
+			o[k] = nil
+		}
+	}}},
+	{"page", fakeca.Rule{Status: 200, Body: []byte("<html></html>")}},
+	{"lost request", fakeca.Rule{HangUp: fakeca.Before}},
+	{"lost reply", fakeca.Rule{HangUp: fakeca.After}},
+}
+
+var allEndpoints = []string{"directory", "newNonce", "newAccount", "newOrder", "order", "authz", "challenge", "finalize", "cert", "renewalInfo"}
+
+// TestR9_NoPanic runs every entry point against every bad reply, with a nil
+// Logger: nothing panics, and once the CA is well the name gets its certificate.
+func TestR9_NoPanic(t *testing.T) {
+	silenceStderr(t)
+	for i, tt := range badReplies {
+		for j, endpoint := range allEndpoints {
+			if testing.Short() && (i+j)%5 != 0 {
+				continue
+			}
+			t.Run(tt.name+"/"+endpoint, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					ca, conf := newFake(t, fakeca.Options{PollsProcessing: 1})
+					conf.Logger = nil
+					rule := tt.rule
+					rule.Endpoint = endpoint
+					remove := ca.On(rule)
+					m := start(t, conf)
+					everyEntryPoint(t, m)
+					if p := m.Health().Panics; p != 0 {
+						t.Errorf("%d panics", p)
+					}
+					remove()
+					time.Sleep(day)
+					for _, name := range []string{"a.example.com", "b.example.com", "c.example.com"} {
+						mustLeaf(t, m, name)
+						if s := statusFor(t, m, name); s.State != StateValid {
+							t.Errorf("%s is %q after the CA is well again: %s", name, s.State, s.LastError)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// everyEntryPoint calls what the package offers; some calls fail, as they should.
+func everyEntryPoint(t *testing.T, m *Manager) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	_ = m.ManageSync(ctx, []string{"a.example.com"})
+	_ = m.Manage(ctx, Spec{Names: []string{"b.example.com", "b2.example.com"}, KeyTypes: []KeyType{P384}})
+	if err := m.ManageAsync([]string{"c.example.com", "d.example.com"}); err != nil {
+		t.Error(err)
+	}
+	_ = m.Renew(ctx, "a.example.com")
+	_ = leafOf(m, "a.example.com")
+	_ = leafOf(m, "")
+	w := httptest.NewRecorder()
+	m.HTTPHandler(nil).ServeHTTP(w, httptest.NewRequest("GET", "http://a.example.com/.well-known/acme-challenge/x", nil))
+	_, _ = m.Status(), m.Health()
+	if err := m.Unmanage("d.example.com"); err != nil {
+		t.Error(err)
+	}
+	short, stop := context.WithTimeout(ctx, time.Second)
+	defer stop()
+	_ = m.Wait(short, "c.example.com")
+}
+
+// silenceStderr keeps the default logger's lines out of the test's output.
+func silenceStderr(t *testing.T) {
+	t.Helper()
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := os.Stderr
+	os.Stderr = null
+	t.Cleanup(func() {
+		os.Stderr = old
+		if err := null.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestR11_EmptyStorageAndExactSetLimit(t *testing.T) {
+	const said = "too many certificates (5) already issued for this exact set of identifiers in the last 168h0m0s"
+	ca, conf := newFake(t, fakeca.Options{})
+	ca.On(fakeca.Rule{Endpoint: "newOrder", Problem: fakeca.RateLimited(7*day, said)})
+	dir := openDir(t, t.TempDir()+"/new", DirOptions{})
+	log, logs := observed(zap.WarnLevel)
+	conf.Storage, conf.Logger = dir, log
+	m := start(t, conf)
+	if m.ManageSync(t.Context(), []string{"a.example.com"}) == nil {
+		t.Fatal("a certificate came from a CA that refuses all orders")
+	}
+	if !hasField(logs.All(), "path", dir.Path()) {
+		t.Errorf("no warning names the new storage directory: %v", logs.All())
+	}
+	s := statusFor(t, m, "a.example.com")
+	if !strings.Contains(s.LastError, said) || s.State != StateMissing || time.Until(s.NextAt) < 6*day {
+		t.Errorf("status = %+v; want the limit, missing, next in a week", s)
+	}
+	if h := m.Health(); h.Failing != 1 || h.Managed != 1 {
+		t.Errorf("health = %+v; want 1 of 1 failing", h)
+	}
+}
+
+func hasField(entries []observer.LoggedEntry, key, value string) bool {
+	for _, e := range entries {
+		if fmt.Sprint(e.ContextMap()[key]) == value && e.Level >= zapcore.WarnLevel {
+			return true
+		}
+	}
+	return false
+}
+
+func TestR12_OrderLimit(t *testing.T) {
+	count := 500
+	if testing.Short() {
+		count = 60
+	}
+	names := make([]string, count)
+	for i := range names {
+		names[i] = fmt.Sprintf("n%d.example.com", i)
+	}
+	run := func(t *testing.T, limit OrderLimit, check func(m *Manager)) time.Duration {
+		ca, conf := newFake(t, fakeca.Options{BaseURL: "https://" + testHost(t, "limited")})
+		_, free := newFake(t, fakeca.Options{})
+		iss := issuerAt(ca)
+		iss.OrderLimit = limit
+		conf.Issuers = []Issuer{iss}
+		m := start(t, conf)
+		began := time.Now()
+		if err := m.ManageAsync(names); err != nil {
+			t.Fatal(err)
+		}
+		// A name with another issuer does not wait for them.
+		if err := m.Manage(t.Context(), Spec{Names: []string{"free.example.com"}, Issuers: free.Issuers}); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(began); d > time.Minute {
+			t.Errorf("a name with another issuer waited %v", d)
+		}
+		check(m)
+		manage(t, m, names...)
+		if n := ca.Count("newOrder"); n != count {
+			t.Errorf("%d orders for %d names", n, count)
+		}
+		return time.Since(began)
+	}
+	t.Run("off", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			if d := run(t, OrderLimit{}, func(*Manager) {}); d > time.Minute {
+				t.Errorf("%d names took %v", count, d)
+			}
+		})
+	})
+	t.Run("on", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			d := run(t, OrderLimit{Orders: 20, Per: time.Minute}, func(m *Manager) {
+				synctest.Wait()
+				waiting := 0
+				for _, s := range m.Status() {
+					if s.NextAction == "wait for an order slot" && !s.NextAt.IsZero() {
+						waiting++
+					}
+				}
+				if waiting != count-20 {
+					t.Errorf("%d names are seen waiting; want %d", waiting, count-20)
+				}
+			})
+			want := time.Duration(count/20-1) * time.Minute
+			if d < want || d > want+time.Minute {
+				t.Errorf("%d names took %v; want %v", count, d, want)
+			}
+		})
+	})
+}
