@@ -176,14 +176,10 @@ func (m *Manager) issue(ctx context.Context, c *managed, stored *bundle, force b
 // noteFailure sets when the issuer may be asked again for c.
 func (m *Manager) noteFailure(c *managed, iss Issuer, err error) {
 	now := time.Now().Round(0)
-	left := time.Duration(0)
-	if c.bundle != nil {
-		left = max(c.bundle.leaf.NotAfter.Sub(now), 0)
-	}
 	asked, _ := RetryAfter(err)
 	asked = max(asked, pauseOf(err))
 	n := c.state.Issuers[iss.ID()].Attempts + 1
-	c.state.failed(iss.ID(), err, now, now.Add(delay(n, left, asked)))
+	c.state.failed(iss.ID(), err, now, now.Add(delay(n, c.left(), asked)))
 }
 
 // issueTask is one attempt at one issuer.

@@ -39,10 +39,11 @@ type managed struct {
 
 	// work
 	loaded   bool
+	panics   int       // in a row
 	reported time.Time // state.Last of the failure that was reported last
-	bundle   *bundle // the newest that is stored
-	served   *bundle // the one in the cache
-	expired  bool    // the expiry of served was reported
+	bundle   *bundle   // the newest that is stored
+	served   *bundle   // the one in the cache
+	expired  bool      // the expiry of served was reported
 	state    stateRecord
 	window   window
 	ari      ariRecord
@@ -65,6 +66,14 @@ func (c *managed) settings() *settings {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.set
+}
+
+// left returns how long the newest certificate is good for, 0 without one.
+func (c *managed) left() time.Duration {
+	if c.bundle == nil {
+		return 0
+	}
+	return max(time.Until(c.bundle.leaf.NotAfter), 0)
 }
 
 // wait registers for the end of the next run.

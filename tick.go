@@ -53,9 +53,11 @@ func (m *Manager) tick(ctx context.Context, c *managed) {
 			if !answered {
 				answer(panicError(p))
 			}
-			m.queue.Set(certKey(c.id), time.Now().Add(time.Minute))
+			c.panics++
+			m.queue.Set(certKey(c.id), time.Now().Add(delay(c.panics, c.left(), 0)))
 			panic(p) // counted and logged by the schedule
 		}
+		c.panics = 0
 	}()
 	before := c.bundle
 	retry, err := m.ensure(ctx, c, forced(waiters))
