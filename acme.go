@@ -151,6 +151,9 @@ func (a *ACME) bind(env *issuerEnv) (*acmeIssuer, error) {
 		b.solvers[challenge.TLSALPN01] = s
 	}
 	for t, s := range a.Solvers {
+		if isNil(s) {
+			return nil, configErrorf("ACME.Solvers", "the one for %q is nil", t)
+		}
 		b.solvers[t] = callerSolver{s}
 	}
 	if len(b.solvers) == 0 {
@@ -183,6 +186,9 @@ func (a *ACME) validate(agreed bool) error {
 		return configErrorf("ACME.Directory", "must start with https://, is %q", dir)
 	case !agreed && !a.AgreeToTerms:
 		return configErrorf("Config.AgreeToTerms", "must be true: read the terms of service of the CA at %s and agree to them", dir)
+	}
+	if err := checkEmail("ACME.Email", a.Email); err != nil {
+		return err
 	}
 	if a.EAB != nil {
 		if a.EAB.KeyID == "" {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"time"
 
@@ -134,12 +135,10 @@ type Spec struct {
 
 // validate checks c and fills in its defaults.
 func (c *Config) validate() error {
-	if c.Email != "" {
-		if _, err := mail.ParseAddress(c.Email); err != nil {
-			return configErrorf("Config.Email", "not an e-mail address: %q", c.Email)
-		}
+	if err := checkEmail("Config.Email", c.Email); err != nil {
+		return err
 	}
-	if c.RenewalFraction < 0 || c.RenewalFraction >= 1 {
+	if !(c.RenewalFraction >= 0 && c.RenewalFraction < 1) { // NaN too
 		return configErrorf("Config.RenewalFraction", "must be at least 0 and below 1, is %v", c.RenewalFraction)
 	}
 	if c.Workers < 0 {
@@ -222,6 +221,28 @@ func (c *Config) validateIssuers() error {
 	return nil
 }
 
+// checkEmail takes an address without a display name, or none.
+func checkEmail(field, email string) error {
+	if email == "" {
+		return nil
+	}
+	addr, err := mail.ParseAddress(email)
+	switch {
+	case err != nil:
+		return configErrorf(field, "not an e-mail address: %q", email)
+	case addr.Address != email:
+		return configErrorf(field, "write the address alone: %q instead of %q", addr.Address, email)
+	}
+	return nil
+}
+
+// isNil reports whether v is nil or holds a nil pointer, as a variable does
+// that was set from a call whose error was not looked at.
+func isNil(v any) bool {
+	r := reflect.ValueOf(v)
+	return !r.IsValid() || r.Kind() == reflect.Pointer && r.IsNil()
+}
+
 func checkKeyTypes(field string, types []KeyType) ([]KeyType, error) {
 	out := slices.Clone(types)
 	for i, t := range out {
@@ -249,6 +270,12 @@ func (c *Config) openStorage() (own *DirStorage, err error) {
 			return nil, &ConfigError{Field: "Config.Storage", Err: err}
 		}
 		c.Storage = own
+	}
+	if isNil(c.Storage) {
+		return own, configErrorf("Config.Storage", "is a nil %T; did opening it fail?", c.Storage)
+	}
+	if c.Locker != nil && isNil(c.Locker) {
+		return own, configErrorf("Config.Locker", "is a nil %T; did opening it fail?", c.Locker)
 	}
 	if c.Locker == nil {
 		l, ok := c.Storage.(Locker)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -109,7 +110,11 @@ func (m *Manager) setUp(conf *Config) (err error) {
 	m.ports = m.newPorts()
 	m.env = m.newEnv()
 	for i, iss := range conf.Issuers {
-		if m.conf.Issuers[i], err = m.bindLocked(fmt.Sprintf("Config.Issuers[%d]", i), iss); err != nil {
+		field := fmt.Sprintf("Config.Issuers[%d]", i)
+		if conf.Directory != "" { // it is the one made from Config.Directory
+			field = "Config"
+		}
+		if m.conf.Issuers[i], err = m.bindLocked(field, iss); err != nil {
 			return err
 		}
 	}
@@ -206,8 +211,11 @@ func (m *Manager) finish() {
 // bindLocked ties an issuer to the Manager, once. It is called with mu held, or
 // before the Manager is in use.
 func (m *Manager) bindLocked(field string, iss Issuer) (Issuer, error) {
-	if iss == nil {
+	if isNil(iss) {
 		return nil, configErrorf(field, "is nil")
+	}
+	if !reflect.TypeOf(iss).Comparable() {
+		return nil, configErrorf(field, "is a %T, two of which cannot be told apart; use a pointer to one", iss)
 	}
 	if b := m.bound[iss]; b != nil {
 		return b, nil
@@ -217,13 +225,10 @@ func (m *Manager) bindLocked(field string, iss Issuer) (Issuer, error) {
 		b, err := a.bind(m.env)
 		if err != nil {
 			var ce *ConfigError
-			if errors.As(err, &ce) {
-				return nil, &ConfigError{Field: field, Err: err}
+			if errors.As(err, &ce) && strings.HasPrefix(ce.Field, "ACME.") {
+				return nil, &ConfigError{Field: field + strings.TrimPrefix(ce.Field, "ACME"), Err: ce.Err}
 			}
 			return nil, err
-		}
-		if l := a.OrderLimit; l.Orders > 0 {
-			m.limits[b.id] = &orderLimit{limit: l}
 		}
 		out = b
 	}
@@ -235,6 +240,9 @@ func (m *Manager) bindLocked(field string, iss Issuer) (Issuer, error) {
 		return nil, configErrorf(field, "has the same ID as another issuer: %q", id)
 	}
 	m.issuers[id], m.bound[iss] = out, out
+	if b, ok := out.(*acmeIssuer); ok && b.conf.OrderLimit.Orders > 0 {
+		m.limits[id] = &orderLimit{limit: b.conf.OrderLimit}
+	}
 	return out, nil
 }
 
@@ -381,8 +389,8 @@ func (m *Manager) checkSpec(s Spec) (plan, error) {
 	if len(p.keyTypes) == 0 {
 		p.keyTypes = m.conf.KeyTypes
 	}
-	if s.NotAfter != 0 && s.NotAfter <= s.NotBefore {
-		return p, configErrorf("Spec.NotAfter", "must be after NotBefore")
+	if s.NotAfter != 0 && s.NotAfter <= max(s.NotBefore, 0) {
+		return p, configErrorf("Spec.NotAfter", "must be above zero and after NotBefore")
 	}
 	if len(s.Issuers) > 0 {
 		p.set.issuers = nil
