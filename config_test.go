@@ -65,7 +65,9 @@ var configFaults = []struct {
 	{"fallback name", func(c *Config) { c.FallbackName = "a.example.com:443" }, "Config.FallbackName", "port"},
 	{"certificate empty", func(c *Config) { c.Certificates = []StaticCertificate{{}} }, "Config.Certificates[0]", "CertFile"},
 	{"certificate without a key", func(c *Config) { c.Certificates = []StaticCertificate{{CertFile: "x"}} }, "Config.Certificates[0]", "KeyFile"},
-	{"certificate twice", func(c *Config) { c.Certificates = []StaticCertificate{{Certificate: &tls.Certificate{}, CertFile: "x"}} }, "Config.Certificates[0]", "both"},
+	{"certificate twice", func(c *Config) {
+		c.Certificates = []StaticCertificate{{Certificate: &tls.Certificate{}, CertFile: "x"}}
+	}, "Config.Certificates[0]", "both"},
 	{"certificate in memory empty", func(c *Config) { c.Certificates = []StaticCertificate{{Certificate: &tls.Certificate{}}} }, "Config.Certificates[0]", "empty"},
 	{"certificate missing", func(c *Config) {
 		c.Certificates = []StaticCertificate{{CertFile: "no-such-cert.pem", KeyFile: "no-such-key.pem"}}

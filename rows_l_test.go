@@ -2,7 +2,9 @@ package certwright
 
 import (
 	"context"
+	"crypto"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -363,8 +365,8 @@ func TestL6_ManageSyncRenewsWhatHasExpired(t *testing.T) {
 // pairFiles are a certificate and its key on disk.
 type pairFiles struct{ cert, key string }
 
-// issuePair has ca issue a certificate for name and writes it to dir.
-func issuePair(t testing.TB, ca *fakeca.CA, dir, name string) (pairFiles, *x509.Certificate) {
+// tlsPair has ca sign a certificate for name beside ACME.
+func tlsPair(t testing.TB, ca *fakeca.CA, name string) *tls.Certificate {
 	t.Helper()
 	issuer, key := ca.Intermediate()
 	own, err := certpem.GenerateKey(certpem.P256)
@@ -379,14 +381,25 @@ func issuePair(t testing.TB, ca *fakeca.CA, dir, name string) (pairFiles, *x509.
 	if err != nil {
 		t.Fatal(err)
 	}
-	keyPEM, err := certpem.EncodeKey(own)
+	return &tls.Certificate{Certificate: [][]byte{der, issuer.Raw}, PrivateKey: own, Leaf: leaf}
+}
+
+// issuePair has ca sign a certificate for name and writes it to dir.
+func issuePair(t testing.TB, ca *fakeca.CA, dir, name string) (pairFiles, *x509.Certificate) {
+	t.Helper()
+	pair := tlsPair(t, ca, name)
+	keyPEM, err := certpem.EncodeKey(pair.PrivateKey.(crypto.Signer))
 	if err != nil {
 		t.Fatal(err)
 	}
+	var chain []byte
+	for _, der := range pair.Certificate {
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
 	f := pairFiles{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")}
-	writeFile(t, f.cert, append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: issuer.Raw})...))
+	writeFile(t, f.cert, chain)
 	writeFile(t, f.key, keyPEM)
-	return f, leaf
+	return f, pair.Leaf
 }
 
 func writeFile(t testing.TB, path string, data []byte) {
