@@ -178,6 +178,11 @@ func (m *Manager) Close(ctx context.Context) error {
 	case <-m.closed:
 		return nil
 	case <-ctx.Done():
+	}
+	select {
+	case <-m.closed: // what has ended has ended, whatever became of ctx
+		return nil
+	default:
 		return fmt.Errorf("closing the manager: %w", context.Cause(ctx))
 	}
 }

@@ -69,7 +69,7 @@ func storedAccount(t *testing.T, m *Manager) (key, location string) {
 func TestP16_PebbleRestartedWithAllStateLost(t *testing.T) {
 	var accounts acceptedAccounts
 	ca := acmetest.StartWith(t, acmetest.Options{Middleware: accounts.wrap})
-	m := newManager(t, standalone(t, ca))
+	m := start(t, standalone(t, ca))
 	names := numbered(20, "example.com")
 	if err := m.ManageSync(testContext(t), names); err != nil {
 		t.Fatal(err)
@@ -109,7 +109,7 @@ func TestPebble_BadNonces(t *testing.T) {
 				t.Skip("takes long")
 			}
 			ca := acmetest.StartWith(t, acmetest.Options{BadNonces: percent})
-			m := newManager(t, standalone(t, ca))
+			m := start(t, standalone(t, ca))
 			names := numbered(6-percent/20, "example.com")
 			if err := m.ManageSync(testContext(t), names); err != nil {
 				t.Fatal(err)
@@ -127,7 +127,7 @@ func TestPebble_BadNonces(t *testing.T) {
 // P10: an authorization that is valid already costs no challenge.
 func TestP10_ReusedAuthorizations(t *testing.T) {
 	ca := acmetest.StartWith(t, acmetest.Options{ReuseAuthorizations: 100})
-	m := newManager(t, standalone(t, ca))
+	m := start(t, standalone(t, ca))
 	names := numbered(3, "example.com")
 	if err := m.Manage(testContext(t), Spec{Names: names}); err != nil {
 		t.Fatal(err)
@@ -204,7 +204,7 @@ func TestPebble_EAB(t *testing.T) {
 		{"unknown key ID", &EAB{KeyID: "kid-2", MACKey: mac}, "account"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			m := newManager(t, standalone(t, ca, func(a *ACME) { a.EAB = tc.eab }))
+			m := start(t, standalone(t, ca, func(a *ACME) { a.EAB = tc.eab }))
 			err := m.ManageSync(testContext(t), []string{"eab.example.com"})
 			if tc.want == "" {
 				if err != nil {
@@ -232,7 +232,7 @@ func TestPebble_Profiles(t *testing.T) {
 	}})
 	conf := standalone(t, ca)
 	conf.Profile = "long"
-	m := newManager(t, conf)
+	m := start(t, conf)
 	err := m.Manage(testContext(t), Spec{Names: []string{"long.example.com"}}, Spec{Names: []string{"short.example.com"}, Profile: "short"})
 	if err != nil {
 		t.Fatal(err)

@@ -26,7 +26,7 @@ func TestPebble_IPCertificate(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			ca := acmetest.Start(t)
-			m := newManager(t, pebbleConfig(t, ca, tc.change))
+			m := start(t, pebbleConfig(t, ca, tc.change))
 			serveHTTP(t, listenPort(t, ca.HTTPPort()), m.HTTPHandler(nil))
 			serveTLS(t, listenPort(t, ca.TLSPort()), m.TLS(nil))
 			if err := m.ManageSync(testContext(t), []string{"127.0.0.1"}); err != nil {
@@ -42,7 +42,7 @@ func TestPebble_IPCertificate(t *testing.T) {
 
 func TestPebble_IPv6Certificate(t *testing.T) {
 	ca := acmetest.Start(t)
-	m := newManager(t, pebbleConfig(t, ca, func(a *ACME) { a.DisableHTTP01 = true }))
+	m := start(t, pebbleConfig(t, ca, func(a *ACME) { a.DisableHTTP01 = true }))
 	ln, err := net.Listen("tcp", listenAddr("::1", ca.TLSPort()))
 	if err != nil {
 		t.Skip("no IPv6 loopback:", err)
@@ -66,7 +66,7 @@ func TestPebble_IPv6Certificate(t *testing.T) {
 
 func TestPebble_SeveralNamesInOneCertificate(t *testing.T) {
 	ca := acmetest.Start(t)
-	m := newManager(t, pebbleConfig(t, ca))
+	m := start(t, pebbleConfig(t, ca))
 	serveTLS(t, listenPort(t, ca.TLSPort()), m.TLS(nil))
 	names := []string{"main.example.com", "B.example.com.", "127.0.0.1", "täst.example"}
 	if err := m.Manage(testContext(t), Spec{Names: names}); err != nil {
@@ -92,7 +92,7 @@ func TestPebble_RSAAndECDSA(t *testing.T) {
 	ca := acmetest.Start(t)
 	conf := pebbleConfig(t, ca)
 	conf.KeyTypes = []KeyType{P256, RSA2048}
-	m := newManager(t, conf)
+	m := start(t, conf)
 	serveTLS(t, listenPort(t, ca.TLSPort()), m.TLS(nil))
 	if err := m.ManageSync(testContext(t), []string{name}); err != nil {
 		t.Fatal(err)
@@ -185,7 +185,7 @@ func instance(t *testing.T, ca *acmetest.CA, dir, host string, change func(*ACME
 	})
 	conf := pebbleConfig(t, ca, change)
 	conf.Storage = storage
-	m := newManager(t, conf)
+	m := start(t, conf)
 	for _, port := range []int{ca.HTTPPort(), ca.TLSPort()} {
 		var lc net.ListenConfig
 		ln, err := lc.Listen(context.Background(), "tcp", listenAddr(host, port))

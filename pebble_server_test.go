@@ -89,7 +89,7 @@ func TestPebble_ServerWithItsOwnTLSConfig(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			ca := acmetest.Start(t)
-			m := newManager(t, pebbleConfig(t, ca, func(a *ACME) { a.DisableHTTP01 = true }))
+			m := start(t, pebbleConfig(t, ca, func(a *ACME) { a.DisableHTTP01 = true }))
 			serveOwn(t, m, ca, tc.conf)
 			if err := m.ManageSync(testContext(t), []string{managed}); err != nil {
 				t.Fatal(err)
@@ -129,7 +129,7 @@ func serveOwn(t *testing.T, m *Manager, ca *acmetest.CA, conf *tls.Config) {
 
 func TestPebble_HTTP2(t *testing.T) {
 	ca := acmetest.Start(t)
-	m := newManager(t, pebbleConfig(t, ca))
+	m := start(t, pebbleConfig(t, ca))
 	serveTLS(t, listenPort(t, ca.TLSPort()), m.TLS(&http.Server{Handler: http.HandlerFunc(hello)}))
 	if err := m.ManageSync(testContext(t), []string{"h2.example.com"}); err != nil {
 		t.Fatal(err)
@@ -178,7 +178,7 @@ func TestT5_BareGetCertificate(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			ca := acmetest.Start(t)
-			m := newManager(t, pebbleConfig(t, ca))
+			m := start(t, pebbleConfig(t, ca))
 			conf := &tls.Config{GetCertificate: m.GetCertificate, NextProtos: tc.protos}
 			ln := listenPort(t, ca.TLSPort())
 			if tc.serve {
@@ -202,7 +202,7 @@ func TestT5_BareGetCertificate(t *testing.T) {
 // The same server with the one protocol added works, h2 too.
 func TestT5_OwnConfigWithProtocol(t *testing.T) {
 	ca := acmetest.Start(t)
-	m := newManager(t, pebbleConfig(t, ca))
+	m := start(t, pebbleConfig(t, ca))
 	serveTLS(t, listenPort(t, ca.TLSPort()), &http.Server{TLSConfig: &tls.Config{
 		GetCertificate: m.GetCertificate, NextProtos: []string{"h2", "http/1.1", "acme-tls/1"},
 	}})
@@ -219,7 +219,7 @@ func TestT5_OwnConfigWithProtocol(t *testing.T) {
 func TestPebble_RenewalWhileClientsConnect(t *testing.T) {
 	const name = "live.example.com"
 	ca := acmetest.Start(t)
-	m := newManager(t, pebbleConfig(t, ca))
+	m := start(t, pebbleConfig(t, ca))
 	serveTLS(t, listenPort(t, ca.TLSPort()), m.TLS(&http.Server{Handler: http.HandlerFunc(hello)}))
 	if err := m.ManageSync(testContext(t), []string{name}); err != nil {
 		t.Fatal(err)

@@ -33,26 +33,6 @@ func pebbleConfig(t *testing.T, ca *acmetest.CA, change ...func(*ACME)) Config {
 	}
 }
 
-// newManager returns a Manager that is closed when the test ends.
-func newManager(t *testing.T, conf Config) *Manager {
-	t.Helper()
-	m, err := New(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { closeManager(t, m) })
-	return m
-}
-
-func closeManager(t *testing.T, m *Manager) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	if err := m.Close(ctx); err != nil {
-		t.Error(err)
-	}
-}
-
 // testContext ends long before the test binary's own time-out.
 func testContext(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -137,7 +117,7 @@ func issuerData(t *testing.T, m *Manager, name string) string {
 
 func TestPebble_HTTP01Only(t *testing.T) {
 	ca := acmetest.Start(t)
-	m := newManager(t, pebbleConfig(t, ca, func(a *ACME) { a.DisableTLSALPN01 = true }))
+	m := start(t, pebbleConfig(t, ca, func(a *ACME) { a.DisableTLSALPN01 = true }))
 	serveHTTP(t, listenPort(t, ca.HTTPPort()), m.HTTPHandler(nil))
 	serveTLS(t, listenPort(t, ca.TLSPort()), m.TLS(&http.Server{Handler: http.HandlerFunc(hello)}))
 	if err := m.ManageSync(testContext(t), []string{"http.example.com"}); err != nil {
@@ -154,7 +134,7 @@ func TestPebble_HTTP01Only(t *testing.T) {
 
 func TestPebble_TLSALPN01Only(t *testing.T) {
 	ca := acmetest.Start(t)
-	m := newManager(t, pebbleConfig(t, ca, func(a *ACME) { a.DisableHTTP01 = true }))
+	m := start(t, pebbleConfig(t, ca, func(a *ACME) { a.DisableHTTP01 = true }))
 	serveHTTP(t, listenPort(t, ca.HTTPPort()), m.HTTPHandler(nil))
 	serveTLS(t, listenPort(t, ca.TLSPort()), m.TLS(&http.Server{Handler: http.HandlerFunc(hello)}))
 	if err := m.ManageSync(testContext(t), []string{"alpn.example.com"}); err != nil {
@@ -193,7 +173,7 @@ func TestT7_OneChallengeTypeFails(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			const name = "half.example.com"
 			ca := acmetest.Start(t)
-			m := newManager(t, pebbleConfig(t, ca))
+			m := start(t, pebbleConfig(t, ca))
 			tc.serve(t, ca, m)
 			if err := m.ManageSync(testContext(t), []string{name}); err != nil {
 				t.Fatal(err)
@@ -220,7 +200,7 @@ func TestT7_OneChallengeTypeFails(t *testing.T) {
 // When every challenge type fails, the error says for each why.
 func TestPebble_AllChallengeTypesFail(t *testing.T) {
 	ca := acmetest.Start(t)
-	m := newManager(t, pebbleConfig(t, ca))
+	m := start(t, pebbleConfig(t, ca))
 	err := m.ManageSync(testContext(t), []string{"none.example.com"})
 	var failure *IssueError
 	var step *StepError
@@ -255,7 +235,7 @@ func TestPebble_BeforeAnyServer(t *testing.T) {
 			ca := acmetest.Start(t)
 			conf := pebbleConfig(t, ca, tc.change)
 			conf.HTTPPort, conf.TLSPort, conf.ListenHost = ca.HTTPPort(), ca.TLSPort(), "127.0.0.1"
-			m := newManager(t, conf)
+			m := start(t, conf)
 			names := []string{"one.example.com", "two.example.com", "three.example.com"}
 			if err := m.ManageSync(testContext(t), names); err != nil {
 				t.Fatal(err)
@@ -286,7 +266,7 @@ func TestT8_PortCannotBeBound(t *testing.T) {
 	port := taken.Addr().(*net.TCPAddr).Port
 	conf := pebbleConfig(t, ca)
 	conf.HTTPPort, conf.TLSPort, conf.ListenHost = port, port, "127.0.0.1"
-	m := newManager(t, conf)
+	m := start(t, conf)
 	serveHTTP(t, listenPort(t, ca.HTTPPort()), m.HTTPHandler(nil))
 	serveTLS(t, listenPort(t, ca.TLSPort()), m.TLS(nil))
 	if err := m.ManageSync(testContext(t), []string{"forwarded.example.com"}); err != nil {
@@ -298,7 +278,7 @@ func TestT8_PortCannotBeBound(t *testing.T) {
 // T11: when the validator gets another server's answer, the error quotes it.
 func TestT11_ForeignServer(t *testing.T) {
 	ca := acmetest.Start(t)
-	m := newManager(t, pebbleConfig(t, ca, func(a *ACME) { a.DisableTLSALPN01 = true }))
+	m := start(t, pebbleConfig(t, ca, func(a *ACME) { a.DisableTLSALPN01 = true }))
 	serveHTTP(t, listenPort(t, ca.HTTPPort()), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "welcome to somebody else")
 	}))
@@ -328,7 +308,7 @@ func (s zoneSolver) CleanUp(_ context.Context, ch Challenge) error {
 
 func TestPebble_Wildcard(t *testing.T) {
 	ca := acmetest.Start(t)
-	m := newManager(t, pebbleConfig(t, ca, func(a *ACME) { a.Solvers = map[string]Solver{"dns-01": zoneSolver{ca}} }))
+	m := start(t, pebbleConfig(t, ca, func(a *ACME) { a.Solvers = map[string]Solver{"dns-01": zoneSolver{ca}} }))
 	if err := m.Manage(testContext(t), Spec{Names: []string{"example.com", "*.example.com"}}); err != nil {
 		t.Fatal(err)
 	}

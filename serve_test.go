@@ -45,7 +45,7 @@ func tlsClient(t *testing.T, name string, ca *acmetest.CA) *http.Client {
 func TestServe(t *testing.T) {
 	const good, bad = "good.example.com", "bad.example.com"
 	ca := acmetest.StartWith(t, acmetest.Options{Blocklist: []string{bad}})
-	m := newManager(t, standalone(t, ca))
+	m := start(t, standalone(t, ca))
 	entered, leave := make(chan struct{}), make(chan struct{})
 	issued := make(chan struct{})
 	m.Subscribe(func(e Event) {
