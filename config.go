@@ -96,6 +96,21 @@ type Config struct {
 	// all addresses.
 	ListenHost string
 
+	// CleanInterval is how often storage is cleaned of what nobody needs any
+	// more, by one of the instances that share it. 0 means 24 hours; negative
+	// means that it never is.
+	//
+	// What goes is what belongs to names that this Manager does not manage:
+	// certificates that expired CleanGrace ago, and staples, renewal
+	// information, unfinished orders and back-offs that nobody has touched for
+	// as long; and challenges that are a day old. Accounts, records that cannot
+	// be read and everything under other keys stay.
+	CleanInterval time.Duration
+
+	// CleanGrace is for how long what is not needed any more is kept. 0 means
+	// 14 days.
+	CleanGrace time.Duration
+
 	// Logger receives what happens. nil logs warnings and errors to stderr.
 	// See SlogLogger for programs that use log/slog.
 	Logger *zap.Logger
@@ -146,6 +161,15 @@ func (c *Config) validate() error {
 	}
 	if c.Workers == 0 {
 		c.Workers = 16
+	}
+	if c.CleanGrace < 0 {
+		return configErrorf("Config.CleanGrace", "must not be negative, is %v", c.CleanGrace)
+	}
+	if c.CleanGrace == 0 {
+		c.CleanGrace = defaultCleanGrace
+	}
+	if c.CleanInterval == 0 {
+		c.CleanInterval = defaultCleanInterval
 	}
 	var err error
 	if c.KeyTypes, err = checkKeyTypes("Config.KeyTypes", c.KeyTypes); err != nil {

@@ -103,10 +103,16 @@ func (m *Manager) suffices(c *managed, stored *bundle, force bool, began time.Ti
 
 // lock waits for the named lease, for a bounded time.
 func (m *Manager) lock(ctx context.Context, name string) (Lease, error) {
+	return m.lockWithin(ctx, name, lockTimeout)
+}
+
+// lockWithin waits for the named lease for as long as patience lasts; then the
+// error is errBusy.
+func (m *Manager) lockWithin(ctx context.Context, name string, patience time.Duration) (Lease, error) {
 	// The lease's context ends with the one that Lock is given, so the wait is
 	// bounded beside it and not by it.
 	wait, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(lockTimeout, func() { cancel(errBusy) })
+	timer := time.AfterFunc(patience, func() { cancel(errBusy) })
 	lease, err := m.conf.Locker.Lock(wait, name)
 	if !timer.Stop() && err == nil {
 		// The time ran out in the moment in which the lease came.

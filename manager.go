@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"reflect"
 	"runtime/debug"
@@ -43,6 +44,8 @@ type Manager struct {
 	files  []*staticFile
 	env    *issuerEnv
 
+	cleaner *cleaner
+
 	ocspClient  *http.Client
 	validations lastAsked
 
@@ -69,6 +72,7 @@ type Manager struct {
 }
 
 // New returns a Manager for conf, or an error that names the field at fault. It
+// looks into storage for no longer than a few seconds, to see which version wrote it, and
 // makes no request to a CA. The Manager must be closed.
 func New(conf Config) (*Manager, error) {
 	conf.Certificates = slices.Clone(conf.Certificates)
@@ -106,9 +110,13 @@ func (m *Manager) setUp(conf *Config) (err error) {
 		return err
 	}
 	m.conf = *conf
+	if err := m.checkLayout(); err != nil {
+		return &ConfigError{Field: "Config.Storage", Err: err}
+	}
 	m.table = challenge.New(conf.Storage, keyChallenges, challengeCert)
 	m.ports = m.newPorts()
 	m.env = m.newEnv()
+	m.cleaner = &cleaner{m: m, interval: conf.CleanInterval, grace: conf.CleanGrace}
 	for i, iss := range conf.Issuers {
 		field := fmt.Sprintf("Config.Issuers[%d]", i)
 		if conf.Directory != "" { // it is the one made from Config.Directory
@@ -158,6 +166,10 @@ func (m *Manager) start() {
 	m.work.Go(func() { m.events.run(m.ctx) })
 	for _, f := range m.files {
 		m.queue.Set(f.key, time.Now().Add(fileCheck))
+	}
+	if m.conf.CleanInterval > 0 {
+		first := min(m.conf.CleanInterval, cleanFirst)
+		m.queue.Set(cleanKey, time.Now().Add(first/2+time.Duration(rand.Float64()*float64(first)/2)))
 	}
 }
 

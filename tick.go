@@ -30,6 +30,10 @@ func (m *Manager) run(ctx context.Context, key string) {
 		}
 		return
 	}
+	if key == cleanKey {
+		m.cleaner.start()
+		return
+	}
 	m.checkFile(key)
 }
 

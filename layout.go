@@ -1,0 +1,106 @@
+package certwright
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/certwright/certwright/internal/record"
+)
+
+const (
+	// keyLayout is where a version that keeps its records elsewhere than below
+	// storageVersion says so. This version does not write it.
+	keyLayout  = "layout"
+	kindLayout = "layout"
+
+	// layoutTimeout bounds what New asks of storage.
+	layoutTimeout = 5 * time.Second
+)
+
+// layoutRecord lists the layouts that a storage is kept in.
+type layoutRecord struct {
+	Layouts []string `json:"layouts"` // such as "v1"
+}
+
+// errNewerLayout means that a storage is another version's.
+var errNewerLayout = errors.New("the storage was written by a newer version of certwright, which keeps nothing for this one; it is left as it is: use the newer version, or another storage")
+
+// checkLayout returns an error when storage belongs to a newer version, with
+// nothing in it for this one. One that cannot be reached is no error: it is
+// tried again with every name.
+func (m *Manager) checkLayout() error {
+	ctx, cancel := context.WithTimeout(context.Background(), layoutTimeout)
+	defer cancel()
+	if t, ok := m.conf.Storage.(topLister); ok {
+		if tops, err := t.tops(); err == nil && onlyNewer(tops) {
+			return errNewerLayout
+		}
+	}
+	value, err := m.conf.Storage.Load(ctx, keyLayout)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var r layoutRecord
+	if err == nil {
+		err = record.Decode(kindLayout, value, &r)
+	}
+	switch {
+	case errors.Is(err, record.ErrNewer):
+		return fmt.Errorf("reading %q: %w: %w", keyLayout, errNewerLayout, err)
+	case err != nil:
+		m.log.Warn("it cannot be told which version wrote the storage", zap.Error(fmt.Errorf("reading %q: %w", keyLayout, err)))
+		return nil
+	case !slices.Contains(r.Layouts, storageVersion):
+		return fmt.Errorf("reading %q: it is kept in %v: %w", keyLayout, r.Layouts, errNewerLayout)
+	}
+	return nil
+}
+
+// topLister is a Storage that knows the first components of its keys without
+// listing them all.
+type topLister interface{ tops() ([]string, error) }
+
+// onlyNewer reports whether one of tops is a later layout and none is ours.
+func onlyNewer(tops []string) bool {
+	newer := slices.ContainsFunc(tops, func(s string) bool {
+		digits, ok := strings.CutPrefix(s, "v")
+		return ok && digits != "" && digits[0] > '0' && digits[0] <= '9' && strings.Trim(digits, "0123456789") == ""
+	})
+	return newer && !slices.Contains(tops, storageVersion)
+}
+
+// tops implements topLister.
+func (d *DirStorage) tops() ([]string, error) {
+	entries, err := os.ReadDir(d.dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() && maybeFolder(e.Name()) {
+			names = append(names, unescape(e.Name()))
+		}
+	}
+	return names, nil
+}
+
+// tops implements topLister.
+func (m *MemStorage) tops() ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var names []string
+	for key := range m.values {
+		if top, _, deeper := strings.Cut(key, "/"); deeper && !slices.Contains(names, top) {
+			names = append(names, top)
+		}
+	}
+	return names, nil
+}
