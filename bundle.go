@@ -52,26 +52,19 @@ func newBundle(r certRecord, chain []*x509.Certificate, key crypto.Signer) (*bun
 
 // decodeBundle reads a stored certificate.
 func decodeBundle(value []byte) (*bundle, error) {
-	_, b, err := decodeCertRecord(value)
-	return b, err
-}
-
-// decodeCertRecord reads a stored certificate with what is known about it.
-func decodeCertRecord(value []byte) (certRecord, *bundle, error) {
 	var r certRecord
 	if err := record.Decode(kindCertificate, value, &r); err != nil {
-		return r, nil, err
+		return nil, err
 	}
 	key, err := certpem.DecodeKey([]byte(r.Key))
 	if err != nil {
-		return r, nil, fmt.Errorf("reading the key: %w", err)
+		return nil, fmt.Errorf("reading the key: %w", err)
 	}
 	chain, err := certpem.ParseChain([]byte(r.Chain))
 	if err != nil {
-		return r, nil, fmt.Errorf("reading the chain: %w", err)
+		return nil, fmt.Errorf("reading the chain: %w", err)
 	}
-	b, err := newBundle(r, chain, key)
-	return r, b, err
+	return newBundle(r, chain, key)
 }
 
 // usable reports whether a client would accept the certificate at now.

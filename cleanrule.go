@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/certwright/certwright/internal/certpem"
 	"github.com/certwright/certwright/internal/challenge"
 	"github.com/certwright/certwright/internal/record"
 )
@@ -58,14 +59,18 @@ func stale[T any](kind string, at func(T) time.Time) func(string, []byte) (time.
 // tells its owner that the name was served once.
 func certStale(grace time.Duration) func(string, []byte) (time.Time, error) {
 	return func(id string, value []byte) (time.Time, error) {
-		r, b, err := decodeCertRecord(value)
-		if err != nil {
+		var r certRecord
+		if err := record.Decode(kindCertificate, value, &r); err != nil {
 			return time.Time{}, err
 		}
 		if r.ID != id {
 			return time.Time{}, fmt.Errorf("it is the certificate of %q", r.ID)
 		}
-		return b.leaf.NotAfter.Add(grace), nil
+		chain, err := certpem.ParseChain([]byte(r.Chain))
+		if err != nil {
+			return time.Time{}, fmt.Errorf("reading the chain: %w", err)
+		}
+		return chain[0].NotAfter.Add(grace), nil
 	}
 }
 

@@ -1,0 +1,404 @@
+package certwright
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/certwright/certwright/internal/fakeca"
+)
+
+// call is one call of a storage.
+type call struct {
+	n   int    // counted from 1 since the hook was set
+	op  string // load, store, delete, list
+	key string // or prefix
+}
+
+// fault is what becomes of a call; the zero fault is none.
+type fault struct {
+	delay time.Duration
+	err   error
+	late  bool                    // err comes after the call was carried out
+	torn  bool                    // a store that fails leaves half of the value, a load returns half
+	stale bool                    // a load returns the value before the last store
+	list  func([]string) []string // edits a list
+}
+
+// faulty is a storage whose calls can fail.
+type faulty struct {
+	*MemStorage
+
+	mu    sync.Mutex // guards what follows
+	hook  func(call) fault
+	calls []call
+	old   map[string][]byte
+}
+
+func newFaulty(m *MemStorage) *faulty { return &faulty{MemStorage: m, old: map[string][]byte{}} }
+
+// set has hook asked about each call from now on and forgets the calls so far.
+func (f *faulty) set(hook func(call) fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hook, f.calls = hook, nil
+}
+
+// seen returns the calls since set.
+func (f *faulty) seen() []call {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.calls)
+}
+
+func (f *faulty) begin(ctx context.Context, op, key string) fault {
+	f.mu.Lock()
+	c := call{n: len(f.calls) + 1, op: op, key: key}
+	f.calls = append(f.calls, c)
+	hook := f.hook
+	f.mu.Unlock()
+	if hook == nil {
+		return fault{}
+	}
+	fl := hook(c)
+	if fl.delay > 0 && pauseFor(ctx, fl.delay) != nil {
+		fl.err, fl.late = endOf(ctx), false
+	}
+	return fl
+}
+
+func (f *faulty) Load(ctx context.Context, key string) ([]byte, error) {
+	fl := f.begin(ctx, "load", key)
+	if fl.err != nil && !fl.torn {
+		return nil, fl.err
+	}
+	value, err := f.MemStorage.Load(ctx, key)
+	if fl.torn {
+		return value[:len(value)/2], err
+	}
+	if fl.stale {
+		f.mu.Lock()
+		old, ok := f.old[key]
+		f.mu.Unlock()
+		if ok && old != nil {
+			return old, nil
+		}
+		if ok {
+			return f.MemStorage.Load(ctx, "nothing/here")
+		}
+	}
+	return value, err
+}
+
+func (f *faulty) Store(ctx context.Context, key string, value []byte) error {
+	fl := f.begin(ctx, "store", key)
+	if fl.err != nil && !fl.late && !fl.torn {
+		return fl.err
+	}
+	if fl.torn {
+		value = value[:len(value)/2]
+	}
+	old, err := f.MemStorage.Load(ctx, key)
+	if err != nil {
+		old = nil
+	}
+	if err := f.MemStorage.Store(ctx, key, value); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.old[key] = old
+	f.mu.Unlock()
+	return fl.err
+}
+
+func (f *faulty) Delete(ctx context.Context, key string) error {
+	fl := f.begin(ctx, "delete", key)
+	if fl.err != nil && !fl.late {
+		return fl.err
+	}
+	if err := f.MemStorage.Delete(ctx, key); err != nil {
+		return err
+	}
+	return fl.err
+}
+
+func (f *faulty) List(ctx context.Context, prefix string) ([]string, error) {
+	fl := f.begin(ctx, "list", prefix)
+	if fl.err != nil && fl.list == nil {
+		return nil, fl.err
+	}
+	keys, err := f.MemStorage.List(ctx, prefix)
+	if fl.list != nil {
+		keys = fl.list(keys)
+	}
+	return keys, err
+}
+
+// wrongList is what a backend answers that does not keep the contract: keys of
+// other prefixes, keys that are not there, folders, twice the same.
+func wrongList(keys []string) []string {
+	wrong := []string{"v1/state", "v1/accounts/ca/account", "v1/certs/x", "v1/state/nobody.test", "/", "", "v1/stat", "v2/state/a.test"}
+	return append(append(wrong, keys...), keys...)
+}
+
+// faultKind is a way in which a storage fails, with the word that has to be in
+// the error; without one there is no error to be told.
+type faultKind struct {
+	name  string
+	fault fault
+	says  string
+}
+
+var faultKinds = []faultKind{
+	{"ENOSPC", fault{err: syscall.ENOSPC}, syscall.ENOSPC.Error()},
+	{"EIO", fault{err: syscall.EIO}, syscall.EIO.Error()},
+	{"EIO after the fact", fault{err: syscall.EIO, late: true}, syscall.EIO.Error()},
+	{"short write", fault{err: syscall.EFBIG, torn: true}, ""},
+	{"slow", fault{delay: 20 * time.Second}, ""},
+	{"stuck", fault{delay: 24 * time.Hour}, ""},
+	{"stale", fault{stale: true}, ""},
+	{"wrong list", fault{list: wrongList}, ""},
+}
+
+// rig is a Manager on a storage that fails, and everything it says.
+type rig struct {
+	t     *testing.T
+	ca    *fakeca.CA
+	conf  Config
+	f     *faulty
+	logs  *observer.ObservedLogs
+	mu    sync.Mutex // guards said
+	said  []string
+	m     *Manager
+	fault *call // the call that failed
+}
+
+func newRig(t *testing.T) *rig {
+	r := &rig{t: t}
+	r.ca, r.conf = newFake(t, fakeca.Options{DefaultLifetime: 10 * day})
+	r.f = newFaulty(r.conf.Storage.(*MemStorage))
+	r.conf.Storage = r.f
+	r.conf.Logger, r.logs = observed(zapcore.DebugLevel)
+	r.conf.OnEvent = func(e Event) {
+		if e.Err != nil {
+			r.say(e.Err)
+		}
+	}
+	return r
+}
+
+func (r *rig) say(err error) {
+	if err == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.said = append(r.said, err.Error())
+}
+
+// breakCall has the n-th call from now on fail, and the calls after it up to count.
+func (r *rig) breakCall(n, count int, k fault) {
+	r.f.set(func(c call) fault {
+		if c.n < n || c.n >= n+count {
+			return fault{}
+		}
+		if r.fault == nil {
+			r.fault = &c
+		}
+		return k
+	})
+}
+
+// told reports whether something that was said names the broken call's key and
+// operation and the cause.
+func (r *rig) told(cause string) bool {
+	verb := map[string][]string{"load": {"loading", "reading"}, "store": {"storing"}, "delete": {"deleting"}, "list": {"listing"}}[r.fault.op]
+	r.mu.Lock()
+	texts := slices.Clone(r.said)
+	r.mu.Unlock()
+	for _, e := range r.logs.All() {
+		texts = append(texts, e.Message+fmt.Sprint(e.ContextMap()))
+	}
+	return slices.ContainsFunc(texts, func(s string) bool {
+		return strings.Contains(s, r.fault.key) && strings.Contains(s, cause) &&
+			slices.ContainsFunc(verb, func(v string) bool { return strings.Contains(s, v) })
+	})
+}
+
+// scenario is something that is done on a storage that fails.
+type scenario struct {
+	name   string
+	before func(r *rig) // on a good storage
+	do     func(r *rig) // on the bad one
+}
+
+const faultName = "a.test"
+
+var scenarios = []scenario{
+	{
+		name:   "issue",
+		before: func(*rig) {},
+		do: func(r *rig) {
+			r.m = start(r.t, r.conf)
+			ctx, cancel := context.WithTimeout(r.t.Context(), time.Hour)
+			defer cancel()
+			r.say(r.m.ManageSync(ctx, []string{faultName}))
+		},
+	},
+	{
+		name: "renew",
+		before: func(r *rig) {
+			r.m = start(r.t, r.conf)
+			manage(r.t, r.m, faultName)
+		},
+		do: func(r *rig) {
+			first := mustLeaf(r.t, r.m, faultName)
+			for range 9 * 24 * 2 { // up to a day before it expires
+				time.Sleep(30 * time.Minute)
+				if leaf := mustLeaf(r.t, r.m, faultName); !leaf.Equal(first) {
+					return
+				}
+			}
+			r.t.Error("not renewed a day before its end")
+		},
+	},
+	{
+		name: "adopt",
+		before: func(r *rig) {
+			m := start(r.t, r.conf)
+			manage(r.t, m, faultName)
+			closeManager(r.t, m)
+		},
+		do: func(r *rig) {
+			r.m = start(r.t, r.conf)
+			ctx, cancel := context.WithTimeout(r.t.Context(), time.Hour)
+			defer cancel()
+			r.say(r.m.ManageSync(ctx, []string{faultName}))
+		},
+	},
+	{
+		name: "clean",
+		before: func(r *rig) {
+			r.m = start(r.t, r.conf)
+			manage(r.t, r.m, faultName)
+			residue(r.t, r.f, "old.test")
+			r.m.cleaner.grace = time.Nanosecond
+			time.Sleep(2 * day)
+		},
+		do: func(r *rig) {
+			_ = r.f.MemStorage.Delete(r.t.Context(), keyCleaned)
+			ctx, cancel := context.WithTimeout(r.t.Context(), time.Hour)
+			defer cancel()
+			r.m.cleaner.run(ctx)
+			mustLeaf(r.t, r.m, faultName)
+			r.m.cleaner.run(ctx)
+		},
+	},
+}
+
+// Every single call of a storage fails, in every way, during every operation:
+// the name is served again soon, or still, the error says which key and what was
+// done to it, and no more orders are made than without the failure.
+func TestFaults(t *testing.T) {
+	kinds := faultKinds
+	if testing.Short() {
+		kinds = kinds[:1]
+	}
+	for _, sc := range scenarios {
+		for _, k := range kinds {
+			t.Run(sc.name+"/"+k.name, func(t *testing.T) {
+				for n, done := 1, false; !done; n++ {
+					ok := t.Run(fmt.Sprint(n), func(t *testing.T) {
+						synctest.Test(t, func(t *testing.T) { done = !faultAt(t, sc, k, n) })
+					})
+					if !ok || n > 200 {
+						return
+					}
+				}
+			})
+		}
+	}
+}
+
+// faultAt runs a scenario whose n-th call fails, and reports whether it made so
+// many calls.
+func faultAt(t *testing.T, sc scenario, k faultKind, n int) bool {
+	r := newRig(t)
+	sc.before(r)
+	base := len(r.ca.Orders())
+	r.breakCall(n, 1, k.fault)
+	sc.do(r)
+	r.f.mu.Lock()
+	hit := r.fault != nil
+	r.f.mu.Unlock()
+	if !hit {
+		return false
+	}
+	want := base
+	if sc.name == "issue" || sc.name == "renew" {
+		want++
+	}
+	time.Sleep(30 * time.Minute) // it heals by itself
+	synctest.Wait()
+	leaf := mustLeaf(t, r.m, faultName)
+	if got := len(r.ca.Orders()); got > want {
+		t.Errorf("%v: %d orders, want %d", *r.fault, got, want)
+	}
+	if k.says != "" && r.fault.key != keyLayout && !r.told(k.says) {
+		t.Errorf("nothing says that %s of %q failed: %q", r.fault.op, r.fault.key, r.said)
+	}
+	r.f.set(nil)
+	closeManager(t, r.m)
+	// What is stored is what is served.
+	m := start(t, r.conf)
+	manage(t, m, faultName)
+	if !mustLeaf(t, m, faultName).Equal(leaf) || len(r.ca.Orders()) > want {
+		t.Errorf("%v: another certificate is stored than was served; %d orders", *r.fault, len(r.ca.Orders()))
+	}
+	return true
+}
+
+// A storage that takes nothing for as long as ten stores, from each point of an
+// issue on, costs no second order.
+func TestS19_StoreFailsTenTimes(t *testing.T) {
+	for n, done := 1, false; !done; n++ {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			stores := 0
+			r.f.set(func(c call) fault {
+				if c.op != "store" {
+					return fault{}
+				}
+				if stores++; stores >= n && stores < n+10 {
+					return fault{err: syscall.ENOSPC}
+				}
+				return fault{}
+			})
+			m := start(t, r.conf)
+			began := time.Now()
+			_ = m.ManageSync(t.Context(), []string{faultName})
+			for leafOf(m, faultName) == nil {
+				time.Sleep(time.Minute)
+				if time.Since(began) > 10*day {
+					t.Fatalf("from store %d on: no certificate in ten days: %v", n, m.Status())
+				}
+			}
+			if got := len(r.ca.Orders()); got != 1 {
+				t.Errorf("from store %d on: %d orders, want 1", n, got)
+			}
+			if n > 1 && r.ca.Accounts() != 1 {
+				t.Errorf("from store %d on: %d accounts", n, r.ca.Accounts())
+			}
+			done = stores < n
+		})
+	}
+}
