@@ -367,7 +367,7 @@ func (s *accountStore) Load(ctx context.Context) (acmeflow.AccountRecord, error)
 	var r acmeflow.AccountRecord
 	value, err := s.env.storage.Load(ctx, s.key())
 	if err != nil {
-		return r, err
+		return r, fmt.Errorf("loading %q: %w", s.key(), err)
 	}
 	if err := record.Decode(kindAccount, value, &r); err != nil {
 		if errors.Is(err, record.ErrNewer) {
@@ -385,7 +385,10 @@ func (s *accountStore) Store(ctx context.Context, r acmeflow.AccountRecord) erro
 	if err != nil {
 		return err
 	}
-	return s.env.storage.Store(ctx, s.key(), value)
+	if err := s.env.storage.Store(ctx, s.key(), value); err != nil {
+		return fmt.Errorf("storing %q: %w", s.key(), err)
+	}
+	return nil
 }
 
 func (s *accountStore) Lock(ctx context.Context) (context.Context, func(), error) {

@@ -35,6 +35,10 @@ const (
 // is not served: what is served is stored.
 var errNotStored = errors.New("the certificate was issued but is not stored yet")
 
+// errNotKept means that an order was made and what is needed to go on with it
+// could not be stored. It is kept in memory.
+var errNotKept = errors.New("the order is not stored yet")
+
 // errBusy means that another instance works on the name.
 var errBusy = errors.New("another instance is working on it")
 
@@ -164,7 +168,7 @@ func (m *Manager) issue(ctx context.Context, c *managed, stored *bundle, force b
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("issuing a certificate for %q: %w", c.names[0], context.Cause(ctx))
 		}
-		if errors.Is(err, errNotStored) {
+		if errors.Is(err, errNotStored) || errors.Is(err, errNotKept) {
 			return nil, err // no other issuer could do better; the order is gone on with
 		}
 		failure.Errs = append(failure.Errs, err)
@@ -280,9 +284,17 @@ func (m *Manager) openOrder(ctx context.Context, c *managed, stored *bundle) (*o
 		switch {
 		case err != nil:
 			m.degraded(c, "the record of an issue in progress is damaged; it begins anew", fmt.Errorf("reading %q: %w", key, err))
-		case m.resumable(c, r, signer, stored):
+		case m.resumable(c, r, signer, stored) && (c.unsaved == nil || c.unsaved.Key != r.Key):
+			c.unsaved = nil
 			return r, signer, nil
 		}
+	}
+	if r, signer := m.unsavedOrder(c, stored); r != nil {
+		err := m.storeOrder(ctx, c, r)
+		if err == nil {
+			c.unsaved = nil
+		}
+		return r, signer, err
 	}
 	signer, err := certpem.GenerateKey(certpem.KeyType(c.keyType))
 	if err != nil {
@@ -294,6 +306,20 @@ func (m *Manager) openOrder(ctx context.Context, c *managed, stored *bundle) (*o
 	}
 	r := &orderRecord{Names: c.names, Profile: c.settings().profile, Created: time.Now().UTC().Round(0), Key: string(keyPEM)}
 	return r, signer, m.storeOrder(ctx, c, r)
+}
+
+// unsavedOrder returns the issue in progress that could not be stored when it
+// went on, or nil when there is none that can be gone on with.
+func (m *Manager) unsavedOrder(c *managed, stored *bundle) (*orderRecord, crypto.Signer) {
+	if c.unsaved == nil {
+		return nil, nil
+	}
+	signer, err := certpem.DecodeKey([]byte(c.unsaved.Key))
+	if err != nil || !m.resumable(c, c.unsaved, signer, stored) {
+		c.unsaved = nil
+		return nil, nil
+	}
+	return c.unsaved, signer
 }
 
 func decodeOrder(value []byte) (*orderRecord, crypto.Signer, error) {
@@ -325,7 +351,12 @@ func (m *Manager) saveOrder(ctx context.Context, c *managed, r *orderRecord, iss
 		r.Issuers = map[string][]byte{}
 	}
 	r.Issuers[issuer] = b
-	return m.storeOrder(ctx, c, r)
+	if err := m.storeOrder(ctx, c, r); err != nil {
+		c.unsaved = r
+		return fmt.Errorf("%w: %w", errNotKept, err)
+	}
+	c.unsaved = nil
+	return nil
 }
 
 func (m *Manager) storeOrder(ctx context.Context, c *managed, r *orderRecord) error {

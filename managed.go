@@ -49,11 +49,12 @@ type managed struct {
 	ari      ariRecord
 	ariKnown bool // the stored ARI record was read
 	staple   *revocation.Staple
-	stapleAt time.Time // when the staple is refreshed
-	stapled  bool      // the stored staple was read
-	revoked  bool      // by the CA's word; replaced at once
-	slot     time.Time // reserved for an order
-	troubles int       // failures in a row that were no issuer's
+	stapleAt time.Time    // when the staple is refreshed
+	stapled  bool         // the stored staple was read
+	revoked  bool         // by the CA's word; replaced at once
+	slot     time.Time    // reserved for an order
+	unsaved  *orderRecord // an issue in progress that is further than the stored one; nil: none
+	troubles int          // failures in a row that were no issuer's
 }
 
 // waiter waits for the end of a run.

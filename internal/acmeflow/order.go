@@ -109,6 +109,7 @@ func (r *run) issue(ctx context.Context) (res *Result, err error) {
 		if errors.As(err, &e) && e.Challenge != "" {
 			earlier = append(earlier, e)
 		}
+		r.c.log.InfoContext(ctx, "trying again in another way", "names", r.req.Names, "err", err)
 		if order, err = r.resume(ctx); err != nil {
 			return nil, err
 		}

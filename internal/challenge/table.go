@@ -83,7 +83,12 @@ func New(store Store, prefix string, cert CertMaker) *Table {
 }
 
 func (t *Table) key(ch Challenge) string {
-	return strings.Join([]string{t.prefix, ch.Type, ch.Identifier, ch.Token}, "/")
+	return t.folder(ch) + "/" + ch.Token
+}
+
+// folder is the key without the token, for errors: a token is in none of them.
+func (t *Table) folder(ch Challenge) string {
+	return strings.Join([]string{t.prefix, ch.Type, ch.Identifier}, "/")
 }
 
 // Present makes ch answerable here at once and, when it returns, on every
@@ -117,7 +122,7 @@ func (t *Table) Present(ctx context.Context, ch Challenge) error {
 		return fmt.Errorf("encoding a challenge: %w", err)
 	}
 	if err := t.store.Store(ctx, t.key(ch), value); err != nil {
-		return fmt.Errorf("sharing the challenge for %q: %w", ch.Identifier, err)
+		return fmt.Errorf("sharing the challenge for %q: storing below %q: %w", ch.Identifier, t.folder(ch), err)
 	}
 	return nil
 }
@@ -137,7 +142,7 @@ func (t *Table) CleanUp(ctx context.Context, ch Challenge) error {
 		return nil
 	}
 	if err := t.store.Delete(ctx, t.key(ch)); err != nil {
-		return fmt.Errorf("removing the challenge for %q: %w", ch.Identifier, err)
+		return fmt.Errorf("removing the challenge for %q: deleting below %q: %w", ch.Identifier, t.folder(ch), err)
 	}
 	return nil
 }
