@@ -175,7 +175,7 @@ func (c *cleaner) sweep(ctx context.Context) (removed int, err error) {
 			return removed, context.Cause(ctx)
 		}
 	}
-	if t, ok := c.m.conf.Storage.(tidier); ok {
+	if t, ok := c.m.rawStorage.(tidier); ok {
 		errs = append(errs, t.tidy(ctx))
 	}
 	if ctx.Err() != nil {
@@ -255,9 +255,13 @@ func (c *cleaner) look(ctx context.Context, r cleanRule, key, id string) (gone b
 		}
 	}
 	if r.unless != "" {
-		_, err := c.m.conf.Storage.Load(ctx, storageKey(r.unless, id))
-		if !errors.Is(err, fs.ErrNotExist) {
-			return false, time.Time{}, err
+		other := storageKey(r.unless, id)
+		_, err := c.m.conf.Storage.Load(ctx, other)
+		switch {
+		case err == nil:
+			return false, time.Time{}, nil
+		case !errors.Is(err, fs.ErrNotExist):
+			return false, time.Time{}, fmt.Errorf("loading %q: %w", other, err)
 		}
 	}
 	if err := pauseFor(ctx, cleanPause); err != nil {

@@ -32,6 +32,7 @@ import (
 type Manager struct {
 	conf       Config
 	ownStorage *DirStorage // opened by New; nil when the caller brought one
+	rawStorage Storage     // what conf.Storage calls, which bounds each call
 	log        *zap.Logger
 	slog       *slog.Logger
 	policy     renewalPolicy
@@ -113,7 +114,8 @@ func (m *Manager) setUp(conf *Config) (err error) {
 	if err := m.checkLayout(); err != nil {
 		return &ConfigError{Field: "Config.Storage", Err: err}
 	}
-	m.table = challenge.New(conf.Storage, keyChallenges, challengeCert)
+	m.rawStorage, m.conf.Storage = conf.Storage, boundStorage{conf.Storage}
+	m.table = challenge.New(m.conf.Storage, keyChallenges, challengeCert)
 	m.ports = m.newPorts()
 	m.env = m.newEnv()
 	m.cleaner = &cleaner{m: m, interval: conf.CleanInterval, grace: conf.CleanGrace}
@@ -139,7 +141,7 @@ func (m *Manager) setUp(conf *Config) (err error) {
 // noteStorage says where certificates are kept: whoever starts a container
 // without a volume wants to know.
 func (m *Manager) noteStorage() {
-	d, ok := m.conf.Storage.(*DirStorage)
+	d, ok := m.rawStorage.(*DirStorage)
 	if !ok {
 		return
 	}
