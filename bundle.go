@@ -50,11 +50,14 @@ func newBundle(r certRecord, chain []*x509.Certificate, key crypto.Signer) (*bun
 	}, nil
 }
 
-// decodeBundle reads a stored certificate.
-func decodeBundle(value []byte) (*bundle, error) {
+// decodeBundle reads the stored certificate of that ID.
+func decodeBundle(id string, value []byte) (*bundle, error) {
 	var r certRecord
 	if err := record.Decode(kindCertificate, value, &r); err != nil {
 		return nil, err
+	}
+	if r.ID != id {
+		return nil, fmt.Errorf("it is the certificate of %q", r.ID)
 	}
 	key, err := certpem.DecodeKey([]byte(r.Key))
 	if err != nil {
@@ -109,7 +112,7 @@ func (m *Manager) loadBundle(ctx context.Context, c *managed) (*bundle, error) {
 		if err != nil {
 			return nil, fmt.Errorf("loading %q: %w", key, err)
 		}
-		b, err := decodeBundle(value)
+		b, err := decodeBundle(c.id, value)
 		if errors.Is(err, record.ErrNewer) {
 			return nil, fmt.Errorf("reading %q: %w", key, err)
 		}

@@ -282,6 +282,8 @@ func (m *Manager) openOrder(ctx context.Context, c *managed, stored *bundle) (*o
 	if err == nil {
 		r, signer, err := decodeOrder(value)
 		switch {
+		case errors.Is(err, record.ErrNewer): // not to be overwritten
+			return nil, nil, fmt.Errorf("reading %q: %w", key, err)
 		case err != nil:
 			m.degraded(c, "the record of an issue in progress is damaged; it begins anew", fmt.Errorf("reading %q: %w", key, err))
 		case m.resumable(c, r, signer, stored) && (c.unsaved == nil || c.unsaved.Key != r.Key):

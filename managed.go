@@ -2,10 +2,12 @@ package certwright
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
 
+	"github.com/certwright/certwright/internal/record"
 	"github.com/certwright/certwright/internal/revocation"
 )
 
@@ -45,16 +47,18 @@ type managed struct {
 	served   *bundle   // the one in the cache
 	expired  bool      // the expiry of served was reported
 	state    stateRecord
+	kept     bool // storage may hold a back-off
 	window   window
 	ari      ariRecord
 	ariKnown bool // the stored ARI record was read
 	staple   *revocation.Staple
-	stapleAt time.Time    // when the staple is refreshed
-	stapled  bool         // the stored staple was read
-	revoked  bool         // by the CA's word; replaced at once
-	slot     time.Time    // reserved for an order
-	unsaved  *orderRecord // an issue in progress that is further than the stored one; nil: none
-	troubles int          // failures in a row that were no issuer's
+	stapleAt time.Time       // when the staple is refreshed
+	stapled  bool            // the stored staple was read
+	newer    map[string]bool // keys of records that a newer version wrote, which stay as they are
+	revoked  bool            // by the CA's word; replaced at once
+	slot     time.Time       // reserved for an order
+	unsaved  *orderRecord    // an issue in progress that is further than the stored one; nil: none
+	troubles int             // failures in a row that were no issuer's
 }
 
 // waiter waits for the end of a run.
@@ -75,6 +79,17 @@ func (c *managed) left() time.Duration {
 		return 0
 	}
 	return max(time.Until(c.bundle.leaf.NotAfter), 0)
+}
+
+// noteNewer remembers a record that must not be overwritten.
+func (c *managed) noteNewer(key string, err error) {
+	if !errors.Is(err, record.ErrNewer) {
+		return
+	}
+	if c.newer == nil {
+		c.newer = map[string]bool{}
+	}
+	c.newer[key] = true
 }
 
 // wait registers for the end of the next run.

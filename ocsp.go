@@ -122,6 +122,7 @@ func (m *Manager) loadStaple(ctx context.Context, c *managed, issuer *x509.Certi
 		err = record.Decode(kindStaple, value, &r)
 	}
 	if err != nil {
+		c.noteNewer(key, err)
 		if ctx.Err() == nil {
 			m.degraded(c, "a stored OCSP response could not be read", fmt.Errorf("reading %q: %w", key, err))
 		}
@@ -137,6 +138,9 @@ func (m *Manager) loadStaple(ctx context.Context, c *managed, issuer *x509.Certi
 
 func (m *Manager) storeStaple(ctx context.Context, c *managed, s *revocation.Staple, now time.Time) {
 	key := stapleKey(c)
+	if c.newer[key] {
+		return
+	}
 	value, err := record.Encode(kindStaple, stapleRecord{Serial: serial(c.served), Raw: s.Raw, Asked: now.UTC().Round(0)})
 	if err == nil {
 		err = m.conf.Storage.Store(ctx, key, value)

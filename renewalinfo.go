@@ -141,6 +141,7 @@ func (m *Manager) loadRenewalInfo(ctx context.Context, c *managed) *ariRecord {
 		err = record.Decode(kindRenewalInfo, value, &r)
 	}
 	if err != nil {
+		c.noteNewer(key, err)
 		if ctx.Err() == nil {
 			m.degraded(c, "the stored renewal info could not be read", fmt.Errorf("reading %q: %w", key, err))
 		}
@@ -154,6 +155,9 @@ func (m *Manager) loadRenewalInfo(ctx context.Context, c *managed) *ariRecord {
 
 func (m *Manager) storeRenewalInfo(ctx context.Context, c *managed, r ariRecord) {
 	key := storageKey(keyRenewalInfo, c.id)
+	if c.newer[key] {
+		return
+	}
 	value, err := record.Encode(kindRenewalInfo, r)
 	if err == nil {
 		err = m.conf.Storage.Store(ctx, key, value)

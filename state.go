@@ -16,6 +16,7 @@ import (
 // stateRecord is the back-off of one certificate as it is stored, so that a
 // process that is restarted over and over follows one curve.
 type stateRecord struct {
+	ID       string                 `json:"id"`       // of the certificate
 	Attempts int                    `json:"attempts"` // failed in a row
 	Last     time.Time              `json:"last"`     // the last attempt
 	Next     time.Time              `json:"next"`     // not before
@@ -91,11 +92,20 @@ func (m *Manager) loadState(ctx context.Context, c *managed) (stateRecord, error
 	value, err := m.conf.Storage.Load(ctx, key)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		c.kept = false
 		return c.state, nil
 	case err != nil:
 		return c.state, fmt.Errorf("loading %q: %w", key, err)
 	}
-	if err := record.Decode(kindState, value, &s); err != nil {
+	c.kept = true
+	err = record.Decode(kindState, value, &s)
+	if errors.Is(err, record.ErrNewer) { // not to be overwritten
+		return c.state, fmt.Errorf("reading %q: %w", key, err)
+	}
+	if err == nil && s.ID != c.id {
+		err = fmt.Errorf("it is the back-off of %q", s.ID)
+	}
+	if err != nil {
 		m.degraded(c, "a stored back-off is damaged and taken as none", fmt.Errorf("reading %q: %w", key, err))
 		return c.state, nil
 	}
@@ -107,7 +117,8 @@ func (m *Manager) loadState(ctx context.Context, c *managed) (stateRecord, error
 
 // saveState keeps the back-off. When it cannot be stored it is kept in memory.
 func (m *Manager) saveState(ctx context.Context, c *managed, s stateRecord) {
-	c.state = s
+	s.ID = c.id
+	c.state, c.kept = s, true
 	key := storageKey(keyState, c.id)
 	value, err := record.Encode(kindState, s)
 	if err == nil {
@@ -120,13 +131,15 @@ func (m *Manager) saveState(ctx context.Context, c *managed, s stateRecord) {
 
 // clearState forgets the back-off after a success.
 func (m *Manager) clearState(ctx context.Context, c *managed) {
-	had := !c.state.Last.IsZero()
 	c.state = stateRecord{}
-	if !had {
+	if !c.kept {
 		return
 	}
 	key := storageKey(keyState, c.id)
-	if err := m.conf.Storage.Delete(ctx, key); err != nil && ctx.Err() == nil {
+	err := m.conf.Storage.Delete(ctx, key)
+	if err == nil {
+		c.kept = false
+	} else if ctx.Err() == nil {
 		m.degraded(c, "the back-off could not be removed", fmt.Errorf("deleting %q: %w", key, err))
 	}
 }
