@@ -169,17 +169,51 @@ var faultKinds = []faultKind{
 	{"wrong list", fault{list: wrongList}, ""},
 }
 
+// said is every error that a Manager tells: in logs, in events, to its caller.
+type said struct {
+	logs *observer.ObservedLogs
+
+	mu   sync.Mutex // guards list
+	list []string
+}
+
+func (s *said) event(e Event) { s.add(e.Err) }
+
+func (s *said) add(err error) {
+	if err == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.list = append(s.list, err.Error())
+}
+
+func (s *said) texts() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	texts := slices.Clone(s.list)
+	for _, e := range s.logs.All() {
+		texts = append(texts, e.Message+fmt.Sprint(e.ContextMap()))
+	}
+	return texts
+}
+
+// has reports whether one of the texts has all parts.
+func (s *said) has(parts ...string) bool {
+	return slices.ContainsFunc(s.texts(), func(text string) bool {
+		return !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(text, p) })
+	})
+}
+
 // rig is a Manager on a storage that fails, and everything it says.
 type rig struct {
 	t     *testing.T
 	ca    *fakeca.CA
 	conf  Config
 	f     *faulty
-	logs  *observer.ObservedLogs
-	mu    sync.Mutex // guards said
-	said  []string
+	said  said
 	m     *Manager
-	fault *call // the call that failed
+	fault *call // the call that failed; guarded by f.mu while it runs
 }
 
 func newRig(t *testing.T) *rig {
@@ -187,22 +221,9 @@ func newRig(t *testing.T) *rig {
 	r.ca, r.conf = newFake(t, fakeca.Options{DefaultLifetime: 4 * day})
 	r.f = newFaulty(r.conf.Storage.(*MemStorage))
 	r.conf.Storage = r.f
-	r.conf.Logger, r.logs = observed(zapcore.DebugLevel)
-	r.conf.OnEvent = func(e Event) {
-		if e.Err != nil {
-			r.say(e.Err)
-		}
-	}
+	r.conf.Logger, r.said.logs = observed(zapcore.DebugLevel)
+	r.conf.OnEvent = r.said.event
 	return r
-}
-
-func (r *rig) say(err error) {
-	if err == nil {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.said = append(r.said, err.Error())
 }
 
 // breakCall has the n-th call from now on fail, and the calls after it up to count.
@@ -221,21 +242,12 @@ func (r *rig) breakCall(n, count int, k fault) {
 // told reports whether something that was said names the broken call's key and
 // operation and the cause.
 func (r *rig) told(cause string) bool {
-	verb := map[string][]string{"load": {"loading", "reading"}, "store": {"storing"}, "delete": {"deleting"}, "list": {"listing"}}[r.fault.op]
-	r.mu.Lock()
-	texts := slices.Clone(r.said)
-	r.mu.Unlock()
-	for _, e := range r.logs.All() {
-		texts = append(texts, e.Message+fmt.Sprint(e.ContextMap()))
-	}
 	key := r.fault.key
 	if strings.HasPrefix(key, keyChallenges) { // a token is not told
 		key = key[:strings.LastIndex(key, "/")]
 	}
-	return slices.ContainsFunc(texts, func(s string) bool {
-		return strings.Contains(s, key) && strings.Contains(s, cause) &&
-			slices.ContainsFunc(verb, func(v string) bool { return strings.Contains(s, v) })
-	})
+	verbs := map[string][]string{"load": {"loading", "reading"}, "store": {"storing"}, "delete": {"deleting"}, "list": {"listing"}}[r.fault.op]
+	return slices.ContainsFunc(verbs, func(verb string) bool { return r.said.has(key, cause, verb) })
 }
 
 // scenario is something that is done on a storage that fails.
@@ -257,7 +269,7 @@ var scenarios = []scenario{
 			r.m = start(r.t, r.conf)
 			ctx, cancel := context.WithTimeout(r.t.Context(), time.Hour)
 			defer cancel()
-			r.say(r.m.ManageSync(ctx, []string{faultName}))
+			r.said.add(r.m.ManageSync(ctx, []string{faultName}))
 		},
 	},
 	{
@@ -290,7 +302,7 @@ var scenarios = []scenario{
 			r.m = start(r.t, r.conf)
 			ctx, cancel := context.WithTimeout(r.t.Context(), time.Hour)
 			defer cancel()
-			r.say(r.m.ManageSync(ctx, []string{faultName}))
+			r.said.add(r.m.ManageSync(ctx, []string{faultName}))
 		},
 	},
 	{
@@ -374,7 +386,7 @@ func faultAt(t *testing.T, sc scenario, k faultKind, n int) bool {
 		t.Errorf("%v: %d orders, want %d", *r.fault, got, want)
 	}
 	if k.says != "" && r.fault.key != keyLayout && !r.told(k.says) {
-		t.Errorf("nothing says that %s of %q failed: %q", r.fault.op, r.fault.key, r.said)
+		t.Errorf("nothing says that %s of %q failed: %q", r.fault.op, r.fault.key, r.said.texts())
 	}
 	r.f.set(nil)
 	closeManager(t, r.m)
