@@ -49,6 +49,7 @@ type DirStorage struct {
 	fresh    bool
 	warnings []string
 	ttl      time.Duration
+	disk     durable.Disk // watched by tests only
 
 	leaseFiles atomic.Bool
 	turns      turns
@@ -109,7 +110,7 @@ func (d *DirStorage) store(ctx context.Context, key string, value []byte) error 
 	if err := d.checkRoot(); err != nil {
 		return err
 	}
-	f, err := durable.Prepare(d.recordFile(key), value, 0o600)
+	f, err := d.disk.Prepare(d.recordFile(key), value, 0o600)
 	if err != nil {
 		return err
 	}
@@ -132,7 +133,7 @@ func (d *DirStorage) Delete(ctx context.Context, key string) error {
 		return fmt.Errorf("deleting key %q: %w", key, err)
 	}
 	path := d.recordFile(key)
-	if err := durable.Remove(path); err != nil {
+	if err := d.disk.Remove(path); err != nil {
 		return fmt.Errorf("deleting key %q: %w", key, err)
 	}
 	for dir := filepath.Dir(path); dir != d.dir; dir = filepath.Dir(dir) {
