@@ -108,7 +108,7 @@ func issuerData(t *testing.T, m *Manager, name string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := decodeBundle(value)
+	b, err := decodeBundle(name, value)
 	if err != nil {
 		t.Fatal(err)
 	}
