@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -124,6 +125,10 @@ type issuerEnv struct {
 	agreeToTerms bool
 	solvers      map[string]acmeflow.Solver // the Manager's own
 	hint         func(*StepError)           // adds what the Manager knows about a failed challenge
+
+	// accounts finds an account at a CA that another program stored; nil, or a
+	// nil result, means that there is none.
+	accounts func(ctx context.Context, ca, email, eabKeyID string) (*acmeflow.AccountRecord, error)
 }
 
 // acmeIssuer is an ACME bound to a Manager.
@@ -163,7 +168,7 @@ func (a *ACME) bind(env *issuerEnv) (*acmeIssuer, error) {
 		Directory:  a.directory(),
 		HTTPClient: a.HTTPClient,
 		UserAgent:  userAgent(),
-		Accounts:   &accountStore{env: env, id: b.id},
+		Accounts:   &accountStore{env: env, id: b.id, conf: &b.conf},
 		Logger:     env.log.With("issuer", b.id),
 	}
 	if b.conf.Email != "" {
@@ -357,8 +362,9 @@ func (b *acmeIssuer) RenewalInfo(ctx context.Context, leaf *x509.Certificate) (R
 
 // accountStore keeps the account of one issuer.
 type accountStore struct {
-	env *issuerEnv
-	id  string
+	env  *issuerEnv
+	id   string
+	conf *ACME
 }
 
 func (s *accountStore) key() string { return storageKey(keyAccounts, s.id, "account") }
@@ -366,6 +372,11 @@ func (s *accountStore) key() string { return storageKey(keyAccounts, s.id, "acco
 func (s *accountStore) Load(ctx context.Context) (acmeflow.AccountRecord, error) {
 	var r acmeflow.AccountRecord
 	value, err := s.env.storage.Load(ctx, s.key())
+	if errors.Is(err, fs.ErrNotExist) {
+		if adopted := s.adopt(ctx); adopted != nil {
+			return *adopted, nil
+		}
+	}
 	if err != nil {
 		return r, fmt.Errorf("loading %q: %w", s.key(), err)
 	}
@@ -378,6 +389,24 @@ func (s *accountStore) Load(ctx context.Context) (acmeflow.AccountRecord, error)
 		return acmeflow.AccountRecord{}, nil
 	}
 	return r, nil
+}
+
+// adopt returns the account that another program had at the CA, nil when none
+// is known.
+func (s *accountStore) adopt(ctx context.Context) *acmeflow.AccountRecord {
+	if s.env.accounts == nil {
+		return nil
+	}
+	keyID := ""
+	if s.conf.EAB != nil {
+		keyID = s.conf.EAB.KeyID
+	}
+	r, err := s.env.accounts(ctx, s.conf.directory(), s.conf.Email, keyID)
+	if err != nil {
+		// A second account does less harm than no certificate.
+		s.env.log.WarnContext(ctx, "looking for an account to adopt", "issuer", s.id, "err", err)
+	}
+	return r
 }
 
 func (s *accountStore) Store(ctx context.Context, r acmeflow.AccountRecord) error {

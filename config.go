@@ -67,6 +67,10 @@ type Config struct {
 	// certificate. Empty means that their handshake fails.
 	FallbackName string
 
+	// Adopt is what other programs stored: certificates and accounts that are
+	// taken over before any CA is asked. nil means nothing is.
+	Adopt []Source
+
 	// Certificates are certificates that you supply: they are served beside
 	// the managed ones and never renewed, but read again when their files
 	// change.

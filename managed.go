@@ -17,6 +17,7 @@ type settings struct {
 	issuers    []Issuer // bound to the Manager
 	profile    string
 	mustStaple bool
+	anyKey     bool // there is one key type, so that an adopted certificate may have another
 	notBefore  time.Duration
 	notAfter   time.Duration
 }

@@ -37,13 +37,14 @@ type Manager struct {
 	slog       *slog.Logger
 	policy     renewalPolicy
 
-	cache  *certcache.Cache
-	table  *challenge.Table
-	ports  *challenge.Ports
-	queue  *schedule.Queue
-	events *events
-	files  []*staticFile
-	env    *issuerEnv
+	cache   *certcache.Cache
+	table   *challenge.Table
+	ports   *challenge.Ports
+	queue   *schedule.Queue
+	events  *events
+	files   []*staticFile
+	sources *sources
+	env     *issuerEnv
 
 	cleaner *cleaner
 
@@ -117,6 +118,9 @@ func (m *Manager) setUp(conf *Config) (err error) {
 	m.rawStorage, m.conf.Storage = conf.Storage, boundStorage{conf.Storage}
 	m.table = challenge.New(m.conf.Storage, keyChallenges, challengeCert)
 	m.ports = m.newPorts()
+	if m.sources, err = openSources(conf.Adopt, m.log); err != nil {
+		return err
+	}
 	m.env = m.newEnv()
 	m.cleaner = &cleaner{m: m, interval: conf.CleanInterval, grace: conf.CleanGrace}
 	for i, iss := range conf.Issuers {
@@ -408,6 +412,7 @@ func (m *Manager) checkSpec(s Spec) (plan, error) {
 	if len(p.keyTypes) == 0 {
 		p.keyTypes = m.conf.KeyTypes
 	}
+	p.set.anyKey = len(p.keyTypes) == 1
 	if s.NotAfter != 0 && s.NotAfter <= max(s.NotBefore, 0) {
 		return p, configErrorf("Spec.NotAfter", "must be above zero and after NotBefore")
 	}

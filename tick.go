@@ -168,6 +168,15 @@ func (m *Manager) load(ctx context.Context, c *managed) error {
 	if err != nil {
 		return err
 	}
+	if !b.usable(time.Now()) && len(m.sources.list) > 0 {
+		adopted, err := m.adopt(ctx, c)
+		if err != nil {
+			return err
+		}
+		if adopted != nil {
+			b = adopted
+		}
+	}
 	if !b.usable(time.Now()) { // the back-off matters
 		if c.state, err = m.loadState(ctx, c); err != nil {
 			return err
