@@ -114,6 +114,10 @@ func New(layout Layout, tree Tree, ca string) (Reader, error) {
 		return &certMagic{files: f}, nil
 	case Autocert:
 		return &autocert{files: f, ca: ca}, nil
+	case Lego:
+		return &lego{files: f}, nil
+	case Certbot:
+		return &certbot{files: f}, nil
 	}
 	return nil, fmt.Errorf("unknown layout %q", layout)
 }
@@ -131,42 +135,6 @@ func (q Query) used(ca string) (string, bool) {
 		return ca, false
 	}
 	return q.CAs[i], true
-}
-
-// pair is a chain and its key as they are stored.
-type pair struct {
-	chainFile, keyFile string
-	chain, key         []byte // PEM; may be one text
-}
-
-// read parses and checks a pair.
-func (p pair) read(q Query) (Certificate, *FileError) {
-	chain, err := certpem.ParseChain(p.chain)
-	if err != nil {
-		return Certificate{}, &FileError{File: p.chainFile, Err: err}
-	}
-	key, err := certpem.DecodeKey(p.key)
-	if err != nil {
-		return Certificate{}, &FileError{File: p.keyFile, Err: err}
-	}
-	if err := certpem.Verify(chain, key.Public(), q.Names); err != nil {
-		return Certificate{}, &FileError{File: p.chainFile, Err: err}
-	}
-	if end := chain[0].NotAfter; !q.Now.Before(end) {
-		return Certificate{}, &FileError{File: p.chainFile, Err: fmt.Errorf("the certificate expired at %s", end.UTC().Format(time.RFC3339))}
-	}
-	return Certificate{File: p.chainFile, Chain: chain, Key: key}, nil
-}
-
-// origin settles the CA of a certificate. where is what the store tells of it
-// beside. It returns an error when the certificate is for tests only.
-func (c *Certificate) origin(q Query, where string) *FileError {
-	ca, used := q.used(c.CA)
-	c.CA = ca
-	if !used && (fromTestCA(where) || fromTestCA(ca)) {
-		return &FileError{File: c.File, Err: errTestCA}
-	}
-	return nil
 }
 
 // errTestCA is why a certificate is passed over that no client trusts.

@@ -1,10 +1,6 @@
 package adopt
 
-import (
-	"context"
-
-	"github.com/certwright/certwright/internal/certpem"
-)
+import "context"
 
 // autocert reads the folder of golang.org/x/crypto/acme/autocert's DirCache:
 //
@@ -64,18 +60,4 @@ func (a *autocert) Accounts(ctx context.Context, ca string) (accounts []Account,
 		}
 	}
 	return accounts, errs
-}
-
-// accountKey reads an account's key. The account has none when there is no such
-// file.
-func (f *files) accountKey(ctx context.Context, file string) (Account, *FileError) {
-	value, bad := f.load(ctx, file)
-	if bad != nil || value == nil {
-		return Account{}, bad
-	}
-	key, err := certpem.DecodeKey(value)
-	if err != nil {
-		return Account{}, &FileError{File: file, Err: err}
-	}
-	return Account{File: file, Key: key}, nil
 }

@@ -100,26 +100,15 @@ func (c *certMagic) bySite(ctx context.Context) (map[string][]string, []*FileErr
 
 // certificate reads the three files of a certificate.
 func (c *certMagic) certificate(ctx context.Context, base string, q Query) (*Certificate, []*FileError) {
-	p := pair{chainFile: base + ".crt", keyFile: base + ".key"}
-	var bad *FileError
-	if p.chain, bad = c.load(ctx, p.chainFile); bad != nil {
-		return nil, []*FileError{bad}
-	}
-	if p.chain == nil {
-		return nil, nil // gone since it was listed
-	}
-	if p.key, bad = c.load(ctx, p.keyFile); bad != nil {
-		return nil, []*FileError{bad}
-	}
-	if p.key == nil {
-		return nil, []*FileError{{File: p.keyFile, Err: errors.New("it is missing")}}
-	}
-	cert, bad := p.read(q)
+	cert, bad := c.pair(ctx, base+".crt", base+".key", q)
 	if bad != nil {
 		return nil, []*FileError{bad}
 	}
+	if cert == nil {
+		return nil, nil // gone since it was listed
+	}
 	var errs []*FileError
-	if bad = c.describe(ctx, base+".json", &cert); bad != nil {
+	if bad = c.describe(ctx, base+".json", cert); bad != nil {
 		errs = append(errs, bad) // the certificate is good without
 	}
 	segment := strings.Split(base, "/")[1]
@@ -127,12 +116,12 @@ func (c *certMagic) certificate(ctx context.Context, base string, q Query) (*Cer
 		cert.CA = q.CAs[i] // the folder, not the file, tells the issuer
 	}
 	if segment == caddyLocal {
-		return nil, append(errs, &FileError{File: p.chainFile, Err: errors.New("it was issued by Caddy's internal CA")})
+		return nil, append(errs, &FileError{File: cert.File, Err: errors.New("it was issued by Caddy's internal CA")})
 	}
 	if bad = cert.origin(q, segment); bad != nil {
 		return nil, append(errs, bad)
 	}
-	return &cert, errs
+	return cert, errs
 }
 
 // certMagicMeta is the file beside a certificate. What an issuer keeps is its

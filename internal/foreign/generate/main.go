@@ -50,7 +50,7 @@ func run(ctx context.Context, out string) error {
 	trees := map[string]func(dir string) error{
 		"certmagic": func(dir string) error {
 			return foreign.CertMagic(ctx, ca, dir, email,
-				"example.com", "*.example.org", "rsa.example.com", "xn--mnchen-3ya.example", "192.0.2.7", "2001:db8::1")
+				"example.com", "*.example.org", "rsa.example.com", "xn--mnchen-3ya.example.net", "192.0.2.7", "2001:db8::1")
 		},
 		"autocert": func(dir string) error {
 			return foreign.Autocert(ctx, ca, dir, email, "example.com", "www.example.com")

@@ -1,0 +1,391 @@
+package certwright
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/tools/txtar"
+
+	"github.com/certwright/certwright/internal/acmeflow"
+	"github.com/certwright/certwright/internal/certpem"
+	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/internal/record"
+)
+
+// idleSolver solves nothing.
+type idleSolver struct{}
+
+func (idleSolver) Present(context.Context, Challenge) error { return nil }
+func (idleSolver) CleanUp(context.Context, Challenge) error { return nil }
+
+// unpack writes a tree of testdata/adopt into a folder of the test's own.
+func unpack(t testing.TB, name string) string {
+	t.Helper()
+	tree, err := txtar.ParseFile(filepath.Join("testdata", "adopt", name+".txtar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, f := range tree.Files {
+		name, target, link := strings.Cut(f.Name, " -> ")
+		file := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if link {
+			err = os.Symlink(filepath.FromSlash(target), file)
+		} else {
+			err = os.WriteFile(file, f.Data, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// treeOf returns everything in a folder.
+func treeOf(t testing.TB, dir string) string {
+	t.Helper()
+	var out strings.Builder
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		out.WriteString(path + " " + info.Mode().String() + "\n")
+		if info.Mode().IsRegular() {
+			out.WriteString(info.ModTime().String() + "\n")
+			data, err := os.ReadFile(path)
+			out.Write(data)
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+// fixtureTime is when the certificates in testdata/adopt have been valid for a day.
+func fixtureTime(t testing.TB) time.Time {
+	t.Helper()
+	tree, err := txtar.ParseFile(filepath.Join("testdata", "adopt", "autocert.txtar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := certpem.ParseChain(fileOf(t, tree, "example.com"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return chain[0].NotBefore.Add(day)
+}
+
+func fileOf(t testing.TB, tree *txtar.Archive, name string) []byte {
+	t.Helper()
+	for _, f := range tree.Files {
+		if f.Name == name {
+			return f.Data
+		}
+	}
+	t.Fatalf("no file %q", name)
+	return nil
+}
+
+// newFakeLetsEncrypt returns a CA that passes for the one that issued the
+// certificates in testdata/adopt, and moves the bubble's clock to their time.
+func newFakeLetsEncrypt(t testing.TB) (*fakeca.CA, Config) {
+	t.Helper()
+	time.Sleep(time.Until(fixtureTime(t)))
+	ca, conf := newFake(t, fakeca.Options{
+		BaseURL: strings.TrimSuffix(LetsEncrypt, "/directory"), Profiles: map[string]time.Duration{"shortlived": 6 * day},
+	})
+	iss := issuerAt(ca)
+	iss.Solvers = map[string]Solver{"dns-01": idleSolver{}}
+	conf.Issuers, conf.Profile, conf.Email = []Issuer{iss}, "shortlived", "me+tag@Example.com"
+	return ca, conf
+}
+
+// openAccount makes an account for a key at ca and returns its URL.
+func openAccount(t testing.TB, ca *fakeca.CA, conf Config, key []byte) string {
+	t.Helper()
+	signer, err := certpem.DecodeKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pem, err := certpem.EncodeKey(signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := conf.Issuers[0].ID()
+	value, err := record.Encode(kindAccount, acmeflow.AccountRecord{Directory: ca.Directory(), KeyPEM: string(pem)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf.Storage, conf.Adopt = NewMemStorage(), nil
+	key2 := storageKey(keyAccounts, id, "account")
+	if err := conf.Storage.Store(t.Context(), key2, value); err != nil {
+		t.Fatal(err)
+	}
+	m := start(t, conf)
+	manage(t, m, "first.example.net")
+	return accountIn(t, conf.Storage, id).Location
+}
+
+func accountIn(t testing.TB, s Storage, id string) acmeflow.AccountRecord {
+	t.Helper()
+	value, err := s.Load(t.Context(), storageKey(keyAccounts, id, "account"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r acmeflow.AccountRecord
+	if err := record.Decode(kindAccount, value, &r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// TestAdopt takes over a store of each client: no order for the names in it, the
+// same account for what is issued later, and a source that stays as it was.
+func TestAdopt(t *testing.T) {
+	tests := []struct {
+		tree    string
+		layout  Layout
+		names   []string
+		account string // its key, in PEM or as a JWK
+	}{
+		{
+			"certmagic", LayoutCertMagic,
+			[]string{"example.com", "*.example.org", "sub.example.org", "rsa.example.com", "münchen.example.net", "192.0.2.7", "2001:db8::1"},
+			"acme/acme-v02.api.letsencrypt.org-directory/users/me_plus_tag@example.com/me_plus_tag.key",
+		},
+		{"autocert", LayoutAutocert, []string{"example.com", "www.example.com"}, "acme_account+key"},
+		{
+			"lego4", LayoutLego, []string{"example.com", "www.example.com", "2001:db8::1"},
+			"accounts/acme-v02.api.letsencrypt.org/me+tag@Example.com/keys/me+tag@Example.com.key",
+		},
+		{
+			"lego5", LayoutLego, []string{"example.com", "www.example.com", "api.example.org"},
+			"accounts/acme-v02.api.letsencrypt.org/me+tag@Example.com/me+tag@Example.com.key",
+		},
+		{"certbot", LayoutCertbot, []string{"example.com", "www.example.com", "copied.example.org"}, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.tree, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ca, conf := newFakeLetsEncrypt(t)
+				dir := unpack(t, tt.tree)
+				location := openAccount(t, ca, conf, accountKeyIn(t, dir, tt.account))
+				orders, accounts := ca.Count("newOrder"), ca.Accounts()
+				before := treeOf(t, dir)
+
+				events := &eventLog{}
+				conf.Adopt, conf.OnEvent = []Source{{Layout: tt.layout, Dir: dir}}, events.add
+				logger, logs := observed(zapcore.WarnLevel)
+				conf.Logger = logger
+				m := start(t, conf)
+				manage(t, m, tt.names...)
+				for _, s := range m.Status() {
+					if s.Issuer != conf.Issuers[0].ID() || s.NotAfter.IsZero() {
+						t.Errorf("status of %q: %+v", s.Name, s)
+					}
+				}
+				synctest.Wait()
+				if n := ca.Count("newOrder") - orders; n != 0 {
+					t.Errorf("%d orders for adopted names; want none", n)
+				}
+				if n := events.count(EventAdopted); n != len(tt.names) {
+					t.Errorf("%d events; want one for each of %d names: %v", n, len(tt.names), events.kinds(""))
+				}
+				if logs.Len() > 0 {
+					t.Errorf("warnings: %v", logs.All())
+				}
+				if err := m.Renew(t.Context(), tt.names[0]); err != nil {
+					t.Fatal(err)
+				}
+				manage(t, m, "new.example.net")
+				if n := ca.Accounts() - accounts; n != 0 {
+					t.Errorf("%d new accounts; want none", n)
+				}
+				if got := accountIn(t, conf.Storage, conf.Issuers[0].ID()); got.Location != location {
+					t.Errorf("account %q; want %q", got.Location, location)
+				}
+				if after := treeOf(t, dir); after != before {
+					t.Errorf("the source has changed")
+				}
+			})
+		})
+	}
+}
+
+// accountKeyIn returns the account key in a file, or certbot's, in PEM.
+func accountKeyIn(t testing.TB, dir, file string) []byte {
+	t.Helper()
+	if file != "" {
+		data, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	r, err := openSources([]Source{{Layout: LayoutCertbot, Dir: dir}}, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	acct, err := r.account(t.Context(), LetsEncrypt, "", "")
+	if err != nil || acct == nil {
+		t.Fatalf("account %v, %v", acct, err)
+	}
+	return []byte(acct.KeyPEM)
+}
+
+// pairFor makes a certificate that signs itself, and its key.
+func pairFor(t testing.TB, notBefore, notAfter time.Time, names ...string) (chain, key []byte) {
+	t.Helper()
+	signer, err := certpem.GenerateKey(certpem.P256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(7), DNSNames: names, NotBefore: notBefore, NotAfter: notAfter}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, signer.Public(), signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key, err = certpem.EncodeKey(signer); err != nil {
+		t.Fatal(err)
+	}
+	return certpem.EncodeChain([]*x509.Certificate{leaf}), key
+}
+
+// places are where each layout keeps the certificate of example.com, and the
+// name of another that stays whole.
+var places = []struct {
+	tree       string
+	layout     Layout
+	chain, key string
+	other      string
+}{
+	{
+		"certmagic", LayoutCertMagic,
+		"certificates/acme-v02.api.letsencrypt.org-directory/example.com/example.com.crt",
+		"certificates/acme-v02.api.letsencrypt.org-directory/example.com/example.com.key", "rsa.example.com",
+	},
+	{"autocert", LayoutAutocert, "example.com", "example.com", "www.example.com"},
+	{"lego5", LayoutLego, "certificates/example.com.crt", "certificates/example.com.key", "api.example.org"},
+	{"certbot", LayoutCertbot, "live/example.com/fullchain.pem", "live/example.com/privkey.pem", "copied.example.org"},
+}
+
+// TestAdoptPassesOverDamage has one certificate of a source spoilt: it alone is
+// ordered, and a warning names the file.
+func TestAdoptPassesOverDamage(t *testing.T) {
+	type files struct{ chain, key []byte }
+	damages := []struct {
+		name  string
+		spoil func(t *testing.T, f files) files
+		key   bool // the key's file is named
+	}{
+		{"truncated key", func(t *testing.T, f files) files { return files{f.chain, f.key[:len(f.key)/2]} }, true},
+		{"empty key", func(t *testing.T, f files) files { return files{f.chain, nil} }, true},
+		{"truncated chain", func(t *testing.T, f files) files { return files{f.chain[:len(f.chain)/3], f.key} }, false},
+		{"HTML", func(t *testing.T, f files) files { return files{[]byte("<html>502 Bad Gateway</html>"), f.key} }, false},
+		{"other key", func(t *testing.T, f files) files {
+			_, key := pairFor(t, time.Now(), time.Now().Add(day), "example.com")
+			return files{f.chain, key}
+		}, false},
+		{"expired", func(t *testing.T, f files) files {
+			chain, key := pairFor(t, time.Now().Add(-90*day), time.Now(), "example.com")
+			return files{chain, key}
+		}, false},
+		{"giant", func(t *testing.T, f files) files {
+			return files{bytes.Repeat([]byte("\n"), 3<<20), f.key}
+		}, false},
+		{"other name", func(t *testing.T, f files) files {
+			chain, key := pairFor(t, time.Now(), time.Now().Add(day), "other.example.com")
+			return files{chain, key}
+		}, false},
+	}
+	for _, p := range places {
+		for _, d := range damages {
+			t.Run(p.tree+"/"+d.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					ca, conf := newFakeLetsEncrypt(t)
+					dir := unpack(t, p.tree)
+					one := p.chain == p.key
+					chainFile, keyFile := filepath.Join(dir, filepath.FromSlash(p.chain)), filepath.Join(dir, filepath.FromSlash(p.key))
+					whole := files{mustRead(t, chainFile), mustRead(t, keyFile)}
+					if one { // the key comes first
+						i := bytes.Index(whole.chain, []byte("-----BEGIN CERT"))
+						whole.chain, whole.key = whole.chain[i:], whole.key[:i]
+					}
+					spoilt := d.spoil(t, whole)
+					named := p.chain
+					if d.key {
+						named = p.key
+					}
+					if one {
+						spoilt.chain = slices.Concat(spoilt.key, spoilt.chain)
+						if err := os.Remove(chainFile + "+rsa"); err != nil { // as good
+							t.Fatal(err)
+						}
+					} else {
+						mustWrite(t, keyFile, spoilt.key)
+					}
+					mustWrite(t, chainFile, spoilt.chain)
+					logger, logs := observed(zapcore.WarnLevel)
+					conf.Logger, conf.Adopt = logger, []Source{{Layout: p.layout, Dir: dir}}
+					m := start(t, conf)
+					manage(t, m, "example.com", p.other)
+					if n := ca.Count("newOrder"); n != 1 {
+						t.Errorf("%d orders; want one", n)
+					}
+					said := ""
+					for _, e := range logs.All() {
+						said += e.Message + " " + e.ContextMap()["error"].(string) + "\n"
+					}
+					// lego and certbot find a certificate by the names in it.
+					found := d.name != "other name" || p.layout == LayoutCertMagic || p.layout == LayoutAutocert
+					if found != strings.Contains(said, named) || strings.Count(said, "\n") > 1 {
+						t.Errorf("warnings:\n%s\nwant one that names %q", said, named)
+					}
+				})
+			})
+		}
+	}
+}
+
+func mustRead(t testing.TB, file string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func mustWrite(t testing.TB, file string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
