@@ -178,11 +178,13 @@ func TestAdopt(t *testing.T) {
 		},
 		{"autocert", LayoutAutocert, []string{"example.com", "www.example.com"}, "acme_account+key"},
 		{
-			"lego4", LayoutLego, []string{"example.com", "www.example.com", "2001:db8::1"},
+			"lego4", LayoutLego,
+			[]string{"example.com", "www.example.com", "2001:db8::1"},
 			"accounts/acme-v02.api.letsencrypt.org/me+tag@Example.com/keys/me+tag@Example.com.key",
 		},
 		{
-			"lego5", LayoutLego, []string{"example.com", "www.example.com", "api.example.org"},
+			"lego5", LayoutLego,
+			[]string{"example.com", "www.example.com", "api.example.org"},
 			"accounts/acme-v02.api.letsencrypt.org/me+tag@Example.com/me+tag@Example.com.key",
 		},
 		{"certbot", LayoutCertbot, []string{"example.com", "www.example.com", "copied.example.org"}, ""},
