@@ -57,8 +57,8 @@ func unpack(t testing.TB, name string) string {
 	return dir
 }
 
-// treeOf returns everything in a folder.
-func treeOf(t testing.TB, dir string) string {
+// everythingIn returns everything in a folder.
+func everythingIn(t testing.TB, dir string) string {
 	t.Helper()
 	var out strings.Builder
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -196,7 +196,7 @@ func TestAdopt(t *testing.T) {
 				dir := unpack(t, tt.tree)
 				location := openAccount(t, ca, conf, accountKeyIn(t, dir, tt.account))
 				orders, accounts := ca.Count("newOrder"), ca.Accounts()
-				before := treeOf(t, dir)
+				before := everythingIn(t, dir)
 
 				events := &eventLog{}
 				conf.Adopt, conf.OnEvent = []Source{{Layout: tt.layout, Dir: dir}}, events.add
@@ -229,7 +229,7 @@ func TestAdopt(t *testing.T) {
 				if got := accountIn(t, conf.Storage, conf.Issuers[0].ID()); got.Location != location {
 					t.Errorf("account %q; want %q", got.Location, location)
 				}
-				if after := treeOf(t, dir); after != before {
+				if after := everythingIn(t, dir); after != before {
 					t.Errorf("the source has changed")
 				}
 			})
