@@ -194,7 +194,6 @@ const (
 	StepFinalize    Step = "finalize"
 	StepDownload    Step = "download"
 	StepRenewalInfo Step = "renewal info"
-	StepRevoke      Step = "revocation"
 )
 
 // Error says at which step the flow failed and why.
