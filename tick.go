@@ -64,7 +64,7 @@ func (m *Manager) tick(ctx context.Context, c *managed) {
 		c.panics = 0
 	}()
 	before := c.bundle
-	retry, err := m.ensure(ctx, c, forced(waiters))
+	retry, err := m.ensure(ctx, c, waiters)
 	if action := waitsFor(err); action != "" && ctx.Err() == nil {
 		c.putBack(waiters)
 		m.plan(c, action, retry)
@@ -116,7 +116,8 @@ func (m *Manager) outcome(c *managed, waiters []waiter, err error) error {
 
 // ensure sees to it that c has a certificate that is not due for renewal. It
 // returns when to try again what failed or what had to wait.
-func (m *Manager) ensure(ctx context.Context, c *managed, force bool) (retry time.Time, err error) {
+func (m *Manager) ensure(ctx context.Context, c *managed, waiters []waiter) (retry time.Time, err error) {
+	force := forced(waiters)
 	if !c.loaded {
 		if err := m.load(ctx, c); err != nil {
 			return c.trouble(), err
@@ -125,6 +126,9 @@ func (m *Manager) ensure(ctx context.Context, c *managed, force bool) (retry tim
 	m.install(c)
 	if !force && !m.due(c) {
 		return time.Time{}, nil
+	}
+	if len(waiters) == 0 && time.Now().Before(c.state.Next) {
+		return c.state.Next, nil // something else was due
 	}
 	if at, ok := m.reserve(c); !ok {
 		return at, errQueued

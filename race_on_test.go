@@ -1,0 +1,7 @@
+//go:build race
+
+package certwright
+
+// raceEnabled says whether the race detector is on, which makes everything
+// about four times slower.
+const raceEnabled = true
