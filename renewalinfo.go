@@ -51,6 +51,9 @@ func (m *Manager) refreshRenewalInfo(ctx context.Context, c *managed) {
 	stored := m.loadRenewalInfo(ctx, c)
 	if stored != nil && now.Before(stored.Refresh) && stored.Refresh.Before(now.Add(2*ariMost)) {
 		m.takeRenewalInfo(c, *stored)
+		// Whoever asked does so again, and first: not every instance at once.
+		d := refreshAfter(0, c.served.leaf.NotAfter.Sub(c.served.leaf.NotBefore)) / 20
+		c.ari.Refresh = jittered(stored.Refresh, d)
 		return
 	}
 	info, err := informer.RenewalInfo(ctx, c.served.leaf)
