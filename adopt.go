@@ -99,6 +99,9 @@ func openSources(conf []Source, log *zap.Logger) (*sources, error) {
 		}
 		title := string(c.Layout)
 		var tree adopt.Tree = c.Storage
+		if a, ok := c.Storage.(*CertMagicAdapter); ok {
+			tree = certMagicTree{a}
+		}
 		if c.Dir != "" {
 			dir, err := filepath.Abs(c.Dir)
 			if err != nil {
