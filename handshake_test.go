@@ -258,7 +258,7 @@ func TestHandshake_HostileNames(t *testing.T) {
 		"..", "*", "*.example.com", "a..example.com", ".example.com", "a.b.example.com", "exa mple.com", "example.com\x00", "\x00.example.com",
 		"example.com:443", "[::1]", "[", "::", "1.2.3", "999.0.0.1", "../../etc/passwd", "a/b.example.com", `a\b.example.com`,
 		"xn--.invalid", "täst.example.com", strings.Repeat("a", 64) + ".example.com", strings.Repeat("a.", 130) + "example.com", strings.Repeat("x", 1<<16),
-		"‮.example.com", "\xff\xfe", "%2e.example.com", "com", "invalid",
+		"\u202e.example.com", "\xff\xfe", "%2e.example.com", "com", "invalid",
 	} {
 		checkHello(t, m, helloFor(name, "10.0.0.1"), "")
 		validation := helloFor(name, "10.0.0.1")

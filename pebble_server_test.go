@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"github.com/certwright/certwright/acmetest"
 	"github.com/certwright/certwright/internal/certpem"
 )
@@ -135,9 +133,11 @@ func TestPebble_HTTP2(t *testing.T) {
 		t.Fatal(err)
 	}
 	conf := &tls.Config{ServerName: "h2.example.com", RootCAs: ca.Roots()}
-	pure := &http2.Transport{TLSClientConfig: conf}
+	pure := &http.Transport{TLSClientConfig: conf.Clone(), Protocols: new(http.Protocols)}
+	pure.Protocols.SetHTTP2(true)
 	defer pure.CloseIdleConnections()
-	one := &http.Transport{TLSClientConfig: conf.Clone()}
+	one := &http.Transport{TLSClientConfig: conf.Clone(), Protocols: new(http.Protocols)}
+	one.Protocols.SetHTTP1(true)
 	defer one.CloseIdleConnections()
 	for _, tc := range []struct {
 		rt   http.RoundTripper
