@@ -170,15 +170,27 @@ func (r *run) save(ctx context.Context) error {
 	return nil
 }
 
+// sameProblem reports whether two requests were refused for one reason.
+func sameProblem(a, b error) bool {
+	var x, y *Error
+	return errors.As(a, &x) && errors.As(b, &y) && x.Problem != nil && y.Problem != nil && x.Problem.Type == y.Problem.Type
+}
+
+// remember keeps the state for the next attempt, which does without when that
+// fails.
+func (r *run) remember(ctx context.Context) {
+	if err := r.save(ctx); err != nil {
+		r.c.log.DebugContext(ctx, "keeping the state of an order", "err", err)
+	}
+}
+
 // drop forgets the order. What cannot be stored is found dead again next time.
 func (r *run) drop(ctx context.Context) {
 	if r.state.Order == "" {
 		return
 	}
 	r.state.Order = ""
-	if err := r.save(ctx); err != nil {
-		r.c.log.DebugContext(ctx, "forgetting a dead order", "err", err)
-	}
+	r.remember(ctx)
 }
 
 // resume returns the order that was made before, or nil.
@@ -216,9 +228,13 @@ func (r *run) newOrder(ctx context.Context) (*acme.Order, error) {
 	if err != nil && want.Replaces != "" && refusesReplaces(err) {
 		// RFC 9773 §5: an order may be refused for what it replaces only.
 		r.c.log.InfoContext(ctx, "the CA refused an order that names the replaced certificate; ordering without it", "err", err)
+		refusal := err
 		r.state.NotReplacing = want.Replaces
 		want.Replaces = ""
 		order, err = r.postOrder(ctx, want)
+		if err != nil && !sameProblem(err, refusal) {
+			r.remember(ctx)
+		}
 	}
 	if err != nil {
 		return nil, err

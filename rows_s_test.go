@@ -1,0 +1,198 @@
+package certwright
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/internal/record"
+)
+
+// failingStore is a MemStorage whose next stores below a prefix fail.
+type failingStore struct {
+	*MemStorage
+
+	mu     sync.Mutex // guards prefix, left
+	prefix string
+	left   int
+}
+
+func (f *failingStore) fail(prefix string, times int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.prefix, f.left = prefix, times
+}
+
+func (f *failingStore) Store(ctx context.Context, key string, value []byte) error {
+	f.mu.Lock()
+	fails := f.left > 0 && strings.HasPrefix(key, f.prefix)
+	if fails {
+		f.left--
+	}
+	f.mu.Unlock()
+	if fails {
+		return errors.New("disk full")
+	}
+	return f.MemStorage.Store(ctx, key, value)
+}
+
+// TestS19_StoreFails lets the storage fail ten times at each part of an issue
+// and of a renewal: the old certificate is served on, the trouble is shown, and
+// there is one order in the end.
+func TestS19_StoreFails(t *testing.T) {
+	for _, prefix := range []string{keyCerts, keyOrders, keyState, "v1"} {
+		for _, renewal := range []bool{false, true} {
+			name := prefix + "/issue"
+			if renewal {
+				name = prefix + "/renewal"
+			}
+			t.Run(name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					ca, conf := newFake(t, fakeca.Options{NoARI: true})
+					store := &failingStore{MemStorage: NewMemStorage()}
+					conf.Storage = store
+					conf.Issuers = append(conf.Issuers, secondFake(t))
+					m := start(t, conf)
+					orders := 1
+					if renewal {
+						manage(t, m, "a.example.com")
+						time.Sleep(59 * day)
+						orders++
+					}
+					store.fail(prefix, 10)
+					_ = m.ManageAsync([]string{"a.example.com"})
+					time.Sleep(12 * time.Hour)
+					if renewal {
+						time.Sleep(4 * day)
+					}
+					if leaf := mustLeaf(t, m, "a.example.com"); time.Until(leaf.NotAfter) < 80*day {
+						t.Errorf("served until %v", leaf.NotAfter)
+					}
+					if n := ca.Count("newOrder"); n != orders {
+						t.Errorf("%d orders; want %d", n, orders)
+					}
+					if s := statusFor(t, m, "a.example.com"); s.State != StateValid || s.LastError != "" {
+						t.Errorf("status = %+v; want valid in the end", s)
+					}
+				})
+			})
+		}
+	}
+}
+
+// secondFake is an issuer that nobody should come to.
+func secondFake(t *testing.T) Issuer {
+	t.Helper()
+	ca, _ := newFake(t, fakeca.Options{BaseURL: "https://" + testHost(t, "second")})
+	t.Cleanup(func() {
+		if n := ca.Count("newOrder"); n != 0 {
+			t.Errorf("%d orders at the second CA for a fault of storage", n)
+		}
+	})
+	return issuerAt(ca)
+}
+
+// TestS20_ExpiredOrDamagedInStorage starts with what is of no use.
+func TestS20_ExpiredOrDamagedInStorage(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, s *MemStorage, key string){
+		"expired": func(*testing.T, *MemStorage, string) { time.Sleep(91 * day) },
+		"empty":   func(t *testing.T, s *MemStorage, key string) { mustStore(t, s, key, nil) },
+		"garbage": func(t *testing.T, s *MemStorage, key string) { mustStore(t, s, key, []byte("\x00\x01garbage")) },
+		"truncated": func(t *testing.T, s *MemStorage, key string) {
+			value := mustLoad(t, s, key)
+			mustStore(t, s, key, value[:len(value)/2])
+		},
+		"wrong key": func(t *testing.T, s *MemStorage, key string) {
+			editBundle(t, s, key, func(r *certRecord) { r.Key = rsaKeyPEM(t) })
+		},
+		"no chain": func(t *testing.T, s *MemStorage, key string) {
+			editBundle(t, s, key, func(r *certRecord) { r.Chain = "" })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ca, conf := newFake(t, fakeca.Options{})
+				store := conf.Storage.(*MemStorage)
+				m := start(t, conf)
+				manage(t, m, "a.example.com")
+				first := mustLeaf(t, m, "a.example.com")
+				closeManager(t, m)
+				spoil(t, store, storageKey(keyCerts, conf.Issuers[0].ID(), "a.example.com"))
+				m = start(t, conf)
+				manage(t, m, "a.example.com")
+				if leaf := mustLeaf(t, m, "a.example.com"); leaf.Equal(first) || !time.Now().Before(leaf.NotAfter) {
+					t.Error("not served a new certificate")
+				}
+				if n := ca.Count("newOrder"); n != 2 {
+					t.Errorf("%d orders; want 2", n)
+				}
+			})
+		})
+	}
+}
+
+func editBundle(t *testing.T, s *MemStorage, key string, change func(*certRecord)) {
+	t.Helper()
+	var r certRecord
+	if err := record.Decode(kindCertificate, mustLoad(t, s, key), &r); err != nil {
+		t.Fatal(err)
+	}
+	change(&r)
+	mustStore(t, s, key, mustEncode(t, kindCertificate, r))
+}
+
+func rsaKeyPEM(t *testing.T) string {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
+// TestS22_FilesGoneBehindTheServer deletes everything while the Manager runs.
+func TestS22_FilesGoneBehindTheServer(t *testing.T) {
+	for _, prefix := range []string{keyCerts, keyAccounts, storageVersion} {
+		t.Run(prefix, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ca, conf := newFake(t, fakeca.Options{})
+				m := start(t, conf)
+				manage(t, m, "a.example.com")
+				first := mustLeaf(t, m, "a.example.com")
+				synctest.Wait()
+				keys, err := conf.Storage.List(t.Context(), prefix)
+				if err != nil || len(keys) == 0 {
+					t.Fatalf("stored are %v, %v", keys, err)
+				}
+				for _, k := range keys {
+					if err := conf.Storage.Delete(t.Context(), k); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(70 * day)
+				if mustLeaf(t, m, "a.example.com").Equal(first) {
+					t.Error("the certificate was not renewed")
+				}
+				if n := ca.Count("newOrder"); n != 2 {
+					t.Errorf("%d orders; want 2", n)
+				}
+				if s := statusFor(t, m, "a.example.com"); s.State != StateValid {
+					t.Errorf("status = %+v", s)
+				}
+			})
+		})
+	}
+}
