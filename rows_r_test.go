@@ -242,7 +242,6 @@ func TestR8_SecondIssuer(t *testing.T) {
 					first.Timeout = 30 * time.Second
 					conf.Issuers = []Issuer{first, issuerAt(b)}
 					m := start(t, conf)
-					remove := func() {}
 					switch way {
 					case "Renew":
 						manage(t, m, name)
@@ -252,8 +251,7 @@ func TestR8_SecondIssuer(t *testing.T) {
 							return m.Manage(t.Context(), Spec{Names: []string{name}, Issuers: []Issuer{first, conf.Issuers[1]}})
 						}
 					}
-					remove = a.On(tt.rule)
-					defer remove()
+					a.On(tt.rule)
 					if err := add(t, m); err != nil {
 						t.Fatal(err)
 					}
@@ -413,10 +411,7 @@ func TestR12_OrderLimit(t *testing.T) {
 	if testing.Short() {
 		count = 60
 	}
-	names := make([]string, count)
-	for i := range names {
-		names[i] = fmt.Sprintf("n%d.example.com", i)
-	}
+	names := numbered(count, "example.com")
 	run := func(t *testing.T, limit OrderLimit, check func(m *Manager)) time.Duration {
 		ca, conf := newFake(t, fakeca.Options{BaseURL: "https://" + testHost(t, "limited")})
 		_, free := newFake(t, fakeca.Options{})

@@ -214,7 +214,11 @@ func (r *run) resume(ctx context.Context) (*acme.Order, error) {
 // newOrder makes the order. It is the one place that builds one, for a first
 // issue and for a renewal.
 func (r *run) newOrder(ctx context.Context) (*acme.Order, error) {
-	want := acme.Order{Profile: r.req.Profile, Replaces: r.replaces()}
+	dir, err := r.c.directory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	want := acme.Order{Profile: r.req.Profile, Replaces: r.replaces(dir)}
 	for _, n := range r.req.Names {
 		want.Identifiers = append(want.Identifiers, identifier(n))
 	}
@@ -264,11 +268,11 @@ func refusesReplaces(err error) bool {
 
 // replaces returns the identifier of the certificate that is renewed, when
 // this account at this CA issued it and the CA has ARI.
-func (r *run) replaces() string {
+func (r *run) replaces(dir *directory) string {
 	if r.req.Replaces == nil || r.req.ReplacesAccount != r.acct.Location {
 		return ""
 	}
-	if dir := r.c.freshDirectory(); dir == nil || dir.RenewalInfo == "" {
+	if dir.RenewalInfo == "" {
 		return ""
 	}
 	id, err := certpem.CertID(r.req.Replaces)
