@@ -430,6 +430,7 @@ func TestS19_StoreFailsTenTimes(t *testing.T) {
 			if n > 1 && r.ca.Accounts() != 1 {
 				t.Errorf("from store %d on: %d accounts", n, r.ca.Accounts())
 			}
+			synctest.Wait() // until nobody stores
 			done = stores < n
 		})
 	}
