@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -147,17 +148,23 @@ func (s *sources) first(text string) bool {
 	return !said
 }
 
-// certificate returns the best certificate that any source has, nil when none
-// has one. The error says which sources could not be read.
-func (s *sources) certificate(ctx context.Context, q adopt.Query, fits func(adopt.Certificate) bool) (*adopt.Certificate, error) {
+// certificate returns the best certificate that the first source has which has
+// any: one with the wanted type of key, or, when anyKey is set, another. It
+// returns nil when there is none. The error says which sources could not be read.
+func (s *sources) certificate(ctx context.Context, q adopt.Query, want KeyType, anyKey bool) (*adopt.Certificate, error) {
 	var unread []error
 	for _, src := range s.list {
 		certs, errs := src.Certificates(ctx, q)
 		unread = append(unread, s.note(src, errs))
-		for _, c := range certs {
-			if fits(c) {
-				return &c, nil
-			}
+		i := slices.IndexFunc(certs, func(c adopt.Certificate) bool {
+			t, ok := certpem.TypeOf(c.Key.Public())
+			return ok && KeyType(t) == want
+		})
+		if i < 0 && anyKey && len(certs) > 0 {
+			i = 0
+		}
+		if i >= 0 {
+			return &certs[i], nil
 		}
 	}
 	return nil, errors.Join(unread...)
@@ -208,10 +215,7 @@ func hasContact(a adopt.Account, email string) bool {
 func (m *Manager) adopt(ctx context.Context, c *managed) (*bundle, error) {
 	set := c.settings()
 	q := adopt.Query{Names: c.names, Now: time.Now(), CAs: directoriesOf(set.issuers)}
-	found, err := m.sources.certificate(ctx, q, func(f adopt.Certificate) bool {
-		t, ok := certpem.TypeOf(f.Key.Public())
-		return set.anyKey || ok && KeyType(t) == c.keyType
-	})
+	found, err := m.sources.certificate(ctx, q, c.keyType, set.anyKey)
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("adopting a certificate for %q: %w", c.names[0], context.Cause(ctx))
 	}
