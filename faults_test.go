@@ -46,7 +46,8 @@ type faulty struct {
 
 func newFaulty(m *MemStorage) *faulty { return &faulty{MemStorage: m, old: map[string][]byte{}} }
 
-// set has hook asked about each call from now on and forgets the calls so far.
+// set has hook asked about each call from now on, with mu held, and forgets the
+// calls so far.
 func (f *faulty) set(hook func(call) fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -64,12 +65,11 @@ func (f *faulty) begin(ctx context.Context, op, key string) fault {
 	f.mu.Lock()
 	c := call{n: len(f.calls) + 1, op: op, key: key}
 	f.calls = append(f.calls, c)
-	hook := f.hook
-	f.mu.Unlock()
-	if hook == nil {
-		return fault{}
+	var fl fault
+	if f.hook != nil {
+		fl = f.hook(c)
 	}
-	fl := hook(c)
+	f.mu.Unlock()
 	if fl.delay > 0 && pauseFor(ctx, fl.delay) != nil {
 		fl.err, fl.late = endOf(ctx), false
 	}
@@ -430,8 +430,43 @@ func TestS19_StoreFailsTenTimes(t *testing.T) {
 			if n > 1 && r.ca.Accounts() != 1 {
 				t.Errorf("from store %d on: %d accounts", n, r.ca.Accounts())
 			}
-			synctest.Wait() // until nobody stores
+			closeManager(t, m)
 			done = stores < n
 		})
+	}
+}
+
+// A lease that is lost at any call of an issue costs no order and is no failure
+// that ManageSync returns: the name waits for whoever took the lease over.
+func TestS8_LeaseLostAtEachCall(t *testing.T) {
+	losses, told := 0, 0
+	for n, done := 1, false; !done; n++ {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			lost := false
+			r.f.set(func(c call) fault {
+				if c.n == n {
+					lost = r.f.LoseLease(storageKey("issue", faultName))
+				}
+				return fault{}
+			})
+			m := start(t, r.conf)
+			manage(t, m, faultName)
+			mustLeaf(t, m, faultName)
+			closeManager(t, m)
+			done = len(r.f.seen()) < n
+			if got := len(r.ca.Orders()); got != 1 {
+				t.Errorf("lost at call %d: %d orders", n, got)
+			}
+			if r.said.has("lost the lease", faultName) {
+				told++
+			}
+			if lost {
+				losses++
+			}
+		})
+	}
+	if losses < 10 || told < losses-2 { // at the last calls the certificate is stored
+		t.Errorf("%d leases were lost, of %d was told", losses, told)
 	}
 }

@@ -66,6 +66,9 @@ func (m *Manager) tick(ctx context.Context, c *managed) {
 	before := c.bundle
 	retry, err := m.ensure(ctx, c, waiters)
 	if action := waitsFor(err); action != "" && ctx.Err() == nil {
+		if lostLease(err) {
+			m.log.Warn("lost the lease while getting a certificate", zap.Strings("names", c.names), zap.Time("due", retry), zap.Error(err))
+		}
 		c.putBack(waiters)
 		m.plan(c, action, retry)
 		return
@@ -94,11 +97,15 @@ func waitsFor(err error) string {
 	switch {
 	case errors.Is(err, errQueued):
 		return "wait for an order slot"
-	case errors.Is(err, errBusy):
+	case errors.Is(err, errBusy), lostLease(err):
 		return "wait for another instance"
 	}
 	return ""
 }
+
+// lostLease reports whether work ended because its lease did: whoever took it
+// over goes on with it.
+func lostLease(err error) bool { return errors.Is(err, ErrLeaseLost) && !isIssueError(err) }
 
 // outcome is what waiters are told: an error of a renewal concerns only those
 // who asked for one, as long as a good certificate is served.
