@@ -157,7 +157,7 @@ func (y *year) live() {
 		case y.revokedOn:
 			y.revokeBatch()
 		}
-		time.Sleep(y.start.Add(at + time.Hour).Sub(time.Now()))
+		time.Sleep(time.Until(y.start.Add(at + time.Hour)))
 		synctest.Wait()
 		y.sample()
 		if at%day != 0 {
