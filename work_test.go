@@ -291,6 +291,7 @@ func TestClockIsLookedAtEveryMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, conf := newFake(t, fakeca.Options{})
 		conf.DisableRenewalInfo = true
+		conf.CleanInterval = -1 // whose time is no name's
 		m := start(t, conf)
 		manage(t, m, "a.example.com", "b.example.com", "c.example.com")
 		synctest.Wait()
