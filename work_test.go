@@ -2,6 +2,7 @@ package certwright
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -134,7 +135,7 @@ func TestHangingNameDelaysNoOther(t *testing.T) {
 				if endpoint == "newOrder" {
 					ca.On(fakeca.Rule{Endpoint: "newOrder", When: func(r *fakeca.Request) bool { return orderFor(r, bad) }, Hang: true})
 				}
-				conf.Workers = 2
+				conf.Workers, conf.CleanInterval = 2, -1
 				m := start(t, conf)
 				began := time.Now()
 				if err := m.ManageAsync([]string{bad}); err != nil {
@@ -150,7 +151,7 @@ func TestHangingNameDelaysNoOther(t *testing.T) {
 					t.Errorf("the others took %v", took)
 				}
 				time.Sleep(time.Second) // the others ask for renewal info
-				if h := m.Health(); h.Running != 1 || h.Waiting != 50 || h.Oldest < time.Second {
+				if h := m.Health(); h.Running != 1 || h.Waiting != len(good) || h.Oldest < time.Second {
 					t.Errorf("Health is %+v, want the one name running for a second", h)
 				}
 				if s := statusFor(t, m, bad); s.State != StatePending {
@@ -290,8 +291,7 @@ func TestRenewalBackOff(t *testing.T) {
 func TestClockIsLookedAtEveryMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, conf := newFake(t, fakeca.Options{})
-		conf.DisableRenewalInfo = true
-		conf.CleanInterval = -1 // whose time is no name's
+		conf.DisableRenewalInfo, conf.CleanInterval = true, -1
 		m := start(t, conf)
 		manage(t, m, "a.example.com", "b.example.com", "c.example.com")
 		synctest.Wait()
@@ -320,4 +320,56 @@ func TestClockIsLookedAtEveryMinute(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestOutageAtAnyMoment takes the CA down for two days, each time at another
+// moment in the life of certificates for six days: none expires, with the CA's
+// windows and without.
+func TestOutageAtAnyMoment(t *testing.T) {
+	for from := 54 * time.Hour; from <= 96*time.Hour; from += 6 * time.Hour {
+		for _, noARI := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%v,NoARI=%v", from, noARI), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { outage(t, from, noARI) })
+			})
+		}
+	}
+}
+
+func outage(t *testing.T, from time.Duration, noARI bool) {
+	ca, conf := newFake(t, fakeca.Options{
+		DefaultLifetime: 6 * day, NoARI: noARI,
+		ARI: func(leaf *x509.Certificate) *fakeca.Window { // as Let's Encrypt does
+			half := leaf.NotBefore.Add(3 * day)
+			return &fakeca.Window{Start: half.Add(-90 * time.Minute), End: half.Add(90 * time.Minute)}
+		},
+	})
+	m := start(t, conf)
+	var names []string
+	for i := range 10 {
+		names = append(names, fmt.Sprintf("n%d.example.com", i))
+	}
+	manage(t, m, names...)
+	began, first := time.Now(), mustLeaf(t, m, names[0])
+	for at := time.Duration(0); at < 8*day; at += time.Hour {
+		switch at {
+		case from:
+			ca.Down(nil)
+		case from + 2*day:
+			ca.Up()
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		for _, n := range names {
+			if leaf := mustLeaf(t, m, n); !time.Now().Before(leaf.NotAfter) {
+				t.Fatalf("after %v the certificate for %s has expired", time.Since(began), n)
+			}
+		}
+	}
+	if !time.Now().After(first.NotAfter) {
+		t.Error("the test ended before the first certificates did")
+	}
+	// The second renewal may be due or not yet, depending on the outage.
+	if got := len(ca.Orders()); got < 2*len(names) || got > 3*len(names) {
+		t.Errorf("%d orders for %d names in eight days, want 2 or 3 each", got, len(names))
+	}
 }

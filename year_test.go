@@ -36,13 +36,13 @@ type script struct {
 	oddFrom, oddTo   time.Duration // windows make no sense
 }
 
-// longYear puts each trouble where it hurts: the CA goes down when the renewal
-// of every 90-day certificate has become due, and limits orders while a batch
-// of revoked certificates is being replaced.
+// longYear puts each trouble where it hurts: the CA goes down right before the
+// two days in which every 90-day certificate becomes due by its moved window,
+// and limits orders while a batch of revoked certificates is being replaced.
 var longYear = script{
 	length: 365 * day, names: 300, poll: day,
 	moved:    30 * day,
-	downFrom: 59 * day, downTo: 61 * day,
+	downFrom: 1308 * time.Hour, downTo: 1356 * time.Hour,
 	revokedOn: 100 * day, batch: 60,
 	limitFrom: 100*day + 2*time.Hour,
 	oddFrom:   200 * day, oddTo: 207 * day,
@@ -79,7 +79,8 @@ type year struct {
 	orders map[string][]order // by name; only for the test's goroutine
 	seen   map[string]bool    // by order ID
 
-	pollsDown int // requests for renewal info while the CA was down
+	// Requests for renewal info and orders while the CA was down.
+	pollsDown, ordersDown int
 }
 
 const (
@@ -148,10 +149,11 @@ func (y *year) live() {
 	for at := time.Duration(0); at < y.length; at += time.Hour {
 		switch at {
 		case y.downFrom:
-			y.pollsDown = -y.ca.Count("renewalInfo")
+			y.pollsDown, y.ordersDown = -y.ca.Count("renewalInfo"), -y.ca.Count("newOrder")
 			y.ca.Down(nil)
 		case y.downTo:
 			y.ca.Up()
+			y.ordersDown += y.ca.Count("newOrder")
 		case y.downTo + 2*time.Hour: // all have come back
 			y.pollsDown += y.ca.Count("renewalInfo")
 		case y.revokedOn:
