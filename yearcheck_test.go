@@ -195,14 +195,13 @@ func (y *year) checkNotLate(name string, o order, next time.Time) {
 // checkPace fails the test when too much was tried in one minute, or too often
 // for one name.
 //
-// All names come in together at the start, so those with one lifetime become
-// due together then: the policy and the CA spread them over 1/50 of that life.
-// A minute may have ten times the mean of the densest such wave, and five more,
-// because a wave of few names has a mean far below one. That holds for the end
-// of the CA's troubles too. A failure counts for each Manager that tells of it.
+// The densest time is that in which the CA is down: up to 15 times in two days
+// each name is tried. A minute may have five times the mean of that, and six
+// more, because the mean for few names is far below one. A failure counts for
+// each Manager that tells of it.
 func (y *year) checkPace() {
-	mean := float64(y.names) / 4 / (144 * time.Hour / 50).Minutes()
-	limit := (5 + int(10*mean)) * len(y.managers)
+	mean := float64(15*y.names) / (2 * day).Minutes()
+	limit := (6 + int(5*mean)) * len(y.managers)
 	var peak time.Time
 	for at, n := range y.attempts {
 		if n > y.attempts[peak] && at.Sub(y.start) > time.Minute {
