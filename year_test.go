@@ -319,5 +319,9 @@ func TestFakeYear(t *testing.T) {
 // TestFakeYearOfTwo lets two Managers share one storage: they make no more
 // orders than one does.
 func TestFakeYearOfTwo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { shortYear.run(t, 2) })
+	s := shortYear
+	if testing.Short() {
+		s.names, s.batch = 24, 12
+	}
+	synctest.Test(t, func(t *testing.T) { s.run(t, 2) })
 }
