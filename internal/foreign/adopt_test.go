@@ -1,0 +1,141 @@
+package foreign
+
+import (
+	"context"
+	"crypto/tls"
+	"net/netip"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"github.com/go-acme/lego/v5/certcrypto"
+	"go.uber.org/zap"
+
+	"github.com/certwright/certwright"
+	"github.com/certwright/certwright/acmetest"
+)
+
+// names are what the clients get certificates for.
+var names = []string{"example.com", "www.example.com"}
+
+// TestAdoptFromRealClients runs each client against Pebble and moves to
+// certwright: no order for what is there, and the same account for a renewal.
+func TestAdoptFromRealClients(t *testing.T) {
+	clients := []struct {
+		name   string
+		layout certwright.Layout
+		run    func(ctx context.Context, ca CA, dir string) error
+	}{
+		{"certmagic", certwright.LayoutCertMagic, func(ctx context.Context, ca CA, dir string) error {
+			return CertMagic(ctx, ca, dir, "admin@example.com", names...)
+		}},
+		{"autocert", certwright.LayoutAutocert, func(ctx context.Context, ca CA, dir string) error {
+			return Autocert(ctx, ca, dir, "admin@example.com", names...)
+		}},
+		{"lego 4", certwright.LayoutLego, func(ctx context.Context, ca CA, dir string) error {
+			run, err := Lego(ctx, ca, "admin@example.com", certcrypto.EC256, names)
+			if err != nil {
+				return err
+			}
+			return run.WriteV4(dir)
+		}},
+		{"lego 5", certwright.LayoutLego, func(ctx context.Context, ca CA, dir string) error {
+			run, err := Lego(ctx, ca, "admin@example.com", certcrypto.EC384, names)
+			if err != nil {
+				return err
+			}
+			return run.WriteV5(dir)
+		}},
+		{"certbot", certwright.LayoutCertbot, func(ctx context.Context, ca CA, dir string) error {
+			run, err := Lego(ctx, ca, "admin@example.com", certcrypto.RSA2048, names)
+			if err != nil {
+				return err
+			}
+			return run.WriteCertbot(dir, "")
+		}},
+	}
+	for _, c := range clients {
+		t.Run(c.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			pebble := acmetest.StartWith(t, acmetest.Options{Records: map[string][]netip.Addr{
+				"example.com":     {netip.MustParseAddr("127.0.0.1")},
+				"www.example.com": {netip.MustParseAddr("127.0.0.1")},
+			}})
+			dir := t.TempDir()
+			if err := c.run(ctx, CA{
+				Directory: pebble.Directory(), Client: pebble.Client(), Roots: pebble.APIRoots(),
+				HTTPPort: pebble.HTTPPort(), TLSPort: pebble.TLSPort(),
+			}, dir); err != nil {
+				t.Fatal(err)
+			}
+			moveTo(ctx, t, pebble, certwright.Source{Layout: c.layout, Dir: dir, Directory: pebble.Directory()})
+		})
+	}
+}
+
+// moveTo manages the names with certwright and looks at what that costs.
+func moveTo(ctx context.Context, t *testing.T, pebble *acmetest.CA, src certwright.Source) {
+	t.Helper()
+	pebble.ResetCounts()
+	m, err := certwright.New(certwright.Config{
+		AgreeToTerms: true, Storage: certwright.NewMemStorage(), Adopt: []certwright.Source{src},
+		Issuers:  []certwright.Issuer{&certwright.ACME{Directory: pebble.Directory(), HTTPClient: pebble.Client()}},
+		HTTPPort: pebble.HTTPPort(), TLSPort: pebble.TLSPort(), ListenHost: "127.0.0.1", Logger: zap.NewNop(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := m.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := m.ManageSync(ctx, names); err != nil {
+		t.Fatal(err)
+	}
+	if n := pebble.Orders(); n != 0 {
+		t.Errorf("%d orders for what was there", n)
+	}
+	if err := m.Renew(ctx, names[0]); err != nil {
+		t.Fatal(err)
+	}
+	if n := pebble.Orders(); n != 1 {
+		t.Errorf("%d orders for a renewal", n)
+	}
+	if n := pebble.Requests()[acmetest.KindNewAccount]; n != 1 {
+		t.Errorf("%d requests for an account; want the one that finds it", n)
+	}
+	for _, name := range names {
+		cert, err := m.GetCertificate(&tls.ClientHelloInfo{ServerName: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cert.Leaf.VerifyHostname(name); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestAdoptThroughThePlugin has certwright move into the very storage that
+// CertMagic used.
+func TestAdoptThroughThePlugin(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	pebble := acmetest.StartWith(t, acmetest.Options{Records: map[string][]netip.Addr{
+		"example.com":     {netip.MustParseAddr("127.0.0.1")},
+		"www.example.com": {netip.MustParseAddr("127.0.0.1")},
+	}})
+	dir := filepath.Join(t.TempDir(), "store")
+	if err := CertMagic(ctx, CA{
+		Directory: pebble.Directory(), Client: pebble.Client(), Roots: pebble.APIRoots(),
+		HTTPPort: pebble.HTTPPort(), TLSPort: pebble.TLSPort(),
+	}, dir, "admin@example.com", names...); err != nil {
+		t.Fatal(err)
+	}
+	moveTo(ctx, t, pebble, certwright.Source{
+		Layout:  certwright.LayoutCertMagic,
+		Storage: certwright.FromCertMagic(&certmagic.FileStorage{Path: dir}),
+	})
+}
