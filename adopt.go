@@ -99,9 +99,9 @@ func openSources(conf []Source, log *zap.Logger) (*sources, error) {
 			c.Directory = LetsEncrypt
 		}
 		title := string(c.Layout)
-		var tree adopt.Tree = c.Storage
+		var tree adopt.Tree = boundStorage{c.Storage}
 		if a, ok := c.Storage.(*CertMagicAdapter); ok {
-			tree = certMagicTree{a}
+			tree = boundStorage{certMagicTree{a}}
 		}
 		if c.Dir != "" {
 			dir, err := filepath.Abs(c.Dir)

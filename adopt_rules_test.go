@@ -168,6 +168,30 @@ func TestAdoptWaitsForAnUnreadableSource(t *testing.T) {
 	}
 }
 
+// stuckStorage never answers.
+type stuckStorage struct{ Storage }
+
+func (stuckStorage) Load(ctx context.Context, _ string) ([]byte, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func TestAdoptFromAStuckSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, conf := newFakeLetsEncrypt(t)
+		conf.Adopt = []Source{{Layout: LayoutAutocert, Storage: stuckStorage{NewMemStorage()}}}
+		m := start(t, conf)
+		if err := m.ManageAsync([]string{"example.com"}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
+		defer cancel()
+		if err := m.Wait(ctx, "example.com"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestAdoptOwnGoesFirst asks a source only for what is not stored already.
 func TestAdoptOwnGoesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,15 +1,10 @@
 package certwright
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/x509"
 	"io/fs"
-	"math/big"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -162,15 +157,18 @@ func accountIn(t testing.TB, s Storage, id string) acmeflow.AccountRecord {
 	return r
 }
 
+// sourceTest is a store of testdata/adopt to be taken over.
+type sourceTest struct {
+	tree    string
+	layout  Layout
+	names   []string
+	account string // the file with its key; empty for certbot's
+}
+
 // TestAdopt takes over a store of each client: no order for the names in it, the
 // same account for what is issued later, and a source that stays as it was.
 func TestAdopt(t *testing.T) {
-	tests := []struct {
-		tree    string
-		layout  Layout
-		names   []string
-		account string // its key, in PEM or as a JWK
-	}{
+	tests := []sourceTest{
 		{
 			"certmagic", LayoutCertMagic,
 			[]string{"example.com", "*.example.org", "sub.example.org", "rsa.example.com", "münchen.example.net", "192.0.2.7", "2001:db8::1"},
@@ -190,50 +188,52 @@ func TestAdopt(t *testing.T) {
 		{"certbot", LayoutCertbot, []string{"example.com", "www.example.com", "copied.example.org"}, ""},
 	}
 	for _, tt := range tests {
-		t.Run(tt.tree, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				ca, conf := newFakeLetsEncrypt(t)
-				dir := unpack(t, tt.tree)
-				location := openAccount(t, ca, conf, accountKeyIn(t, dir, tt.account))
-				orders, accounts := ca.Count("newOrder"), ca.Accounts()
-				before := everythingIn(t, dir)
+		t.Run(tt.tree, func(t *testing.T) { synctest.Test(t, tt.run) })
+	}
+}
 
-				events := &eventLog{}
-				conf.Adopt, conf.OnEvent = []Source{{Layout: tt.layout, Dir: dir}}, events.add
-				logger, logs := observed(zapcore.WarnLevel)
-				conf.Logger = logger
-				m := start(t, conf)
-				manage(t, m, tt.names...)
-				for _, s := range m.Status() {
-					if s.Issuer != conf.Issuers[0].ID() || s.NotAfter.IsZero() {
-						t.Errorf("status of %q: %+v", s.Name, s)
-					}
-				}
-				synctest.Wait()
-				if n := ca.Count("newOrder") - orders; n != 0 {
-					t.Errorf("%d orders for adopted names; want none", n)
-				}
-				if n := events.count(EventAdopted); n != len(tt.names) {
-					t.Errorf("%d events; want one for each of %d names: %v", n, len(tt.names), events.kinds(""))
-				}
-				if logs.Len() > 0 {
-					t.Errorf("warnings: %v", logs.All())
-				}
-				if err := m.Renew(t.Context(), tt.names[0]); err != nil {
-					t.Fatal(err)
-				}
-				manage(t, m, "new.example.net")
-				if n := ca.Accounts() - accounts; n != 0 {
-					t.Errorf("%d new accounts; want none", n)
-				}
-				if got := accountIn(t, conf.Storage, conf.Issuers[0].ID()); got.Location != location {
-					t.Errorf("account %q; want %q", got.Location, location)
-				}
-				if after := everythingIn(t, dir); after != before {
-					t.Errorf("the source has changed")
-				}
-			})
-		})
+func (tt sourceTest) run(t *testing.T) {
+	ca, conf := newFakeLetsEncrypt(t)
+	dir := unpack(t, tt.tree)
+	location := openAccount(t, ca, conf, accountKeyIn(t, dir, tt.account))
+	orders, accounts, asked := ca.Count("newOrder"), ca.Accounts(), len(ca.Requests("newAccount"))
+	before := everythingIn(t, dir)
+
+	events := &eventLog{}
+	conf.Adopt, conf.OnEvent = []Source{{Layout: tt.layout, Dir: dir}}, events.add
+	logger, logs := observed(zapcore.WarnLevel)
+	conf.Logger = logger
+	m := start(t, conf)
+	manage(t, m, tt.names...)
+	for _, s := range m.Status() {
+		if s.Issuer != conf.Issuers[0].ID() || s.NotAfter.IsZero() {
+			t.Errorf("status of %q: %+v", s.Name, s)
+		}
+	}
+	synctest.Wait()
+	if n := ca.Count("newOrder") - orders; n != 0 {
+		t.Errorf("%d orders for adopted names; want none", n)
+	}
+	if n := events.count(EventAdopted); n != len(tt.names) {
+		t.Errorf("%d events; want one for each of %d names: %v", n, len(tt.names), events.kinds(""))
+	}
+	if logs.Len() > 0 {
+		t.Errorf("warnings: %v", logs.All())
+	}
+	if err := m.Renew(t.Context(), tt.names[0]); err != nil {
+		t.Fatal(err)
+	}
+	manage(t, m, "new.example.net")
+	if got := accountIn(t, conf.Storage, conf.Issuers[0].ID()); got.Location != location || ca.Accounts() != accounts {
+		t.Errorf("account %q, %d new ones; want %q and none", got.Location, ca.Accounts()-accounts, location)
+	}
+	for _, r := range ca.Requests("newAccount")[asked:] {
+		if !strings.Contains(string(r.Payload), `"onlyReturnExisting":true`) {
+			t.Errorf("the CA is asked for an account with %s", r.Payload)
+		}
+	}
+	if after := everythingIn(t, dir); after != before {
+		t.Errorf("the source has changed")
 	}
 }
 
@@ -256,138 +256,4 @@ func accountKeyIn(t testing.TB, dir, file string) []byte {
 		t.Fatalf("account %v, %v", acct, err)
 	}
 	return []byte(acct.KeyPEM)
-}
-
-// pairFor makes a certificate that signs itself, and its key.
-func pairFor(t testing.TB, notBefore, notAfter time.Time, names ...string) (chain, key []byte) {
-	t.Helper()
-	signer, err := certpem.GenerateKey(certpem.P256)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(7), DNSNames: names, NotBefore: notBefore, NotAfter: notAfter}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, signer.Public(), signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if key, err = certpem.EncodeKey(signer); err != nil {
-		t.Fatal(err)
-	}
-	return certpem.EncodeChain([]*x509.Certificate{leaf}), key
-}
-
-// places are where each layout keeps the certificate of example.com, and the
-// name of another that stays whole.
-var places = []struct {
-	tree       string
-	layout     Layout
-	chain, key string
-	other      string
-}{
-	{
-		"certmagic", LayoutCertMagic,
-		"certificates/acme-v02.api.letsencrypt.org-directory/example.com/example.com.crt",
-		"certificates/acme-v02.api.letsencrypt.org-directory/example.com/example.com.key", "rsa.example.com",
-	},
-	{"autocert", LayoutAutocert, "example.com", "example.com", "www.example.com"},
-	{"lego5", LayoutLego, "certificates/example.com.crt", "certificates/example.com.key", "api.example.org"},
-	{"certbot", LayoutCertbot, "live/example.com/fullchain.pem", "live/example.com/privkey.pem", "copied.example.org"},
-}
-
-// TestAdoptPassesOverDamage has one certificate of a source spoilt: it alone is
-// ordered, and a warning names the file.
-func TestAdoptPassesOverDamage(t *testing.T) {
-	type files struct{ chain, key []byte }
-	damages := []struct {
-		name  string
-		spoil func(t *testing.T, f files) files
-		key   bool // the key's file is named
-	}{
-		{"truncated key", func(t *testing.T, f files) files { return files{f.chain, f.key[:len(f.key)/2]} }, true},
-		{"empty key", func(t *testing.T, f files) files { return files{f.chain, nil} }, true},
-		{"truncated chain", func(t *testing.T, f files) files { return files{f.chain[:len(f.chain)/3], f.key} }, false},
-		{"HTML", func(t *testing.T, f files) files { return files{[]byte("<html>502 Bad Gateway</html>"), f.key} }, false},
-		{"other key", func(t *testing.T, f files) files {
-			_, key := pairFor(t, time.Now(), time.Now().Add(day), "example.com")
-			return files{f.chain, key}
-		}, false},
-		{"expired", func(t *testing.T, f files) files {
-			chain, key := pairFor(t, time.Now().Add(-90*day), time.Now(), "example.com")
-			return files{chain, key}
-		}, false},
-		{"giant", func(t *testing.T, f files) files {
-			return files{bytes.Repeat([]byte("\n"), 3<<20), f.key}
-		}, false},
-		{"other name", func(t *testing.T, f files) files {
-			chain, key := pairFor(t, time.Now(), time.Now().Add(day), "other.example.com")
-			return files{chain, key}
-		}, false},
-	}
-	for _, p := range places {
-		for _, d := range damages {
-			t.Run(p.tree+"/"+d.name, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					ca, conf := newFakeLetsEncrypt(t)
-					dir := unpack(t, p.tree)
-					one := p.chain == p.key
-					chainFile, keyFile := filepath.Join(dir, filepath.FromSlash(p.chain)), filepath.Join(dir, filepath.FromSlash(p.key))
-					whole := files{mustRead(t, chainFile), mustRead(t, keyFile)}
-					if one { // the key comes first
-						i := bytes.Index(whole.chain, []byte("-----BEGIN CERT"))
-						whole.chain, whole.key = whole.chain[i:], whole.key[:i]
-					}
-					spoilt := d.spoil(t, whole)
-					named := p.chain
-					if d.key {
-						named = p.key
-					}
-					if one {
-						spoilt.chain = slices.Concat(spoilt.key, spoilt.chain)
-						if err := os.Remove(chainFile + "+rsa"); err != nil { // as good
-							t.Fatal(err)
-						}
-					} else {
-						mustWrite(t, keyFile, spoilt.key)
-					}
-					mustWrite(t, chainFile, spoilt.chain)
-					logger, logs := observed(zapcore.WarnLevel)
-					conf.Logger, conf.Adopt = logger, []Source{{Layout: p.layout, Dir: dir}}
-					m := start(t, conf)
-					manage(t, m, "example.com", p.other)
-					if n := ca.Count("newOrder"); n != 1 {
-						t.Errorf("%d orders; want one", n)
-					}
-					said := ""
-					for _, e := range logs.All() {
-						said += e.Message + " " + e.ContextMap()["error"].(string) + "\n"
-					}
-					// lego and certbot find a certificate by the names in it.
-					found := d.name != "other name" || p.layout == LayoutCertMagic || p.layout == LayoutAutocert
-					if found != strings.Contains(said, named) || strings.Count(said, "\n") > 1 {
-						t.Errorf("warnings:\n%s\nwant one that names %q", said, named)
-					}
-				})
-			})
-		}
-	}
-}
-
-func mustRead(t testing.TB, file string) []byte {
-	t.Helper()
-	data, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
-}
-
-func mustWrite(t testing.TB, file string, data []byte) {
-	t.Helper()
-	if err := os.WriteFile(file, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
 }

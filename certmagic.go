@@ -282,22 +282,21 @@ func parentOf(key string) string {
 	return ""
 }
 
-// certMagicTree shows what CertMagic itself has in a plugin.
-type certMagicTree struct{ a *CertMagicAdapter }
+// certMagicTree is an adapter that reads what CertMagic itself has in the plugin.
+type certMagicTree struct{ *CertMagicAdapter }
 
-// Load implements adopt.Tree.
+// Load takes the plugin's key.
 func (t certMagicTree) Load(ctx context.Context, key string) ([]byte, error) {
-	value, err := t.a.loadOnce(ctx, key)
+	value, err := t.loadOnce(ctx, key)
 	if errors.Is(err, errEmptyValue) {
 		return []byte{}, nil
 	}
 	return value, err
 }
 
-// List implements adopt.Tree. What may be a folder is among the keys; nothing
-// asks for it.
+// List returns the plugin's keys, folders among them, which nothing asks for.
 func (t certMagicTree) List(ctx context.Context, prefix string) ([]string, error) {
-	keys, err := listPlugin(ctx, t.a.plugin, prefix, func(key string) bool {
+	keys, err := listPlugin(ctx, t.plugin, prefix, func(key string) bool {
 		return slices.Contains([]string{".crt", ".key", ".json"}, path.Ext(key))
 	})
 	if err != nil {

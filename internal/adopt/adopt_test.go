@@ -2,26 +2,18 @@ package adopt
 
 import (
 	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/rsa"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"maps"
-	"math/big"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"testing/fstest"
 	"testing/synctest"
 	"time"
 
 	"golang.org/x/tools/txtar"
-
-	"github.com/certwright/certwright/internal/certpem"
 )
 
 const letsEncrypt = "https://acme-v02.api.letsencrypt.org/directory"
@@ -328,114 +320,5 @@ func TestCertbotTakesTheNewestArchive(t *testing.T) {
 	certs, errs := reader(t, Certbot, tree).Certificates(t.Context(), Query{Names: []string{"copied.example.org"}, Now: time.Now()})
 	if len(certs) != 1 || len(errs) > 0 || certs[0].File != "archive/copied.example.org/fullchain10.pem" {
 		t.Errorf("%+v, %v", certs, errs)
-	}
-}
-
-func jwkOf(t testing.TB, key crypto.Signer) map[string]string {
-	t.Helper()
-	enc := func(n *big.Int, size int) string {
-		return base64.RawURLEncoding.EncodeToString(n.FillBytes(make([]byte, size)))
-	}
-	switch k := key.(type) {
-	case *rsa.PrivateKey:
-		return map[string]string{
-			"kty": "RSA", "n": enc(k.N, k.Size()), "e": "AQAB", "d": enc(k.D, k.Size()),
-			"p": enc(k.Primes[0], k.Size()/2), "q": enc(k.Primes[1], k.Size()/2),
-		}
-	case *ecdsa.PrivateKey:
-		point, err := k.PublicKey.Bytes()
-		if err != nil {
-			t.Fatal(err)
-		}
-		d, err := k.Bytes()
-		if err != nil {
-			t.Fatal(err)
-		}
-		half := (len(point) - 1) / 2
-		text := base64.RawURLEncoding.EncodeToString
-		return map[string]string{
-			"kty": "EC", "crv": k.Curve.Params().Name,
-			"x": text(point[1 : 1+half]), "y": text(point[1+half:]), "d": text(d),
-		}
-	}
-	t.Fatalf("no JWK of a %T", key)
-	return nil
-}
-
-func TestParseJWK(t *testing.T) {
-	for _, kind := range []certpem.KeyType{certpem.P256, certpem.P384, certpem.RSA2048} {
-		key, err := certpem.GenerateKey(kind)
-		if err != nil {
-			t.Fatal(err)
-		}
-		whole := jwkOf(t, key)
-		text, err := json.Marshal(whole)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := parseJWK(text)
-		if err != nil || !certpem.Match(got.Public(), key.Public()) {
-			t.Errorf("%s: %v", kind, err)
-		}
-		for field, value := range whole {
-			for _, bad := range []string{"", "!", "AQ", value[:len(value)/2]} {
-				m := maps.Clone(whole)
-				m[field] = bad
-				text, err := json.Marshal(m)
-				if err != nil {
-					t.Fatal(err)
-				}
-				_, err = parseJWK(text)
-				if err == nil {
-					t.Errorf("%s with %s = %q is taken", kind, field, bad)
-				}
-				if err != nil && strings.Contains(err.Error(), whole["d"][:8]) {
-					t.Errorf("the error holds a part of the key: %v", err)
-				}
-			}
-		}
-	}
-	for _, text := range []string{"", "{", "[]", `{"kty":"oct","k":"AA"}`, `{"kty":"EC","crv":"P-521"}`, `{"kty":1}`} {
-		if _, err := parseJWK([]byte(text)); err == nil {
-			t.Errorf("%q is taken for a key", text)
-		}
-	}
-}
-
-func TestFS(t *testing.T) {
-	tree := FS(fstest.MapFS{
-		"a/b/c":  {Data: []byte("x")},
-		"a/d":    {Data: []byte("y")},
-		"ab/e":   {Data: []byte("z")},
-		"a/pipe": {Mode: fs.ModeNamedPipe},
-		"big":    {Data: make([]byte, maxFile+2)},
-	})
-	ctx := t.Context()
-	for _, missing := range []string{"a/b", "none", "../x", "/a/d", "a/d/e", ""} {
-		if _, err := tree.Load(ctx, missing); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("Load(%q) = %v; want not found", missing, err)
-		}
-	}
-	if _, err := tree.Load(ctx, "a/pipe"); err == nil || errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("Load of a pipe = %v", err)
-	}
-	if got, err := tree.Load(ctx, "a/b/c"); err != nil || string(got) != "x" {
-		t.Errorf("Load = %q, %v", got, err)
-	}
-	if got, err := tree.Load(ctx, "big"); err != nil || len(got) != maxFile+1 {
-		t.Errorf("Load of a giant file = %d bytes, %v", len(got), err)
-	}
-	for prefix, want := range map[string][]string{"a": {"a/b/c", "a/d", "a/pipe"}, "none": nil, "": {"a/b/c", "a/d", "a/pipe", "ab/e", "big"}} {
-		if got, err := tree.List(ctx, prefix); err != nil || !slices.Equal(got, want) {
-			t.Errorf("List(%q) = %q, %v; want %q", prefix, got, err, want)
-		}
-	}
-	ended, cancel := context.WithCancel(ctx)
-	cancel()
-	if _, err := tree.Load(ended, "a/d"); !errors.Is(err, context.Canceled) {
-		t.Errorf("Load on an ended context = %v", err)
-	}
-	if _, err := tree.List(ended, "a"); !errors.Is(err, context.Canceled) {
-		t.Errorf("List on an ended context = %v", err)
 	}
 }

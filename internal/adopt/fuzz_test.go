@@ -78,6 +78,7 @@ func FuzzCertMagicKey(f *testing.F) {
 func FuzzCertMagicMeta(f *testing.F) {
 	fuzzFile(f, "certmagic", CertMagic, "/example.com/example.com.json")
 }
+
 func FuzzCertMagicAccount(f *testing.F)   { fuzzFile(f, "certmagic", CertMagic, "me_plus_tag.json") }
 func FuzzAutocert(f *testing.F)           { fuzzFile(f, "autocert", Autocert, "example.com") }
 func FuzzAutocertAccount(f *testing.F)    { fuzzFile(f, "autocert", Autocert, "acme_account+key") }
