@@ -66,32 +66,38 @@ func say(words ...any) { fmt.Println(words...) }
 
 // childManager opens what the environment says.
 func childManager() (*DirStorage, *Manager, []string, error) {
+	return openManager(os.Getenv)
+}
+
+// openManager opens a folder and a Manager on it as the variables say.
+func openManager(env func(string) string) (*DirStorage, *Manager, []string, error) {
 	var options DirOptions
-	if s := os.Getenv(childLease); s != "" {
+	if s := env(childLease); s != "" {
 		ttl, err := time.ParseDuration(s)
 		if err != nil {
 			return nil, nil, nil, err
 		}
 		options = DirOptions{LeaseFiles: true, LeaseTTL: ttl}
 	}
-	dir, err := OpenDirStorage(os.Getenv(childDir), options)
+	dir, err := OpenDirStorage(env(childDir), options)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	watchCalls(dir)
+	if at, err := strconv.ParseInt(env(childKill), 10, 64); err == nil {
+		watchCalls(dir, at)
+	}
 	m, err := New(Config{
-		AgreeToTerms: true, Directory: os.Getenv(childCA), Storage: dir, Logger: zap.NewNop(),
+		AgreeToTerms: true, Directory: env(childCA), Storage: dir, Logger: zap.NewNop(),
 		HTTPPort: -1, TLSPort: -1, DisableRenewalInfo: true, CleanInterval: -1, Workers: 1,
 	})
-	return dir, m, strings.Split(os.Getenv(childNames), ","), err
+	return dir, m, strings.Split(env(childNames), ","), err
 }
 
 // calls counts the system calls of the store path.
 var calls atomic.Int64
 
-// watchCalls has the process end before one of them.
-func watchCalls(dir *DirStorage) {
-	at, _ := strconv.ParseInt(os.Getenv(childKill), 10, 64)
+// watchCalls has the process end before one of them; 0 only counts.
+func watchCalls(dir *DirStorage, at int64) {
 	dir.disk.Watch = func(string, string) {
 		if calls.Add(1) == at {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -111,29 +117,44 @@ func loopChild() error {
 	_ = m.ManageSync(ctx, names)
 	for i := 0; ; i++ {
 		_ = m.Renew(ctx, names[i%len(names)]) // the CA refuses some
+		say("renewed")
 	}
 }
 
 // onceChild issues and renews each name once, and ends.
 func onceChild() error {
-	dir, m, names, err := childManager()
-	if err != nil {
-		return err
-	}
-	ctx := context.Background()
-	if err := m.ManageSync(ctx, names); err != nil {
-		return err
-	}
-	for _, name := range names {
-		if err := m.Renew(ctx, name); err != nil {
-			return err
-		}
-	}
-	if err := errors.Join(m.Close(ctx), dir.Close()); err != nil {
+	if err := issueAndRenew(os.Getenv); err != nil {
 		return err
 	}
 	say("calls", calls.Load())
 	return nil
+}
+
+// issueAndRenew is what onceChild does. A test does it itself where nobody is to
+// be killed.
+func issueAndRenew(env func(string) string) error {
+	dir, m, names, err := openManager(env)
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	errs := []error{m.ManageSync(ctx, names)}
+	for _, name := range names {
+		errs = append(errs, m.Renew(ctx, name))
+	}
+	return errors.Join(append(errs, m.Close(ctx), dir.Close())...)
+}
+
+// variables looks up what startChild would be given.
+func variables(vars []string) func(string) string {
+	return func(name string) string {
+		for _, v := range vars {
+			if value, ok := strings.CutPrefix(v, name+"="); ok {
+				return value
+			}
+		}
+		return ""
+	}
 }
 
 // child is a running child.

@@ -1,12 +1,13 @@
 package certwright
 
 import (
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"time"
 
-	"github.com/certwright/certwright/internal/certpem"
 	"github.com/certwright/certwright/internal/challenge"
 	"github.com/certwright/certwright/internal/record"
 )
@@ -66,11 +67,15 @@ func certStale(grace time.Duration) func(string, []byte) (time.Time, error) {
 		if r.ID != id {
 			return time.Time{}, fmt.Errorf("it is the certificate of %q", r.ID)
 		}
-		chain, err := certpem.ParseChain([]byte(r.Chain))
-		if err != nil {
-			return time.Time{}, fmt.Errorf("reading the chain: %w", err)
+		block, _ := pem.Decode([]byte(r.Chain)) // stored leaf first, and checked then
+		if block == nil {
+			return time.Time{}, errors.New("the chain is not PEM")
 		}
-		return chain[0].NotAfter.Add(grace), nil
+		leaf, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return time.Time{}, fmt.Errorf("reading the leaf: %w", err)
+		}
+		return leaf.NotAfter.Add(grace), nil
 	}
 }
 

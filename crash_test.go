@@ -241,17 +241,26 @@ func crashFolder(t *testing.T, rnd *rand.Rand, kills int) {
 		Endpoint: "newOrder", Status: http.StatusServiceUnavailable,
 		When: func(r *fakeca.Request) bool { return r.N%9 == 0 },
 	})()
+	// As long as two renewals take here and now is when a crash may come.
+	first := startChild(t, "loop", vars...)
+	first.expect("renewed")
+	began := time.Now()
+	first.expect("renewed")
+	first.expect("renewed")
+	window := min(max(time.Since(began), 20*time.Millisecond), 250*time.Millisecond)
+	first.kill()
+	c.kills++
 	for c.kills < kills && !t.Failed() {
 		p := startChild(t, "loop", vars...)
 		p.expect("up")
-		time.Sleep(time.Duration(rnd.Int64N(int64(120 * time.Millisecond))))
+		time.Sleep(time.Duration(rnd.Int64N(int64(window))))
 		p.kill()
 		c.kills++
 		c.check()
 	}
 	// The last run has to find the CA willing.
 	for try := 0; ; try++ {
-		err := startChild(t, "once", vars...).wait()
+		err := issueAndRenew(variables(vars))
 		if err == nil {
 			break
 		}
@@ -267,7 +276,7 @@ func crashFolder(t *testing.T, rnd *rand.Rand, kills int) {
 // first issue or in the renewal, loses nothing and repeats at most one order.
 func TestCrashAtEachCall(t *testing.T) {
 	plain, vars := newCrashed(t, fakeca.Options{}, "a.test")
-	p := startChild(t, "once", vars...)
+	p := startChild(t, "once", append(vars, childKill+"=0")...)
 	var total int
 	if _, err := fmt.Sscan(p.expect("calls"), &total); err != nil {
 		t.Fatal(err)
@@ -306,7 +315,7 @@ func crashAt(t *testing.T, n int) {
 	if certs := c.ca.Certificates(); len(certs) == 2 && c.had["a.test"] == fmt.Sprintf("%x", certs[1].SerialNumber) {
 		renewed = 1 // so that the next run renews once more
 	}
-	if err := startChild(t, "once", vars...).wait(); err != nil {
+	if err := issueAndRenew(variables(vars)); err != nil {
 		t.Errorf("call %d: the run after the crash: %v", n, err)
 		return
 	}
