@@ -261,9 +261,7 @@ func TestNewerLayoutIsRefused(t *testing.T) {
 			}
 			defer dir.Close()
 			for _, s := range []Storage{NewMemStorage(), dir} {
-				for key, value := range tt.values {
-					mustStore(t, s, key, value)
-				}
+				storeAll(t, s, tt.values)
 				before := keysOf(t, s)
 				_, conf := newFake(t, fakeca.Options{})
 				conf.Storage = s

@@ -1,0 +1,141 @@
+package certwright
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+// call is one call of a storage.
+type call struct {
+	n   int    // counted from 1 since the hook was set
+	op  string // load, store, delete, list
+	key string // or prefix
+}
+
+// fault is what becomes of a call; the zero fault is none.
+type fault struct {
+	delay time.Duration
+	err   error
+	late  bool                    // err comes after the call was carried out
+	torn  bool                    // a store that fails leaves half of the value, a load returns half
+	stale bool                    // a load returns the value before the last store
+	list  func([]string) []string // edits a list
+}
+
+// faulty is a storage whose calls can fail.
+type faulty struct {
+	*MemStorage
+
+	mu    sync.Mutex // guards what follows
+	hook  func(call) fault
+	calls []call
+	old   map[string][]byte
+}
+
+func newFaulty(m *MemStorage) *faulty { return &faulty{MemStorage: m, old: map[string][]byte{}} }
+
+// set has hook asked about each call from now on, with mu held, and forgets the
+// calls so far.
+func (f *faulty) set(hook func(call) fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hook, f.calls = hook, nil
+}
+
+// seen returns the calls since set.
+func (f *faulty) seen() []call {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.calls)
+}
+
+func (f *faulty) begin(ctx context.Context, op, key string) fault {
+	f.mu.Lock()
+	c := call{n: len(f.calls) + 1, op: op, key: key}
+	f.calls = append(f.calls, c)
+	var fl fault
+	if f.hook != nil {
+		fl = f.hook(c)
+	}
+	f.mu.Unlock()
+	if fl.delay > 0 && pauseFor(ctx, fl.delay) != nil {
+		fl.err, fl.late = endOf(ctx), false
+	}
+	return fl
+}
+
+func (f *faulty) Load(ctx context.Context, key string) ([]byte, error) {
+	fl := f.begin(ctx, "load", key)
+	if fl.err != nil && !fl.torn {
+		return nil, fl.err
+	}
+	value, err := f.MemStorage.Load(ctx, key)
+	if fl.torn {
+		return value[:len(value)/2], err
+	}
+	if fl.stale {
+		f.mu.Lock()
+		old, ok := f.old[key]
+		f.mu.Unlock()
+		if ok && old != nil {
+			return old, nil
+		}
+		if ok {
+			return f.MemStorage.Load(ctx, "nothing/here")
+		}
+	}
+	return value, err
+}
+
+func (f *faulty) Store(ctx context.Context, key string, value []byte) error {
+	fl := f.begin(ctx, "store", key)
+	if fl.err != nil && !fl.late && !fl.torn {
+		return fl.err
+	}
+	if fl.torn {
+		value = value[:len(value)/2]
+	}
+	old, err := f.MemStorage.Load(ctx, key)
+	if err != nil {
+		old = nil
+	}
+	if err := f.MemStorage.Store(ctx, key, value); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.old[key] = old
+	f.mu.Unlock()
+	return fl.err
+}
+
+func (f *faulty) Delete(ctx context.Context, key string) error {
+	fl := f.begin(ctx, "delete", key)
+	if fl.err != nil && !fl.late {
+		return fl.err
+	}
+	if err := f.MemStorage.Delete(ctx, key); err != nil {
+		return err
+	}
+	return fl.err
+}
+
+func (f *faulty) List(ctx context.Context, prefix string) ([]string, error) {
+	fl := f.begin(ctx, "list", prefix)
+	if fl.err != nil && fl.list == nil {
+		return nil, fl.err
+	}
+	keys, err := f.MemStorage.List(ctx, prefix)
+	if fl.list != nil {
+		keys = fl.list(keys)
+	}
+	return keys, err
+}
+
+// wrongList is what a backend answers that does not keep the contract: keys of
+// other prefixes, keys that are not there, folders, twice the same.
+func wrongList(keys []string) []string {
+	wrong := []string{"v1/state", "v1/accounts/ca/account", "v1/certs/x", "v1/state/nobody.test", "/", "", "v1/stat", "v2/state/a.test"}
+	return append(append(wrong, keys...), keys...)
+}
