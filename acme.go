@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -368,29 +367,6 @@ func unlock(ctx context.Context, lease Lease, log *slog.Logger) {
 }
 
 const unlockTimeout = 5 * time.Second
-
-// callerSolver makes an acmeflow.Solver of a caller's.
-type callerSolver struct{ s Solver }
-
-func (c callerSolver) Present(ctx context.Context, ch acmeflow.Challenge) error {
-	return c.s.Present(ctx, publicChallenge(ch))
-}
-
-func (c callerSolver) CleanUp(ctx context.Context, ch acmeflow.Challenge) error {
-	return c.s.CleanUp(ctx, publicChallenge(ch))
-}
-
-func publicChallenge(ch acmeflow.Challenge) Challenge {
-	out := Challenge{
-		Type: ch.Type, Name: ch.Identifier, Wildcard: ch.Wildcard, Token: ch.Token,
-		KeyAuthorization: ch.KeyAuthorization, Account: ch.Account,
-	}
-	if ch.Type == "dns-01" {
-		sum := sha256.Sum256([]byte(ch.KeyAuthorization))
-		out.DNSName, out.DNSValue = "_acme-challenge."+ch.Identifier, base64.RawURLEncoding.EncodeToString(sum[:])
-	}
-	return out
-}
 
 // userAgent names the library and its version (RFC 8555 §6.1).
 func userAgent() string {
