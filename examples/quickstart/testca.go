@@ -100,94 +100,77 @@ func (d *demo) start(m *certwright.Manager) (stop func() error, err error) {
 	}, nil
 }
 
+// running calls f while the names are served by a new Manager.
+func (d *demo) running(ctx context.Context, f func(m *certwright.Manager) error) error {
+	m, err := d.manager()
+	if err != nil {
+		return err
+	}
+	defer closeManager(ctx, m)
+	stop, err := d.start(m)
+	if err != nil {
+		return err
+	}
+	if err = m.ManageSync(ctx, names); err == nil {
+		err = f(m)
+	}
+	return errors.Join(err, stop())
+}
+
 // serve runs until ctx ends.
 func (d *demo) serve(ctx context.Context) error {
-	m, err := d.manager()
-	if err != nil {
-		return err
-	}
-	defer closeManager(ctx, m)
-	stop, err := d.start(m)
-	if err != nil {
-		return err
-	}
-	if err := m.ManageSync(ctx, names); err != nil {
-		return errors.Join(err, stop())
-	}
-	root := filepath.Join(d.dir, "root.pem")
-	if err := os.WriteFile(root, d.ca.RootPEM(), 0o600); err != nil {
-		return errors.Join(err, stop())
-	}
-	for _, s := range m.Status() {
-		fmt.Fprintf(d.o.out, "%-22s issued by %s, serial %s, not_after %s\n", s.Name, s.Issuer, s.Serial, s.NotAfter.Format(time.RFC3339))
-	}
-	fmt.Fprintf(d.o.out, "\nserving   https://localhost:%d/ and https://127.0.0.1:%d/\nCA root   %s\ntry       curl --cacert %s https://localhost:%d/\n\nCtrl-C ends it.\n",
-		d.ca.TLSPort(), d.ca.TLSPort(), root, root, d.ca.TLSPort())
-	<-ctx.Done()
-	return stop()
+	return d.running(ctx, func(m *certwright.Manager) error {
+		root := filepath.Join(d.dir, "root.pem")
+		if err := os.WriteFile(root, d.ca.RootPEM(), 0o600); err != nil {
+			return err
+		}
+		for _, s := range m.Status() {
+			fmt.Fprintf(d.o.out, "%-22s issued by %s, serial %s, not_after %s\n", s.Name, s.Issuer, s.Serial, s.NotAfter.Format(time.RFC3339))
+		}
+		port := d.ca.TLSPort()
+		fmt.Fprintf(d.o.out, "\nserving   https://localhost:%d/ and https://127.0.0.1:%d/\nCA root   %s\ntry       curl --cacert %s https://localhost:%d/\n\nCtrl-C ends it.\n",
+			port, port, root, root, port)
+		<-ctx.Done()
+		return nil
+	})
 }
 
-// once shows an issue, a live renewal and a restart.
+// once shows an issue, a live renewal and a restart on the same storage, which
+// orders nothing.
 func (d *demo) once(ctx context.Context) error {
-	m, err := d.manager()
+	var first, second shown
+	err := d.running(ctx, func(m *certwright.Manager) (err error) {
+		if first, err = d.request(ctx); err != nil {
+			return err
+		}
+		fmt.Fprintf(d.o.out, "issued    %s", first)
+		if err := m.Renew(ctx, "localhost"); err != nil {
+			return err
+		}
+		if second, err = d.request(ctx); err != nil {
+			return err
+		}
+		if second.serial == first.serial {
+			return errors.New("the renewed certificate is not served")
+		}
+		fmt.Fprintf(d.o.out, "renewed   new serial %s, while the server was serving\n", second.serial)
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	defer closeManager(ctx, m)
-	stop, err := d.start(m)
-	if err != nil {
-		return err
-	}
-	if err := m.ManageSync(ctx, names); err != nil {
-		return errors.Join(err, stop())
-	}
-	first, err := d.request(ctx)
-	if err != nil {
-		return errors.Join(err, stop())
-	}
-	fmt.Fprintf(d.o.out, "issued    %s", first)
-	if err := m.Renew(ctx, "localhost"); err != nil {
-		return errors.Join(err, stop())
-	}
-	second, err := d.request(ctx)
-	if err != nil {
-		return errors.Join(err, stop())
-	}
-	if second.serial == first.serial {
-		return errors.Join(errors.New("the renewed certificate is not served"), stop())
-	}
-	fmt.Fprintf(d.o.out, "renewed   new serial %s, while the server was serving\n", second.serial)
-	if err := stop(); err != nil {
-		return err
-	}
-	closeManager(ctx, m)
-	return d.restart(ctx, second)
-}
-
-// restart shows that a new Manager on the same storage orders nothing.
-func (d *demo) restart(ctx context.Context, before shown) error {
 	orders := d.ca.Orders()
-	m, err := d.manager()
-	if err != nil {
-		return err
-	}
-	defer closeManager(ctx, m)
-	stop, err := d.start(m)
-	if err != nil {
-		return err
-	}
-	if err := m.ManageSync(ctx, names); err != nil {
-		return errors.Join(err, stop())
-	}
-	after, err := d.request(ctx)
-	if err != nil {
-		return errors.Join(err, stop())
-	}
-	if n := d.ca.Orders() - orders; n != 0 || after.serial != before.serial {
-		return errors.Join(fmt.Errorf("the restart made %d orders and serves %s", n, after.serial), stop())
-	}
-	fmt.Fprintf(d.o.out, "restarted no new order was made; serial %s is served from storage\n", after.serial)
-	return stop()
+	return d.running(ctx, func(*certwright.Manager) error {
+		after, err := d.request(ctx)
+		if err != nil {
+			return err
+		}
+		if n := d.ca.Orders() - orders; n != 0 || after.serial != second.serial {
+			return fmt.Errorf("the restart made %d orders and serves %s", n, after.serial)
+		}
+		fmt.Fprintf(d.o.out, "restarted no new order was made; serial %s is served from storage\n", after.serial)
+		return nil
+	})
 }
 
 // shown is the certificate that a request was answered with.
