@@ -7,8 +7,8 @@
 //	go run ./examples/quickstart -once
 //	go run ./examples/quickstart -ca URL -email ADDR NAME...
 //
-// With -ca it uses a real CA: then the names must lead to this host, and ports
-// 80 and 443 must be free.
+// With -ca it uses a real CA, to whose terms of service you agree by it: then
+// the names must lead to this host, and ports 80 and 443 must be free.
 package main
 
 import (
@@ -46,7 +46,6 @@ func main() {
 type options struct {
 	once        bool
 	ca, email   string
-	agree       bool
 	storage     string
 	names       []string
 	out, errOut io.Writer
@@ -59,14 +58,13 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	fs := flag.NewFlagSet("quickstart", flag.ContinueOnError)
 	fs.SetOutput(errOut)
 	fs.BoolVar(&o.once, "once", false, "issue, renew, restart, show each, and exit")
-	fs.StringVar(&o.ca, "ca", "", "directory `URL` of a real ACME CA")
+	fs.StringVar(&o.ca, "ca", "", "directory `URL` of a real ACME CA, to whose terms of service you agree by it")
 	fs.StringVar(&o.email, "email", "", "`address` for the account at the real CA")
-	fs.BoolVar(&o.agree, "agree", false, "agree to the terms of service of the real CA")
 	fs.StringVar(&o.storage, "storage", "", "`folder` for certificates (default: a temporary one, or ./certwright-data with -ca)")
 	fs.IntVar(&o.httpPort, "http-port", 80, "`port` on which the real CA's http-01 requests arrive")
 	fs.IntVar(&o.tlsPort, "tls-port", 443, "`port` for https with the real CA")
 	fs.Usage = func() {
-		fmt.Fprintln(errOut, "usage: quickstart [-once] [-storage FOLDER]\n       quickstart -ca URL -email ADDR -agree NAME...")
+		fmt.Fprintln(errOut, "usage: quickstart [-once] [-storage FOLDER]\n       quickstart -ca URL -email ADDR NAME...")
 		fs.PrintDefaults()
 	}
 	if err := fs.Parse(args); err != nil {
@@ -103,7 +101,7 @@ func serveReal(ctx context.Context, o options) error {
 	}
 	defer storage.Close()
 	m, err := certwright.New(certwright.Config{
-		Directory: o.ca, Email: o.email, AgreeToTerms: o.agree, Storage: storage,
+		Directory: o.ca, Email: o.email, AgreeToTerms: true, Storage: storage,
 		HTTPPort: o.httpPort, TLSPort: o.tlsPort,
 		OnEvent: func(e certwright.Event) { fmt.Fprintln(o.out, describe(e)) },
 	})

@@ -103,8 +103,8 @@ func TestUsage(t *testing.T) {
 		}
 	}
 	var errOut bytes.Buffer
-	err := run(t.Context(), []string{"-ca", "https://ca.example/dir", "-storage", t.TempDir(), "example.com"}, io.Discard, &errOut)
-	if err == nil || !strings.Contains(err.Error(), "AgreeToTerms") {
-		t.Errorf("without -agree: error %v", err)
+	err := run(t.Context(), []string{"-ca", "ca.example", "-storage", t.TempDir(), "example.com"}, io.Discard, &errOut)
+	if err == nil || !strings.Contains(err.Error(), "Directory") {
+		t.Errorf("a directory that is no URL: error %v", err)
 	}
 }
