@@ -18,24 +18,75 @@ import (
 	"github.com/certwright/certwright/internal/certpem"
 )
 
-// Layout says which program wrote a [Source].
-type Layout string
+// Layout says which program wrote a [Source]. A program links the code only of
+// the layouts that it names.
+type Layout interface {
+	// String returns the name of the program.
+	String() string
 
-// The layouts that a Source can have.
-const (
-	// LayoutCertMagic is that of CertMagic and of Caddy, whose folder is often
-	// ~/.local/share/certmagic or ~/.local/share/caddy.
-	LayoutCertMagic = Layout(adopt.CertMagic)
+	tree(s Storage) adopt.Tree
+	reader(tree adopt.Tree, ca string) adopt.Reader
+	open(all []Source, log *zap.Logger) (adopter, error)
+}
 
-	// LayoutAutocert is that of the DirCache of golang.org/x/crypto/acme/autocert.
-	LayoutAutocert = Layout(adopt.Autocert)
+// adopter takes over what other programs stored. A Manager reaches it through a
+// Layout only, so that a program that adopts nothing does not link it.
+type adopter interface {
+	// adopt returns nil when there is nothing for c.
+	adopt(ctx context.Context, m *Manager, c *managed) (*bundle, error)
+	account(ctx context.Context, ca, email, eabKeyID string) (*acmeflow.AccountRecord, error)
+}
 
-	// LayoutLego is that of the lego command, whose folder is often .lego.
-	LayoutLego = Layout(adopt.Lego)
+// layout is what all layouts share.
+type layout struct{}
 
-	// LayoutCertbot is that of certbot, whose folder is often /etc/letsencrypt.
-	LayoutCertbot = Layout(adopt.Certbot)
-)
+func (layout) tree(s Storage) adopt.Tree { return boundStorage{s} }
+
+func (layout) open(all []Source, log *zap.Logger) (adopter, error) { return openSources(all, log) }
+
+// LayoutCertMagic is that of CertMagic and of Caddy, whose folder is often
+// ~/.local/share/certmagic or ~/.local/share/caddy.
+type LayoutCertMagic struct{ layout }
+
+func (LayoutCertMagic) String() string { return "certmagic" }
+
+func (LayoutCertMagic) tree(s Storage) adopt.Tree {
+	if a, ok := s.(*CertMagicAdapter); ok {
+		return boundStorage{certMagicTree{a}}
+	}
+	return boundStorage{s}
+}
+
+func (LayoutCertMagic) reader(tree adopt.Tree, ca string) adopt.Reader {
+	return adopt.CertMagic(tree, ca)
+}
+
+// LayoutAutocert is that of the DirCache of golang.org/x/crypto/acme/autocert.
+type LayoutAutocert struct{ layout }
+
+func (LayoutAutocert) String() string { return "autocert" }
+
+func (LayoutAutocert) reader(tree adopt.Tree, ca string) adopt.Reader {
+	return adopt.Autocert(tree, ca)
+}
+
+// LayoutLego is that of the lego command, whose folder is often .lego.
+type LayoutLego struct{ layout }
+
+func (LayoutLego) String() string { return "lego" }
+
+func (LayoutLego) reader(tree adopt.Tree, ca string) adopt.Reader {
+	return adopt.Lego(tree, ca)
+}
+
+// LayoutCertbot is that of certbot, whose folder is often /etc/letsencrypt.
+type LayoutCertbot struct{ layout }
+
+func (LayoutCertbot) String() string { return "certbot" }
+
+func (LayoutCertbot) reader(tree adopt.Tree, ca string) adopt.Reader {
+	return adopt.Certbot(tree, ca)
+}
 
 // Source is what another program stored. A managed name that has no usable
 // certificate in Config.Storage gets the one that a source has for it, with its
@@ -98,10 +149,10 @@ func openSources(conf []Source, log *zap.Logger) (*sources, error) {
 		if c.Directory == "" {
 			c.Directory = LetsEncrypt
 		}
-		title := string(c.Layout)
-		var tree adopt.Tree = boundStorage{c.Storage}
-		if a, ok := c.Storage.(*CertMagicAdapter); ok {
-			tree = boundStorage{certMagicTree{a}}
+		title := c.Layout.String()
+		var tree adopt.Tree
+		if c.Storage != nil {
+			tree = c.Layout.tree(c.Storage)
 		}
 		if c.Dir != "" {
 			dir, err := filepath.Abs(c.Dir)
@@ -113,11 +164,7 @@ func openSources(conf []Source, log *zap.Logger) (*sources, error) {
 				log.Warn("there is nothing to adopt", zap.String("source", title), zap.Error(err))
 			}
 		}
-		r, err := adopt.New(adopt.Layout(c.Layout), tree, c.Directory)
-		if err != nil {
-			return nil, &ConfigError{Field: field + ".Layout", Err: err}
-		}
-		s.list = append(s.list, source{Reader: r, title: title})
+		s.list = append(s.list, source{Reader: c.Layout.reader(tree, c.Directory), title: title})
 	}
 	return s, nil
 }
@@ -212,10 +259,10 @@ func hasContact(a adopt.Account, email string) bool {
 
 // adopt takes over the certificate that a source has for c. It returns nil when
 // there is none.
-func (m *Manager) adopt(ctx context.Context, c *managed) (*bundle, error) {
+func (s *sources) adopt(ctx context.Context, m *Manager, c *managed) (*bundle, error) {
 	set := c.settings()
 	q := adopt.Query{Names: c.names, Now: time.Now(), CAs: directoriesOf(set.issuers)}
-	found, err := m.sources.certificate(ctx, q, c.keyType, set.anyKey)
+	found, err := s.certificate(ctx, q, c.keyType, set.anyKey)
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("adopting a certificate for %q: %w", c.names[0], context.Cause(ctx))
 	}
@@ -235,11 +282,11 @@ func (m *Manager) adopt(ctx context.Context, c *managed) (*bundle, error) {
 	if b, err := m.loadBundle(ctx, c); err != nil || b.usable(time.Now()) {
 		return b, err
 	}
-	return m.keep(ctx, c, found)
+	return keep(ctx, m, c, found)
 }
 
 // keep makes a found certificate one of our own. It runs under the lease for c.
-func (m *Manager) keep(ctx context.Context, c *managed, found *adopt.Certificate) (*bundle, error) {
+func keep(ctx context.Context, m *Manager, c *managed, found *adopt.Certificate) (*bundle, error) {
 	fail := func(err error) (*bundle, error) {
 		return nil, fmt.Errorf("adopting %q for %q: %w", found.File, c.names[0], err)
 	}

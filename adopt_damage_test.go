@@ -51,13 +51,13 @@ type place struct {
 
 var places = []place{
 	{
-		"certmagic", LayoutCertMagic,
+		"certmagic", LayoutCertMagic{},
 		"certificates/acme-v02.api.letsencrypt.org-directory/example.com/example.com.crt",
 		"certificates/acme-v02.api.letsencrypt.org-directory/example.com/example.com.key", "rsa.example.com",
 	},
-	{"autocert", LayoutAutocert, "example.com", "example.com", "www.example.com"},
-	{"lego5", LayoutLego, "certificates/example.com.crt", "certificates/example.com.key", "api.example.org"},
-	{"certbot", LayoutCertbot, "live/example.com/fullchain.pem", "live/example.com/privkey.pem", "copied.example.org"},
+	{"autocert", LayoutAutocert{}, "example.com", "example.com", "www.example.com"},
+	{"lego5", LayoutLego{}, "certificates/example.com.crt", "certificates/example.com.key", "api.example.org"},
+	{"certbot", LayoutCertbot{}, "live/example.com/fullchain.pem", "live/example.com/privkey.pem", "copied.example.org"},
 }
 
 // pemPair is a chain and its key.
@@ -140,7 +140,7 @@ func (p place) spoil(t *testing.T, d pairDamage) {
 		said += e.Message + " " + e.ContextMap()["error"].(string) + "\n"
 	}
 	// lego and certbot find a certificate by the names in it.
-	found := d.name != "other name" || p.layout == LayoutCertMagic || p.layout == LayoutAutocert
+	found := d.name != "other name" || p.layout == LayoutCertMagic{} || p.layout == LayoutAutocert{}
 	if found != strings.Contains(said, named) || strings.Count(said, "\n") > 1 {
 		t.Errorf("warnings:\n%s\nwant one that names %q", said, named)
 	}

@@ -25,7 +25,7 @@ func TestAdoptRenewalInfo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, conf := newFakeLetsEncrypt(t)
 		ca.On(fakeca.Rule{Endpoint: "renewalInfo", Problem: fakeca.NewProblem("serverInternal", 500, "not today")})
-		conf.Adopt = []Source{{Layout: LayoutCertMagic, Dir: unpack(t, "certmagic")}}
+		conf.Adopt = []Source{{Layout: LayoutCertMagic{}, Dir: unpack(t, "certmagic")}}
 		m := start(t, conf)
 		manage(t, m, "example.com")
 		time.Sleep(10 * time.Minute) // in which the CA is asked in vain
@@ -62,10 +62,10 @@ func TestAdoptKeyTypes(t *testing.T) {
 		want   []KeyType
 		orders int
 	}{
-		{"both", "autocert", LayoutAutocert, []KeyType{P256, RSA2048}, []KeyType{P256, RSA2048}, 0},
-		{"another", "lego5", LayoutLego, []KeyType{P256}, []KeyType{P384}, 0},
-		{"the second", "autocert", LayoutAutocert, []KeyType{RSA2048}, []KeyType{RSA2048}, 0},
-		{"only RSA is there", "certbot", LayoutCertbot, []KeyType{P256, RSA2048}, []KeyType{P256, RSA2048}, 1},
+		{"both", "autocert", LayoutAutocert{}, []KeyType{P256, RSA2048}, []KeyType{P256, RSA2048}, 0},
+		{"another", "lego5", LayoutLego{}, []KeyType{P256}, []KeyType{P384}, 0},
+		{"the second", "autocert", LayoutAutocert{}, []KeyType{RSA2048}, []KeyType{RSA2048}, 0},
+		{"only RSA is there", "certbot", LayoutCertbot{}, []KeyType{P256, RSA2048}, []KeyType{P256, RSA2048}, 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -147,7 +147,7 @@ func TestAdoptWaitsForAnUnreadableSource(t *testing.T) {
 				src := &downStorage{Storage: NewMemStorage()}
 				memTree(t, "certmagic", src)
 				src.fails.Store(int32(tt.fails))
-				conf.Adopt = []Source{{Layout: LayoutCertMagic, Storage: src}}
+				conf.Adopt = []Source{{Layout: LayoutCertMagic{}, Storage: src}}
 				m := start(t, conf)
 				if err := m.ManageSync(t.Context(), []string{"example.com"}); !errors.Is(err, errDown) {
 					t.Errorf("the first try: %v; want the source's error", err)
@@ -179,7 +179,7 @@ func (stuckStorage) Load(ctx context.Context, _ string) ([]byte, error) {
 func TestAdoptFromAStuckSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, conf := newFakeLetsEncrypt(t)
-		conf.Adopt = []Source{{Layout: LayoutAutocert, Storage: stuckStorage{NewMemStorage()}}}
+		conf.Adopt = []Source{{Layout: LayoutAutocert{}, Storage: stuckStorage{NewMemStorage()}}}
 		m := start(t, conf)
 		if err := m.ManageAsync([]string{"example.com"}); err != nil {
 			t.Fatal(err)
@@ -202,7 +202,7 @@ func TestAdoptOwnGoesFirst(t *testing.T) {
 		closeManager(t, m)
 		orders := ca.Count("newOrder")
 
-		conf.Adopt = []Source{{Layout: LayoutAutocert, Dir: unpack(t, "autocert")}}
+		conf.Adopt = []Source{{Layout: LayoutAutocert{}, Dir: unpack(t, "autocert")}}
 		m = start(t, conf)
 		manage(t, m, "example.com")
 		if !mustLeaf(t, m, "example.com").Equal(own) {
@@ -241,7 +241,7 @@ func TestAdoptOfOtherIssuers(t *testing.T) {
 				}
 				meta := filepath.Join(certs, tt.segment, "example.com", "example.com.json")
 				mustWrite(t, meta, []byte(strings.Replace(string(mustRead(t, meta)), LetsEncrypt, tt.ca, 1)))
-				conf.Adopt = []Source{{Layout: LayoutCertMagic, Dir: dir}}
+				conf.Adopt = []Source{{Layout: LayoutCertMagic{}, Dir: dir}}
 				m := start(t, conf)
 				manage(t, m, "example.com")
 				if n := ca.Count("newOrder"); n != tt.orders {
@@ -270,7 +270,7 @@ func TestAdoptInPlace(t *testing.T) {
 			plugin.values[f.Name] = f.Data
 		}
 		storage := FromCertMagic(plugin)
-		conf.Storage, conf.Adopt = storage, []Source{{Layout: LayoutCertMagic, Storage: storage}}
+		conf.Storage, conf.Adopt = storage, []Source{{Layout: LayoutCertMagic{}, Storage: storage}}
 		conf.Issuers[0].(*ACME).OrderLimit = OrderLimit{Orders: 1, Per: 24 * time.Hour} // adopting takes no turn
 		for range 2 {
 			m := start(t, conf)
@@ -302,7 +302,7 @@ func TestAdoptMissingFolder(t *testing.T) {
 		ca, conf := newFakeLetsEncrypt(t)
 		logger, logs := observed(zapcore.WarnLevel)
 		conf.Logger = logger
-		for _, l := range []Layout{LayoutCertMagic, LayoutAutocert, LayoutLego, LayoutCertbot} {
+		for _, l := range []Layout{LayoutCertMagic{}, LayoutAutocert{}, LayoutLego{}, LayoutCertbot{}} {
 			conf.Adopt = append(conf.Adopt, Source{Layout: l, Dir: filepath.Join(t.TempDir(), "none")})
 		}
 		m := start(t, conf)
@@ -318,10 +318,9 @@ func TestAdoptConfigErrors(t *testing.T) {
 		field string
 		src   Source
 	}{
-		{"Config.Adopt[0]", Source{Layout: LayoutLego}},
-		{"Config.Adopt[0]", Source{Layout: LayoutLego, Dir: "x", Storage: NewMemStorage()}},
+		{"Config.Adopt[0]", Source{Layout: LayoutLego{}}},
+		{"Config.Adopt[0]", Source{Layout: LayoutLego{}, Dir: "x", Storage: NewMemStorage()}},
 		{"Config.Adopt[0].Layout", Source{Dir: "x"}},
-		{"Config.Adopt[0].Layout", Source{Layout: "caddy", Dir: "x"}},
 	}
 	for _, tt := range tests {
 		_, conf := newFake(t, fakeca.Options{})

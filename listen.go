@@ -72,7 +72,10 @@ func (m *Manager) newEnv() *issuerEnv {
 	env := &issuerEnv{
 		storage: m.conf.Storage, locker: m.conf.Locker, log: m.slog,
 		email: m.conf.Email, agreeToTerms: m.conf.AgreeToTerms,
-		hint: m.hint, accounts: m.sources.account,
+		hint: m.hint,
+	}
+	if m.sources != nil {
+		env.accounts = m.sources.account
 	}
 	env.solvers = map[string]acmeflow.Solver{
 		challenge.HTTP01:    newOwnSolver(m),

@@ -2,6 +2,7 @@ package certwright
 
 import (
 	"log/slog"
+	"os"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/exp/zapslog"
@@ -18,10 +19,7 @@ func defaultLogger() *zap.Logger {
 	enc := zap.NewProductionEncoderConfig()
 	enc.EncodeTime = zapcore.ISO8601TimeEncoder
 	enc.EncodeLevel = zapcore.CapitalLevelEncoder
-	sink, _, err := zap.Open("stderr")
-	if err != nil {
-		return zap.NewNop()
-	}
+	sink := zapcore.Lock(os.Stderr)
 	return zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(enc), sink, zap.WarnLevel)).Named("certwright")
 }
 

@@ -179,8 +179,8 @@ func (m *Manager) load(ctx context.Context, c *managed) error {
 	if err != nil {
 		return err
 	}
-	if !b.usable(time.Now()) && len(m.sources.list) > 0 {
-		adopted, err := m.adopt(ctx, c)
+	if !b.usable(time.Now()) && m.sources != nil {
+		adopted, err := m.sources.adopt(ctx, m, c)
 		if err != nil {
 			return err
 		}

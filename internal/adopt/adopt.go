@@ -19,17 +19,6 @@ import (
 	"github.com/certwright/certwright/internal/certpem"
 )
 
-// Layout says whose files a store holds.
-type Layout string
-
-// The layouts.
-const (
-	CertMagic Layout = "certmagic"
-	Autocert  Layout = "autocert"
-	Lego      Layout = "lego"
-	Certbot   Layout = "certbot"
-)
-
 // Tree is a store to be read. Keys are slash-separated paths from its root.
 // A Tree is safe for concurrent use.
 type Tree interface {
@@ -104,23 +93,23 @@ type Reader interface {
 	Accounts(ctx context.Context, ca string) ([]Account, []*FileError)
 }
 
-// New returns a Reader of a tree. ca is the directory URL of the CA that a
-// layout does not name itself; only autocert's does not. It fails for an unknown
-// layout.
-func New(layout Layout, tree Tree, ca string) (Reader, error) {
-	f := &files{tree: tree}
-	switch layout {
-	case CertMagic:
-		return &certMagic{files: f}, nil
-	case Autocert:
-		return &autocert{files: f, ca: ca}, nil
-	case Lego:
-		return &lego{files: f}, nil
-	case Certbot:
-		return &certbot{files: f}, nil
-	}
-	return nil, fmt.Errorf("unknown layout %q", layout)
-}
+// Layout makes a Reader of a tree that one program wrote. ca is the directory
+// URL of the CA that a layout does not name itself; only autocert's does not.
+//
+// Layouts are functions, so that a program links the code of those it names.
+type Layout func(tree Tree, ca string) Reader
+
+// CertMagic is the [Layout] of CertMagic and of Caddy.
+func CertMagic(tree Tree, _ string) Reader { return &certMagic{files: &files{tree: tree}} }
+
+// Autocert is the [Layout] of autocert's DirCache.
+func Autocert(tree Tree, ca string) Reader { return &autocert{files: &files{tree: tree}, ca: ca} }
+
+// Lego is the [Layout] of the lego command.
+func Lego(tree Tree, _ string) Reader { return &lego{files: &files{tree: tree}} }
+
+// Certbot is the [Layout] of certbot.
+func Certbot(tree Tree, _ string) Reader { return &certbot{files: &files{tree: tree}} }
 
 // sameCA reports whether two directory URLs are one but for a slash at the end.
 func sameCA(a, b string) bool {

@@ -130,14 +130,7 @@ func fixture(t testing.TB, name string) *mapTree {
 	return m
 }
 
-func reader(t testing.TB, l Layout, tree Tree) Reader {
-	t.Helper()
-	r, err := New(l, tree, letsEncrypt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
+func reader(l Layout, tree Tree) Reader { return l(tree, letsEncrypt) }
 
 // TestDescriptions reads what each layout tells of a certificate and its account.
 func TestDescriptions(t *testing.T) {
@@ -156,7 +149,7 @@ func TestDescriptions(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.tree, func(t *testing.T) {
-			r := reader(t, tt.layout, fixture(t, tt.tree))
+			r := reader(tt.layout, fixture(t, tt.tree))
 			certs, errs := r.Certificates(t.Context(), Query{Names: []string{"example.com"}, CAs: []string{letsEncrypt + "/"}, Now: time.Now()})
 			if len(certs) == 0 || len(errs) > 0 {
 				t.Fatalf("%v, %v", certs, errs)
@@ -221,7 +214,7 @@ func TestDamagedAccounts(t *testing.T) {
 			if !found {
 				t.Fatalf("no file %q", tt.file)
 			}
-			accounts, errs := reader(t, tt.layout, tree).Accounts(t.Context(), letsEncrypt)
+			accounts, errs := reader(tt.layout, tree).Accounts(t.Context(), letsEncrypt)
 			want, good := strings.CutSuffix(tt.names, " and good")
 			good = good || want == ""
 			if (len(accounts) == 1) != good {
@@ -247,7 +240,7 @@ func TestAccountWithEAB(t *testing.T) {
 			tree.files[name] = `{"status":"valid","externalAccountBinding":{"protected":"` + header + `","payload":"e30","signature":"AA"}}`
 		}
 	}
-	accounts, errs := reader(t, CertMagic, tree).Accounts(t.Context(), letsEncrypt)
+	accounts, errs := reader(CertMagic, tree).Accounts(t.Context(), letsEncrypt)
 	if len(accounts) != 1 || len(errs) > 0 || accounts[0].EABKeyID != "kid-7" {
 		t.Errorf("%+v, %v", accounts, errs)
 	}
@@ -258,7 +251,7 @@ func TestAccountWithEAB(t *testing.T) {
 func TestListIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tree := fixture(t, "certmagic")
-		r := reader(t, CertMagic, tree)
+		r := reader(CertMagic, tree)
 		look := func() (int, []*FileError) {
 			certs, errs := r.Certificates(t.Context(), Query{Names: []string{"example.com"}, Now: time.Now()})
 			return len(certs), errs
@@ -317,7 +310,7 @@ func TestCertbotTakesTheNewestArchive(t *testing.T) {
 			tree.files[strings.Replace(name, "2.pem", "10.pem", 1)] = value
 		}
 	}
-	certs, errs := reader(t, Certbot, tree).Certificates(t.Context(), Query{Names: []string{"copied.example.org"}, Now: time.Now()})
+	certs, errs := reader(Certbot, tree).Certificates(t.Context(), Query{Names: []string{"copied.example.org"}, Now: time.Now()})
 	if len(certs) != 1 || len(errs) > 0 || certs[0].File != "archive/copied.example.org/fullchain10.pem" {
 		t.Errorf("%+v, %v", certs, errs)
 	}

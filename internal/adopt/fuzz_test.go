@@ -45,7 +45,7 @@ func fuzzFile(f *testing.F, tree string, layout Layout, suffix string) {
 			m.files[name] = text
 		}
 		m.files[file] = string(text)
-		r := reader(t, layout, m)
+		r := reader(layout, m)
 		q := Query{Names: []string{"example.com"}, CAs: []string{letsEncrypt}, Now: time.Now()}
 		certs, errs := r.Certificates(t.Context(), q)
 		for _, c := range certs {

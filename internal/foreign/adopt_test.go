@@ -27,27 +27,27 @@ func TestAdoptFromRealClients(t *testing.T) {
 		layout certwright.Layout
 		run    func(ctx context.Context, ca CA, dir string) error
 	}{
-		{"certmagic", certwright.LayoutCertMagic, func(ctx context.Context, ca CA, dir string) error {
+		{"certmagic", certwright.LayoutCertMagic{}, func(ctx context.Context, ca CA, dir string) error {
 			return CertMagic(ctx, ca, dir, "admin@example.com", names...)
 		}},
-		{"autocert", certwright.LayoutAutocert, func(ctx context.Context, ca CA, dir string) error {
+		{"autocert", certwright.LayoutAutocert{}, func(ctx context.Context, ca CA, dir string) error {
 			return Autocert(ctx, ca, dir, "admin@example.com", names...)
 		}},
-		{"lego 4", certwright.LayoutLego, func(ctx context.Context, ca CA, dir string) error {
+		{"lego 4", certwright.LayoutLego{}, func(ctx context.Context, ca CA, dir string) error {
 			run, err := Lego(ctx, ca, "admin@example.com", certcrypto.EC256, names)
 			if err != nil {
 				return err
 			}
 			return run.WriteV4(dir)
 		}},
-		{"lego 5", certwright.LayoutLego, func(ctx context.Context, ca CA, dir string) error {
+		{"lego 5", certwright.LayoutLego{}, func(ctx context.Context, ca CA, dir string) error {
 			run, err := Lego(ctx, ca, "admin@example.com", certcrypto.EC384, names)
 			if err != nil {
 				return err
 			}
 			return run.WriteV5(dir)
 		}},
-		{"certbot", certwright.LayoutCertbot, func(ctx context.Context, ca CA, dir string) error {
+		{"certbot", certwright.LayoutCertbot{}, func(ctx context.Context, ca CA, dir string) error {
 			run, err := Lego(ctx, ca, "admin@example.com", certcrypto.RSA2048, names)
 			if err != nil {
 				return err
@@ -135,7 +135,7 @@ func TestAdoptThroughThePlugin(t *testing.T) {
 		t.Fatal(err)
 	}
 	moveTo(ctx, t, pebble, certwright.Source{
-		Layout:  certwright.LayoutCertMagic,
+		Layout:  certwright.LayoutCertMagic{},
 		Storage: certwright.FromCertMagic(&certmagic.FileStorage{Path: dir}),
 	})
 }
