@@ -51,7 +51,8 @@ type place struct {
 
 var places = []place{
 	{
-		"certmagic", LayoutCertMagic{},
+		"certmagic",
+		LayoutCertMagic{},
 		"certificates/acme-v02.api.letsencrypt.org-directory/example.com/example.com.crt",
 		"certificates/acme-v02.api.letsencrypt.org-directory/example.com/example.com.key", "rsa.example.com",
 	},

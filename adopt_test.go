@@ -170,18 +170,21 @@ type sourceTest struct {
 func TestAdopt(t *testing.T) {
 	tests := []sourceTest{
 		{
-			"certmagic", LayoutCertMagic{},
+			"certmagic",
+			LayoutCertMagic{},
 			[]string{"example.com", "*.example.org", "sub.example.org", "rsa.example.com", "münchen.example.net", "192.0.2.7", "2001:db8::1"},
 			"acme/acme-v02.api.letsencrypt.org-directory/users/me_plus_tag@example.com/me_plus_tag.key",
 		},
 		{"autocert", LayoutAutocert{}, []string{"example.com", "www.example.com"}, "acme_account+key"},
 		{
-			"lego4", LayoutLego{},
+			"lego4",
+			LayoutLego{},
 			[]string{"example.com", "www.example.com", "2001:db8::1"},
 			"accounts/acme-v02.api.letsencrypt.org/me+tag@Example.com/keys/me+tag@Example.com.key",
 		},
 		{
-			"lego5", LayoutLego{},
+			"lego5",
+			LayoutLego{},
 			[]string{"example.com", "www.example.com", "api.example.org"},
 			"accounts/acme-v02.api.letsencrypt.org/me+tag@Example.com/me+tag@Example.com.key",
 		},
