@@ -60,14 +60,7 @@ func (s *accountStore) adopt(ctx context.Context) *acmeflow.AccountRecord {
 }
 
 func (s *accountStore) Store(ctx context.Context, r acmeflow.AccountRecord) error {
-	value, err := record.Encode(kindAccount, r)
-	if err != nil {
-		return err
-	}
-	if err := s.env.storage.Store(ctx, s.key(), value); err != nil {
-		return fmt.Errorf("storing %q: %w", s.key(), err)
-	}
-	return nil
+	return storeRecord(ctx, s.env.storage, recordPlace{s.key(), kindAccount}, r)
 }
 
 func (s *accountStore) Lock(ctx context.Context) (context.Context, func(), error) {

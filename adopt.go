@@ -311,7 +311,7 @@ func keep(ctx context.Context, m *Manager, c *managed, found *adopt.Certificate)
 		return fail(err)
 	}
 	if info := found.Info; info != nil && data != nil {
-		m.storeRenewalInfo(ctx, c, ariRecord{
+		m.storeUpkeep(ctx, c, renewalInfoPlace(c), ariRecord{
 			Serial: serial(b), Start: info.Start.UTC(), End: info.End.UTC(),
 			ExplanationURL: info.ExplanationURL, Refresh: info.Refresh.UTC(),
 		})

@@ -31,12 +31,11 @@ type certRecord struct {
 // bundle is a certificate with its key, ready to be served. It is not changed
 // after it was made.
 type bundle struct {
-	issuer  string
-	profile string
-	stored  time.Time
-	data    json.RawMessage
-	leaf    *x509.Certificate
-	cert    *tls.Certificate
+	issuer string
+	stored time.Time
+	data   json.RawMessage
+	leaf   *x509.Certificate
+	cert   *tls.Certificate
 }
 
 // newBundle checks that chain, key and names fit each other.
@@ -45,7 +44,7 @@ func newBundle(r certRecord, chain []*x509.Certificate, key crypto.Signer) (*bun
 		return nil, err
 	}
 	return &bundle{
-		issuer: r.Issuer, profile: r.Profile, stored: r.Stored, data: r.Data,
+		issuer: r.Issuer, stored: r.Stored, data: r.Data,
 		leaf: chain[0], cert: certpem.TLSCertificate(chain, key),
 	}, nil
 }
@@ -130,13 +129,5 @@ func (m *Manager) loadBundle(ctx context.Context, c *managed) (*bundle, error) {
 
 // storeBundle makes an issued certificate durable.
 func (m *Manager) storeBundle(ctx context.Context, c *managed, r certRecord) error {
-	value, err := record.Encode(kindCertificate, r)
-	if err != nil {
-		return err
-	}
-	key := storageKey(keyCerts, r.Issuer, c.id)
-	if err := m.conf.Storage.Store(ctx, key, value); err != nil {
-		return fmt.Errorf("storing %q: %w", key, err)
-	}
-	return nil
+	return storeRecord(ctx, m.conf.Storage, recordPlace{storageKey(keyCerts, r.Issuer, c.id), kindCertificate}, r)
 }

@@ -122,12 +122,9 @@ func (c *cleaner) round(ctx context.Context) (time.Time, error) {
 		return time.Time{}, err
 	}
 	now := time.Now().UTC().Round(0)
-	value, err := record.Encode(kindCleaned, cleanedRecord{At: now, Removed: removed})
-	if err == nil {
-		err = c.m.conf.Storage.Store(ctx, keyCleaned, value)
-	}
+	err = storeRecord(ctx, c.m.conf.Storage, recordPlace{keyCleaned, kindCleaned}, cleanedRecord{At: now, Removed: removed})
 	if err != nil {
-		return time.Time{}, fmt.Errorf("storing %q: %w", keyCleaned, err)
+		return time.Time{}, err
 	}
 	// The others come a little later: whoever cleaned knows which certificates
 	// need not be read.

@@ -356,15 +356,7 @@ func (m *Manager) saveOrder(ctx context.Context, c *managed, r *orderRecord, iss
 }
 
 func (m *Manager) storeOrder(ctx context.Context, c *managed, r *orderRecord) error {
-	key := storageKey(keyOrders, c.id)
-	value, err := record.Encode(kindOrder, r)
-	if err == nil {
-		err = m.conf.Storage.Store(ctx, key, value)
-	}
-	if err != nil {
-		return fmt.Errorf("storing %q: %w", key, err)
-	}
-	return nil
+	return storeRecord(ctx, m.conf.Storage, recordPlace{storageKey(keyOrders, c.id), kindOrder}, r)
 }
 
 // dropOrder forgets an issue that ended. What stays is recognised by its key.

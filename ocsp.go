@@ -3,16 +3,12 @@ package certwright
 import (
 	"context"
 	"crypto/x509"
-	"errors"
-	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"net/http"
 	"time"
 
 	"go.uber.org/zap"
 
-	"github.com/certwright/certwright/internal/record"
 	"github.com/certwright/certwright/internal/revocation"
 )
 
@@ -63,6 +59,9 @@ func (m *Manager) refreshStaple(ctx context.Context, c *managed) {
 		return
 	}
 	now := time.Now()
+	if c.stapled && now.Before(c.stapleAt) {
+		return
+	}
 	issuer, err := x509.ParseCertificate(c.served.cert.Certificate[1])
 	if err != nil {
 		m.log.Debug("no staple: the issuer's certificate cannot be read", zap.String("name", c.names[0]), zap.Error(err))
@@ -89,7 +88,7 @@ func (m *Manager) refreshStaple(ctx context.Context, c *managed) {
 		return
 	}
 	m.takeStaple(c, s, now)
-	m.storeStaple(ctx, c, s, now)
+	m.storeUpkeep(ctx, c, staplePlace(c), stapleRecord{Serial: serial(c.served), Raw: s.Raw, Asked: now.UTC().Round(0)})
 }
 
 // takeStaple serves s, or replaces the certificate that it says is revoked.
@@ -108,45 +107,16 @@ func (m *Manager) takeStaple(c *managed, s *revocation.Staple, asked time.Time) 
 	m.serve(c)
 }
 
-func stapleKey(c *managed) string { return storageKey(keyStaples, c.id) }
+func staplePlace(c *managed) recordPlace { return recordPlace{storageKey(keyStaples, c.id), kindStaple} }
 
 // loadStaple takes the response that this or another instance stored.
 func (m *Manager) loadStaple(ctx context.Context, c *managed, issuer *x509.Certificate) {
-	key := stapleKey(c)
-	value, err := m.conf.Storage.Load(ctx, key)
-	if errors.Is(err, fs.ErrNotExist) {
-		return
-	}
 	var r stapleRecord
-	if err == nil {
-		err = record.Decode(kindStaple, value, &r)
-	}
-	if err != nil {
-		c.noteNewer(key, err)
-		if ctx.Err() == nil {
-			m.degraded(c, "a stored OCSP response could not be read", fmt.Errorf("reading %q: %w", key, err))
-		}
-		return
-	}
-	if r.Serial != serial(c.served) {
+	if !m.loadUpkeep(ctx, c, staplePlace(c), &r) || r.Serial != serial(c.served) {
 		return
 	}
 	if s, err := revocation.Parse(r.Raw, c.served.leaf, issuer, time.Now()); err == nil {
 		m.takeStaple(c, s, r.Asked)
-	}
-}
-
-func (m *Manager) storeStaple(ctx context.Context, c *managed, s *revocation.Staple, now time.Time) {
-	key := stapleKey(c)
-	if c.newer[key] {
-		return
-	}
-	value, err := record.Encode(kindStaple, stapleRecord{Serial: serial(c.served), Raw: s.Raw, Asked: now.UTC().Round(0)})
-	if err == nil {
-		err = m.conf.Storage.Store(ctx, key, value)
-	}
-	if err != nil && ctx.Err() == nil {
-		m.degraded(c, "an OCSP response could not be stored", fmt.Errorf("storing %q: %w", key, err))
 	}
 }
 

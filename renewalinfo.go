@@ -3,14 +3,10 @@ package certwright
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"time"
 
 	"go.uber.org/zap"
-
-	"github.com/certwright/certwright/internal/record"
 )
 
 const (
@@ -79,7 +75,7 @@ func (m *Manager) refreshRenewalInfo(ctx context.Context, c *managed) {
 		Refresh: jittered(now, refreshAfter(info.RetryAfter, c.served.leaf.NotAfter.Sub(c.served.leaf.NotBefore))),
 	}
 	m.takeRenewalInfo(c, r)
-	m.storeRenewalInfo(ctx, c, r)
+	m.storeUpkeep(ctx, c, renewalInfoPlace(c), r)
 }
 
 // refreshAfter is when to ask again: as the CA says, within bounds, and several
@@ -133,39 +129,14 @@ func (m *Manager) takeRenewalInfo(c *managed, r ariRecord) {
 	}
 }
 
+func renewalInfoPlace(c *managed) recordPlace {
+	return recordPlace{storageKey(keyRenewalInfo, c.id), kindRenewalInfo}
+}
+
 func (m *Manager) loadRenewalInfo(ctx context.Context, c *managed) *ariRecord {
-	key := storageKey(keyRenewalInfo, c.id)
-	value, err := m.conf.Storage.Load(ctx, key)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	var r ariRecord
-	if err == nil {
-		err = record.Decode(kindRenewalInfo, value, &r)
-	}
-	if err != nil {
-		c.noteNewer(key, err)
-		if ctx.Err() == nil {
-			m.degraded(c, "the stored renewal info could not be read", fmt.Errorf("reading %q: %w", key, err))
-		}
-		return nil
-	}
-	if r.Serial != serial(c.served) {
+	if !m.loadUpkeep(ctx, c, renewalInfoPlace(c), &r) || r.Serial != serial(c.served) {
 		return nil
 	}
 	return &r
-}
-
-func (m *Manager) storeRenewalInfo(ctx context.Context, c *managed, r ariRecord) {
-	key := storageKey(keyRenewalInfo, c.id)
-	if c.newer[key] {
-		return
-	}
-	value, err := record.Encode(kindRenewalInfo, r)
-	if err == nil {
-		err = m.conf.Storage.Store(ctx, key, value)
-	}
-	if err != nil && ctx.Err() == nil {
-		m.degraded(c, "the renewal info could not be stored", fmt.Errorf("storing %q: %w", key, err))
-	}
 }
