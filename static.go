@@ -35,10 +35,14 @@ func (m *Manager) loadStatic() error {
 		f := &staticFile{key: fmt.Sprintf("%s%d", filePrefix, i), certFile: s.CertFile, keyFile: s.KeyFile}
 		cert := s.Certificate
 		if cert == nil {
-			var err error
-			if cert, f.sum, err = f.read(); err != nil {
+			p, err := f.read()
+			if err == nil {
+				cert, err = f.parse(p)
+			}
+			if err != nil {
 				return &ConfigError{Field: field, Err: err}
 			}
+			f.sum = p.sum
 			m.files = append(m.files, f)
 		}
 		if err := m.serveStatic(f.key, cert); err != nil {
@@ -48,33 +52,41 @@ func (m *Manager) loadStatic() error {
 	return nil
 }
 
-// read loads the pair and checks that its halves fit.
-func (f *staticFile) read() (*tls.Certificate, [sha256.Size]byte, error) {
-	var sum [sha256.Size]byte
-	certPEM, err := os.ReadFile(f.certFile)
-	if err != nil {
-		return nil, sum, fmt.Errorf("reading the certificate: %w", err)
+// pair is the content of a static certificate's files.
+type pair struct {
+	certPEM, keyPEM []byte
+	sum             [sha256.Size]byte // of both
+}
+
+// read reads the files.
+func (f *staticFile) read() (p pair, err error) {
+	if p.certPEM, err = os.ReadFile(f.certFile); err != nil {
+		return p, fmt.Errorf("reading the certificate: %w", err)
 	}
-	keyPEM, err := os.ReadFile(f.keyFile)
-	if err != nil {
-		return nil, sum, fmt.Errorf("reading the key: %w", err)
+	if p.keyPEM, err = os.ReadFile(f.keyFile); err != nil {
+		return p, fmt.Errorf("reading the key: %w", err)
 	}
 	h := sha256.New()
-	h.Write(certPEM)
-	h.Write(keyPEM)
-	sum = [sha256.Size]byte(h.Sum(nil))
-	key, err := certpem.DecodeKey(keyPEM)
+	h.Write(p.certPEM)
+	h.Write(p.keyPEM)
+	p.sum = [sha256.Size]byte(h.Sum(nil))
+	return p, nil
+}
+
+// parse makes a certificate of a pair and checks that its halves fit.
+func (f *staticFile) parse(p pair) (*tls.Certificate, error) {
+	key, err := certpem.DecodeKey(p.keyPEM)
 	if err != nil {
-		return nil, sum, fmt.Errorf("reading the key in %s: %w", f.keyFile, err)
+		return nil, fmt.Errorf("reading the key in %s: %w", f.keyFile, err)
 	}
-	chain, err := certpem.ParseChain(certPEM)
+	chain, err := certpem.ParseChain(p.certPEM)
 	if err != nil {
-		return nil, sum, fmt.Errorf("reading the certificate in %s: %w", f.certFile, err)
+		return nil, fmt.Errorf("reading the certificate in %s: %w", f.certFile, err)
 	}
 	if !certpem.Match(chain[0].PublicKey, key.Public()) {
-		return nil, sum, fmt.Errorf("the key in %s is not the one of the certificate in %s", f.keyFile, f.certFile)
+		return nil, fmt.Errorf("the key in %s is not the one of the certificate in %s", f.keyFile, f.certFile)
 	}
-	return certpem.TLSCertificate(chain, key), sum, nil
+	return certpem.TLSCertificate(chain, key), nil
 }
 
 func (m *Manager) serveStatic(id string, cert *tls.Certificate) error {
@@ -114,13 +126,17 @@ func (m *Manager) checkFile(key string) {
 		return
 	}
 	defer func() { m.queue.Set(key, time.Now().Add(fileCheck)) }()
-	cert, sum, err := f.read()
-	switch {
-	case err == nil && sum == f.sum:
+	p, err := f.read()
+	if err == nil && p.sum == f.sum {
 		f.failed = false
 		m.cache.Refresh(time.Now(), key)
 		return
-	case err == nil:
+	}
+	var cert *tls.Certificate
+	if err == nil {
+		cert, err = f.parse(p)
+	}
+	if err == nil {
 		err = m.serveStatic(key, cert)
 	}
 	if err != nil {
@@ -130,7 +146,7 @@ func (m *Manager) checkFile(key string) {
 		}
 		return
 	}
-	f.sum, f.failed = sum, false
+	f.sum, f.failed = p.sum, false
 	m.log.Info("static certificate reloaded", zap.String("file", f.certFile), zap.Time("not_after", cert.Leaf.NotAfter))
 	m.events.emit(Event{Kind: EventReloaded, Name: f.certFile, NotAfter: cert.Leaf.NotAfter, Serial: fmt.Sprintf("%x", cert.Leaf.SerialNumber)})
 }
