@@ -295,11 +295,7 @@ func (b *acmeIssuer) Issue(ctx context.Context, req IssueRequest) (Issued, error
 func (b *acmeIssuer) preference(failed []string) []string {
 	var good, bad []string
 	for _, t := range []string{challenge.TLSALPN01, challenge.HTTP01, "dns-01"} {
-		isBad := false
-		for _, f := range failed {
-			isBad = isBad || f == t
-		}
-		if isBad {
+		if slices.Contains(failed, t) {
 			bad = append(bad, t)
 		} else {
 			good = append(good, t)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/certwright/certwright/internal/acmeflow"
 )
 
 // Errors that callers branch on, with errors.Is.
@@ -136,33 +138,15 @@ type Subproblem struct {
 	Name string // DNS name or IP address, empty when the CA named none
 }
 
-const problemPrefix = "urn:ietf:params:acme:error:"
+func (p *Problem) Error() string { return p.flow().Error() }
 
-func (p *Problem) Error() string {
-	var b strings.Builder
-	b.WriteString(strings.TrimPrefix(p.Type, problemPrefix))
-	if p.Status != 0 {
-		fmt.Fprintf(&b, " (HTTP %d)", p.Status)
-	}
-	switch {
-	case p.Detail != "":
-		fmt.Fprintf(&b, ": %s", p.Detail)
-	case p.Title != "":
-		fmt.Fprintf(&b, ": %s", p.Title)
-	}
+// flow is the inverse of publicProblem: one place puts a problem into words.
+func (p *Problem) flow() *acmeflow.Problem {
+	out := &acmeflow.Problem{Type: p.Type, Title: p.Title, Status: p.Status, Detail: p.Detail, Instance: p.Instance}
 	for _, s := range p.Subproblems {
-		fmt.Fprintf(&b, "; %s", strings.TrimPrefix(s.Type, problemPrefix))
-		if s.Name != "" {
-			fmt.Fprintf(&b, " for %q", s.Name)
-		}
-		if s.Detail != "" {
-			fmt.Fprintf(&b, ": %s", s.Detail)
-		}
+		out.Subproblems = append(out.Subproblems, acmeflow.Subproblem{Problem: *s.flow(), IdentifierValue: s.Name})
 	}
-	if p.Instance != "" {
-		fmt.Fprintf(&b, " (see %s)", p.Instance)
-	}
-	return b.String()
+	return out
 }
 
 // RetryAfter returns the longest time for which a CA in err's tree asked not to

@@ -34,13 +34,18 @@ func (m *Manager) Manage(ctx context.Context, specs ...Spec) error {
 	if err != nil {
 		return err
 	}
+	return await(ctx, waits, "waiting for certificates")
+}
+
+// await collects what waiters are told, until ctx ends.
+func await(ctx context.Context, waits []chan error, doing string) error {
 	var errs []error
 	for _, w := range waits {
 		select {
 		case err := <-w:
 			errs = append(errs, err)
 		case <-ctx.Done():
-			return errors.Join(append(errs, fmt.Errorf("waiting for certificates: %w", context.Cause(ctx)))...)
+			return errors.Join(append(errs, fmt.Errorf("%s: %w", doing, context.Cause(ctx)))...)
 		}
 	}
 	return errors.Join(errs...)
@@ -258,16 +263,7 @@ func (m *Manager) Renew(ctx context.Context, name string) error {
 		waits = append(waits, c.wait(true))
 		m.queue.SetNow(certKey(c.id))
 	}
-	var errs []error
-	for _, w := range waits {
-		select {
-		case err := <-w:
-			errs = append(errs, err)
-		case <-ctx.Done():
-			return errors.Join(append(errs, fmt.Errorf("waiting for the renewal of %q: %w", name, context.Cause(ctx)))...)
-		}
-	}
-	return errors.Join(errs...)
+	return await(ctx, waits, fmt.Sprintf("waiting for the renewal of %q", name))
 }
 
 // Wait returns when a certificate for a managed name is served, or ctx ends.

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
-	"strings"
 	"time"
 
+	"github.com/certwright/certwright/internal/acmeflow"
 	"github.com/certwright/certwright/internal/backoff"
 	"github.com/certwright/certwright/internal/record"
 )
@@ -56,21 +56,15 @@ func (s *stateRecord) settle(issuers []Issuer, err error, now time.Time) {
 	}
 }
 
-// pauseLeast is for how long a CA is left alone that has paused the account for
-// the name: somebody has to act first.
-const pauseLeast = 24 * time.Hour
-
-// pauseOf returns pauseLeast for the refusal of an account that is paused, and
-// 0 for any other error. ACME has no type for it: CAs answer rateLimited and
-// name the page on which to end the pause.
+// pauseOf returns for how long an issuer is left alone that says that the
+// account is paused, whichever way it says so, and 0 for any other error.
 func pauseOf(err error) time.Duration {
 	var p *Problem
 	if !errors.As(err, &p) {
 		return 0
 	}
-	text := strings.ToLower(p.Type + " " + p.Detail + " " + p.Instance)
-	if strings.Contains(text, "unpause") || strings.Contains(text, "paused") {
-		return pauseLeast
+	if acmeflow.Paused(p.Type, p.Detail, p.Instance) {
+		return acmeflow.PausedFor
 	}
 	return 0
 }
@@ -119,13 +113,9 @@ func (m *Manager) loadState(ctx context.Context, c *managed) (stateRecord, error
 func (m *Manager) saveState(ctx context.Context, c *managed, s stateRecord) {
 	s.ID = c.id
 	c.state, c.kept = s, true
-	key := storageKey(keyState, c.id)
-	value, err := record.Encode(kindState, s)
-	if err == nil {
-		err = m.conf.Storage.Store(ctx, key, value)
-	}
+	err := storeRecord(ctx, m.conf.Storage, recordPlace{storageKey(keyState, c.id), kindState}, s)
 	if err != nil && ctx.Err() == nil {
-		m.degraded(c, "the back-off could not be stored", fmt.Errorf("storing %q: %w", key, err))
+		m.degraded(c, "the back-off could not be stored", err)
 	}
 }
 

@@ -220,7 +220,7 @@ func (x *exchange) error(step Step, cause error) error {
 	if x.problem != nil {
 		e.RetryAfter = x.retryAfter
 		if x.problem.paused() {
-			e.RetryAfter = max(e.RetryAfter, pausedFor)
+			e.RetryAfter = max(e.RetryAfter, PausedFor)
 		}
 	}
 	if e.Problem == nil && e.Err == nil && !errors.Is(cause, errOneRequest) {

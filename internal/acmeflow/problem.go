@@ -44,9 +44,9 @@ const (
 	maxSubproblems = 20
 )
 
-// pausedFor is for how long nothing is asked of a CA that has paused the
+// PausedFor is for how long nothing is asked of a CA that has paused the
 // account: it is waiting for a human.
-const pausedFor = 24 * time.Hour
+const PausedFor = 24 * time.Hour
 
 func (p *Problem) Error() string {
 	var b strings.Builder
@@ -92,7 +92,14 @@ func (p *Problem) paused() bool {
 	if p == nil || p.Status != 429 && !p.is(rateLimited) {
 		return false
 	}
-	text := strings.ToLower(p.Detail + " " + p.Instance)
+	return Paused(p.Detail, p.Instance)
+}
+
+// Paused reports whether the texts of a problem say that an account is paused
+// until a human acts. ACME has no type for it: CAs answer rateLimited and name
+// the page on which to end the pause.
+func Paused(texts ...string) bool {
+	text := strings.ToLower(strings.Join(texts, " "))
 	return strings.Contains(text, "unpause") || strings.Contains(text, "paused")
 }
 
