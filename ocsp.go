@@ -107,7 +107,9 @@ func (m *Manager) takeStaple(c *managed, s *revocation.Staple, asked time.Time) 
 	m.serve(c)
 }
 
-func staplePlace(c *managed) recordPlace { return recordPlace{storageKey(keyStaples, c.id), kindStaple} }
+func staplePlace(c *managed) recordPlace {
+	return recordPlace{storageKey(keyStaples, c.id), kindStaple}
+}
 
 // loadStaple takes the response that this or another instance stored.
 func (m *Manager) loadStaple(ctx context.Context, c *managed, issuer *x509.Certificate) {
