@@ -5,7 +5,9 @@
 //	{"v":1,"kind":"certificate","sum":"<hex SHA-256>","body":{...}}
 //
 // The checksum is over the body in compact form; white space between tokens
-// does not count. All functions are safe for concurrent use.
+// does not count. [Decode] reads a record into a type; [Open] with [Fields] and
+// [Unquote] reads the same from an untouched record in a few microseconds. All
+// functions are safe for concurrent use.
 package record
 
 import (
@@ -72,9 +74,9 @@ func Encode(kind string, body any) ([]byte, error) {
 // have are let be. Every error but that of an unusable body pointer wraps
 // ErrDamaged or ErrNewer; what body holds after an error is not defined.
 func Decode(kind string, data []byte, body any) error {
-	raw, err := open(kind, data)
+	raw, err := Open(kind, data)
 	if err != nil {
-		return fmt.Errorf("decoding record %q: %w", kind, err)
+		return err
 	}
 	if err := json.Unmarshal(raw, body); err != nil {
 		var unusable *json.InvalidUnmarshalError
@@ -86,7 +88,60 @@ func Decode(kind string, data []byte, body any) error {
 	return nil
 }
 
-// open checks everything around the body and returns the body, compact.
+// Open checks everything around the body of a record of the given kind and
+// returns the body, compact JSON, which [NewFields] reads. It may be a part of
+// data. Of a record that is byte for byte as [Encode] wrote it nothing but the
+// checksum is looked at, and Open allocates nothing. Every error wraps
+// ErrDamaged or ErrNewer.
+func Open(kind string, data []byte) ([]byte, error) {
+	if body, ok := openWhole(kind, data); ok {
+		return body, nil
+	}
+	body, err := open(kind, data)
+	if err != nil {
+		return nil, fmt.Errorf("decoding record %q: %w", kind, err)
+	}
+	return body, nil
+}
+
+// openWhole is Open for a record that is as Encode writes it. That its sum holds
+// says that its body is what was encoded. It is false for any other.
+func openWhole(kind string, data []byte) ([]byte, bool) {
+	const (
+		head = `{"v":1,"kind":"`
+		mid  = `","sum":"`
+		last = `","body":`
+		tail = "}\n"
+	)
+	sumAt := len(head) + len(kind) + len(mid)
+	bodyAt := sumAt + 2*sha256.Size + len(last)
+	bodyEnd := len(data) - len(tail)
+	if len(data) > MaxSize || bodyEnd-bodyAt < len("{}") || !plainName(kind) {
+		return nil, false
+	}
+	body := data[bodyAt:bodyEnd:bodyEnd]
+	if string(data[:len(head)]) != head || string(data[len(head):len(head)+len(kind)]) != kind ||
+		string(data[sumAt-len(mid):sumAt]) != mid || string(data[bodyAt-len(last):bodyAt]) != last ||
+		string(data[bodyEnd:]) != tail || body[0] != '{' || body[len(body)-1] != '}' {
+		return nil, false
+	}
+	s := sha256.Sum256(body)
+	var text [2 * sha256.Size]byte
+	hex.Encode(text[:], s[:])
+	return body, string(text[:]) == string(data[sumAt:sumAt+len(text)])
+}
+
+// plainName reports whether a name is the same in JSON text.
+func plainName(name string) bool {
+	for _, c := range []byte(name) {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// open is Open for a record of any form.
 func open(kind string, data []byte) ([]byte, error) {
 	if len(data) > MaxSize {
 		return nil, fmt.Errorf("%w: it is %d bytes, more than %d", ErrDamaged, len(data), MaxSize)
