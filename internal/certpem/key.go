@@ -1,8 +1,9 @@
 // Package certpem makes, reads and writes private keys and certificate chains
-// in PEM, and checks that they belong together.
+// in PEM, and checks that they belong together. A [Packed] holds both in little
+// memory, and [Scan] reads the little that upkeep needs without parsing.
 //
-// All functions are pure, the making of keys aside, and safe for concurrent
-// use. No error holds any part of a private key.
+// All functions are pure, the making of keys and what [Chains] remembers aside,
+// and safe for concurrent use. No error holds any part of a private key.
 package certpem
 
 import (
