@@ -81,7 +81,7 @@ func (c *cleaner) run(ctx context.Context) (next time.Time) {
 	defer func() {
 		if p := recover(); p != nil {
 			next = retry
-			c.m.log.Error("recovered a panic while cleaning storage", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			c.m.log.Error("recovered a panic while cleaning storage", panicField(p), zap.ByteString("stack", debug.Stack()))
 		}
 	}()
 	next, err := c.round(ctx)

@@ -5,7 +5,6 @@ import (
 	"os"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/exp/zapslog"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/certwright/certwright/internal/slogzap"
@@ -25,5 +24,9 @@ func defaultLogger() *zap.Logger {
 
 // slogOf gives the packages that log with log/slog the same destination.
 func slogOf(l *zap.Logger) *slog.Logger {
-	return slog.New(zapslog.NewHandler(l.Core(), zapslog.WithName(l.Name()), zapslog.AddStacktraceAt(slog.Level(100))))
+	return slog.New(slogzap.Handler(l.Core(), l.Name()))
 }
+
+// panicField tells what a panic was called with. It is not zap.Any, which links
+// most of zap.
+func panicField(value any) zap.Field { return slogzap.Any("panic", value) }

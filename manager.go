@@ -177,7 +177,7 @@ func (m *Manager) start() {
 		Workers: m.conf.Workers,
 		Run:     m.run,
 		Panic: func(key string, value any, stack []byte) {
-			m.log.Error("recovered a panic in a worker", zap.String("key", key), zap.Any("panic", value), zap.ByteString("stack", stack))
+			m.log.Error("recovered a panic in a worker", zap.String("key", key), panicField(value), zap.ByteString("stack", stack))
 		},
 	})
 	m.work.Go(func() { m.queue.Run(m.ctx) })

@@ -1,5 +1,5 @@
-// Package slogzap lets a program that logs with log/slog receive what a library
-// logs with zap.
+// Package slogzap joins log/slog and zap: a program that logs with one receives
+// what a library logs with the other.
 package slogzap
 
 import (
