@@ -1,10 +1,8 @@
-// Package size compares what programs weigh that serve one name over HTTPS.
-package size
+package main
 
 import (
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -21,25 +19,31 @@ func goCommand(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// TestBinarySize builds the same program on three libraries, as it would be
-// shipped. The one on certwright is no larger than that on CertMagic.
+// TestBinarySize builds the same program on each library, as it would be
+// shipped. The one on certwright is no larger than that on CertMagic, and the
+// one on no library is the smallest.
 func TestBinarySize(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds three programs")
+		t.Skip("builds four programs")
 	}
-	size := map[string]int64{}
-	for _, lib := range []string{"certwright", "certmagic", "autocert"} {
-		path := filepath.Join(t.TempDir(), lib)
-		goCommand(t, "build", "-trimpath", "-ldflags=-s -w", "-o", path, "./"+lib)
-		info, err := os.Stat(path)
-		if err != nil {
-			t.Fatal(err)
+	sizes, err := measure(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, column := range columns {
+		t.Log(row(column, sizes[column]))
+		if sizes[column] < sizes["limit"] {
+			t.Errorf("the program on %s has %d bytes, less than the %d of the limit", column, sizes[column], sizes["limit"])
 		}
-		size[lib] = info.Size()
-		t.Logf("%-10s %5.2f MB", lib, float64(info.Size())/1e6)
 	}
-	if size["certwright"] > size["certmagic"] {
-		t.Errorf("the program on certwright has %d bytes, more than the %d of that on CertMagic", size["certwright"], size["certmagic"])
+	if sizes["certwright"] > sizes["certmagic"] {
+		t.Errorf("the program on certwright has %d bytes, more than the %d of that on CertMagic", sizes["certwright"], sizes["certmagic"])
+	}
+}
+
+func TestRow(t *testing.T) {
+	if got, want := row("autocert", 7_471_369), "row size autocert 7.471 MB"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
