@@ -45,6 +45,7 @@ const maxRecord = 16 << 20
 // lease has ended or its lock file says so.
 type DirStorage struct {
 	dir      string
+	base     string      // dir as the begin of a longer path
 	root     fs.FileInfo // what dir was when it was opened
 	fresh    bool
 	warnings []string
@@ -253,6 +254,10 @@ func (d *DirStorage) checkRoot() error {
 	return nil
 }
 
+// recordFile returns the path of key's file.
 func (d *DirStorage) recordFile(key string) string {
-	return filepath.Join(d.dir, recordPath(key))
+	if isPlainKey(key) { // as nearly all are, and then no more than this is needed
+		return d.base + filepath.FromSlash(key) + recordExt
+	}
+	return d.base + recordPath(key)
 }

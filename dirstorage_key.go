@@ -36,6 +36,21 @@ func recordPath(key string) string {
 	return filepath.Join(elems...)
 }
 
+// isPlainKey reports whether key is the path of its file as it stands, but for
+// the end.
+func isPlainKey(key string) bool {
+	for first := true; ; first = false {
+		c, rest, more := strings.Cut(key, "/")
+		if len(c) > maxElement || !isPlainComponent(c) || more && (strings.HasSuffix(c, recordExt) || first && c == locksDir) {
+			return false
+		}
+		if !more {
+			return true
+		}
+		key = rest
+	}
+}
+
 // folderPath returns the path of the folder that holds what is below prefix,
 // and what is below longer components that begin alike.
 func folderPath(prefix string) string {
@@ -80,13 +95,15 @@ func closeFolders(elems []string) {
 // escapeComponent escapes one component of a key. The result has no "." at
 // either end and never two in a row.
 func escapeComponent(c string) string {
+	if isPlainComponent(c) {
+		return c
+	}
 	var b strings.Builder
 	for i := range len(c) {
-		switch ch := c[i]; {
-		case ch == '.' && i > 0 && i < len(c)-1 && c[i+1] != '.', isPlain(ch):
-			b.WriteByte(ch)
-		default:
-			b.WriteString(escapeByte(ch))
+		if isPlainAt(c, i) {
+			b.WriteByte(c[i])
+		} else {
+			b.WriteString(escapeByte(c[i]))
 		}
 	}
 	s := b.String()
@@ -94,6 +111,21 @@ func escapeComponent(c string) string {
 		s = escapeByte(s[0]) + s[1:]
 	}
 	return s
+}
+
+// isPlainComponent reports whether a component needs no escape.
+func isPlainComponent(c string) bool {
+	for i := range len(c) {
+		if !isPlainAt(c, i) {
+			return false
+		}
+	}
+	return !isDevice(c)
+}
+
+// isPlainAt reports whether the byte at i of a component needs no escape.
+func isPlainAt(c string, i int) bool {
+	return isPlain(c[i]) || c[i] == '.' && i > 0 && i < len(c)-1 && c[i+1] != '.'
 }
 
 func isPlain(ch byte) bool {

@@ -65,6 +65,8 @@ func OpenDirStorage(dir string, options DirOptions) (*DirStorage, error) {
 	if d.ttl < minLeaseTTL {
 		return nil, fmt.Errorf("opening storage folder %q: LeaseTTL of %v, at least %v", dir, d.ttl, minLeaseTTL)
 	}
+	d.base = filepath.Join(abs, "x")
+	d.base = d.base[:len(d.base)-1]
 	if err := d.open(options.LeaseFiles); err != nil {
 		return nil, fmt.Errorf("opening storage folder %q: %w", abs, err)
 	}

@@ -31,7 +31,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 )
@@ -188,33 +187,6 @@ func (s system) removeFile(path string) error {
 		return fmt.Errorf("removing file %q: syncing folder: %w", path, err)
 	}
 	return nil
-}
-
-// ReadFile reads the whole regular file at path, of at most limit bytes; a
-// longer one gives ErrTooLarge and anything but a file ErrNotRegular. On Windows
-// it tries again for two seconds while a writer is in the way.
-func ReadFile(path string, limit int64) ([]byte, error) {
-	// Looked at before it is opened: opening a FIFO would wait for a writer.
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading file %q: %w", path, err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("reading file %q: %w", path, ErrNotRegular)
-	}
-	f, err := openRead(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading file %q: %w", path, err)
-	}
-	defer f.Close() //nolint:errcheck // reading loses nothing
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading file %q: %w", path, err)
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("reading file %q: more than %d bytes: %w", path, limit, ErrTooLarge)
-	}
-	return data, nil
 }
 
 // Mkdir makes the folder dir and its missing parents, flushing the folder above

@@ -41,33 +41,6 @@ func TestWriteFile(t *testing.T) {
 	}
 }
 
-func TestReadFileRefuses(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "f")
-	if err := os.WriteFile(path, make([]byte, 11), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	tests := []struct {
-		path  string
-		limit int64
-		want  error
-	}{
-		{path, 11, nil},
-		{path, 10, ErrTooLarge},
-		{dir, 10, ErrNotRegular},
-		{filepath.Join(dir, "none"), 10, fs.ErrNotExist},
-	}
-	for _, tt := range tests {
-		_, err := ReadFile(tt.path, tt.limit)
-		if !errors.Is(err, tt.want) {
-			t.Errorf("ReadFile(%q, %d): %v, want %v", tt.path, tt.limit, err, tt.want)
-		}
-		if err != nil && !strings.Contains(err.Error(), tt.path) {
-			t.Errorf("the error %q does not name %q", err, tt.path)
-		}
-	}
-}
-
 // faultySystem is the operating system with a fault in one step. It notes the
 // steps it is asked for.
 type faultySystem struct {

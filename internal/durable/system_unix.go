@@ -29,7 +29,8 @@ func openFolder(dir string) (folder, error) {
 	return dirHandle{f}, nil
 }
 
-func rename(from, to string) error           { return os.Rename(from, to) }
-func flushName(string) error                 { return nil }
-func removeName(path string) error           { return os.Remove(path) }
+func rename(from, to string) error { return os.Rename(from, to) }
+func flushName(string) error       { return nil }
+func removeName(path string) error { return os.Remove(path) }
+
 func openRead(path string) (*os.File, error) { return os.Open(path) }
