@@ -25,7 +25,7 @@ func (d *DirStorage) tidy(ctx context.Context) error {
 	defer cancel(nil)
 	defer context.AfterFunc(d.closing, func() { cancel(fs.ErrClosed) })()
 
-	errs := []error{durable.Sweep(d.dir, sweepAge)}
+	errs := []error{durable.Sweep(ctx, d.dir, sweepAge)}
 	entries, err := os.ReadDir(d.locksFolder())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		errs = append(errs, err)

@@ -48,7 +48,7 @@ type DirStorage struct {
 	base     string      // dir as the begin of a longer path
 	root     fs.FileInfo // what dir was when it was opened
 	fresh    bool
-	warnings []string
+	sweeping *time.Timer // runs sweep, once
 	ttl      time.Duration
 	disk     durable.Disk // watched by tests only
 
@@ -57,11 +57,12 @@ type DirStorage struct {
 
 	closing context.Context // ends with Close
 	close   context.CancelFunc
-	running sync.WaitGroup // calls of Lock and watchers of leases
+	running sync.WaitGroup // calls of Lock, watchers of leases, the sweep
 
-	mu     sync.Mutex // guards closed, leases
-	closed bool
-	leases map[*dirLease]struct{}
+	mu       sync.Mutex // guards closed, leases, warnings
+	closed   bool
+	leases   map[*dirLease]struct{}
+	warnings []string
 }
 
 // Path returns the absolute path of the folder.
@@ -70,10 +71,16 @@ func (d *DirStorage) Path() string { return d.dir }
 // Fresh reports whether the folder held no value when it was opened.
 func (d *DirStorage) Fresh() bool { return d.fresh }
 
-// Warnings returns what was found wrong when the folder was opened, without
-// being in the way of its use: mostly permissions wider than 0700 for the folder
-// and 0600 for files. Each says which path, and whether it could be mended.
-func (d *DirStorage) Warnings() []string { return slices.Clone(d.warnings) }
+// Warnings returns what was found wrong without being in the way of the folder's
+// use: mostly permissions, when the folder was opened, that were wider than 0700
+// for the folder and 0600 for files. Each says which path, and whether it could
+// be mended. Files in a folder of 0700 are not looked at, since nobody else
+// reaches them there; a Store gives its file 0600 in any case.
+func (d *DirStorage) Warnings() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.warnings)
+}
 
 // Load implements Storage.
 func (d *DirStorage) Load(ctx context.Context, key string) ([]byte, error) {
@@ -189,7 +196,7 @@ func (d *DirStorage) walk(ctx context.Context, rel string, found func(string, fs
 			found(key, e)
 			continue
 		}
-		if !e.IsDir() || path == locksDir || !maybeFolder(e.Name()) {
+		if !leadsToRecords(path, e) {
 			continue
 		}
 		if err := d.walk(ctx, path, found); err != nil {
@@ -197,6 +204,12 @@ func (d *DirStorage) walk(ctx context.Context, rel string, found func(string, fs
 		}
 	}
 	return nil
+}
+
+// leadsToRecords reports whether the folder's entry at path, relative to the
+// storage's, is a folder that can have records in it or below.
+func leadsToRecords(path string, e fs.DirEntry) bool {
+	return e.IsDir() && path != locksDir && maybeFolder(e.Name())
 }
 
 // Close ends every lease of this DirStorage, as lost, and every wait for one,
@@ -211,6 +224,9 @@ func (d *DirStorage) Close() error {
 	}
 	d.mu.Unlock()
 	d.close()
+	if d.sweeping.Stop() {
+		d.running.Done() // for the sweep that will not be
+	}
 	for _, l := range leases {
 		l.end(leaseLost)
 	}

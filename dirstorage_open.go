@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -20,8 +21,15 @@ const (
 	// sweepAge is how old a temporary file is when its writer must be dead.
 	sweepAge = time.Hour
 
+	// sweepAfter is when a folder that was opened is swept: not while a server
+	// that starts reads its certificates.
+	sweepAfter = 30 * time.Second
+
 	// maxPathsWarned is how many paths of one kind get a warning of their own.
 	maxPathsWarned = 10
+
+	// entriesAtOnce is how many entries of a folder are read at a time.
+	entriesAtOnce = 64
 
 	// leasesMarker, in the folder of locks, says that lease files are in use.
 	leasesMarker = "leases"
@@ -41,10 +49,14 @@ type DirOptions struct {
 }
 
 // NewDirStorage opens a DirStorage in the folder dir with the zero DirOptions.
-// It makes the folder, with the permissions 0700, when it is missing, and
-// removes temporary files that dead writers left. The error names the path when
-// the folder cannot be made or written to. Permissions that are too wide do not
-// stop it: see Warnings. The caller closes the DirStorage.
+// It makes the folder, with the permissions 0700, when it is missing. The error
+// names the path when the folder cannot be made or written to. Permissions that
+// are too wide do not stop it: see Warnings. Half a minute later, unless it was
+// closed, it removes temporary files that dead writers left. The caller closes
+// the DirStorage.
+//
+// Opening takes no longer with many values than with few, unless others may
+// enter the folder: then every file is looked at.
 func NewDirStorage(dir string) (*DirStorage, error) {
 	return OpenDirStorage(dir, DirOptions{})
 }
@@ -71,6 +83,8 @@ func OpenDirStorage(dir string, options DirOptions) (*DirStorage, error) {
 		return nil, fmt.Errorf("opening storage folder %q: %w", abs, err)
 	}
 	d.closing, d.close = context.WithCancel(context.Background())
+	d.running.Add(1)
+	d.sweeping = time.AfterFunc(sweepAfter, d.sweep)
 	return d, nil
 }
 
@@ -92,14 +106,16 @@ func (d *DirStorage) open(leaseFiles bool) error {
 	if err := d.probe(); err != nil {
 		return err
 	}
-	if err := durable.Sweep(d.dir, sweepAge); err != nil {
-		d.warnings = append(d.warnings, err.Error())
-	}
-	if runtime.GOOS != "windows" { // where these bits mean nothing
-		d.checkFolderMode(ours)
-	}
-	if err := d.checkRecords(); err != nil {
+	holds, err := d.holdsRecord(".")
+	if err != nil {
 		return err
+	}
+	d.fresh = !holds
+	if runtime.GOOS != "windows" && d.root.Mode().Perm()&0o077 != 0 { // which mean nothing there
+		d.checkFolderMode(ours)
+		if err := d.checkRecords(); err != nil {
+			return err
+		}
 	}
 	if leaseFiles || networkFS(d.dir) {
 		return d.useLeaseFiles()
@@ -111,34 +127,69 @@ func (d *DirStorage) open(leaseFiles bool) error {
 // before. Only such a one has its permissions changed: a folder of somebody
 // else's may be shared on purpose.
 func (d *DirStorage) ours() (bool, error) {
-	entries, err := os.ReadDir(d.dir)
+	if _, err := os.Lstat(d.locksFolder()); err == nil {
+		return true, nil
+	}
+	f, err := os.Open(d.dir)
 	if err != nil {
 		return false, err
 	}
-	for _, e := range entries {
-		if e.Name() == locksDir {
-			return true, nil
-		}
+	defer f.Close() //nolint:errcheck // reading loses nothing
+	_, err = f.Readdirnames(1)
+	if errors.Is(err, io.EOF) {
+		return true, nil
 	}
-	return len(entries) == 0, nil
+	return false, err
 }
 
 // probe writes and removes a file.
 func (d *DirStorage) probe() error {
-	f, err := durable.Prepare(filepath.Join(d.dir, "probe"), []byte("x"), 0o600)
-	if err != nil {
-		return err
+	path := durable.TempPath(d.dir)
+	err := os.WriteFile(path, []byte("x"), 0o600)
+	if gone := os.Remove(path); err == nil {
+		err = gone
 	}
-	return f.Discard()
+	return err
 }
 
-// checkFolderMode warns of a folder that others may enter and, when it is ours,
+// holdsRecord reports whether there is a value in the folder rel or below. It
+// stops at the first.
+func (d *DirStorage) holdsRecord(rel string) (bool, error) {
+	f, err := os.Open(filepath.Join(d.dir, rel))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close() //nolint:errcheck // reading loses nothing
+	for {
+		entries, err := f.ReadDir(entriesAtOnce)
+		for _, e := range entries {
+			path := filepath.Join(rel, e.Name())
+			if _, ok := recordKey(path); ok {
+				return true, nil
+			}
+			if !leadsToRecords(path, e) {
+				continue
+			}
+			if holds, err := d.holdsRecord(path); holds || err != nil {
+				return holds, err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+}
+
+// checkFolderMode warns that others may enter the folder and, when it is ours,
 // closes it. A sticky folder is one that is shared.
 func (d *DirStorage) checkFolderMode(ours bool) {
 	mode := d.root.Mode()
-	if mode.Perm()&0o077 == 0 {
-		return
-	}
 	if !ours || mode&fs.ModeSticky != 0 {
 		d.warn(d.dir, mode, "left as it is, since it holds other things or is shared")
 		return
@@ -146,16 +197,11 @@ func (d *DirStorage) checkFolderMode(ours bool) {
 	d.tighten(d.dir, mode, 0o700)
 }
 
-// checkRecords finds out whether there are values and closes their files to
-// others.
+// checkRecords closes the values' files to others. In a folder that nobody else
+// may enter there is no need to.
 func (d *DirStorage) checkRecords() error {
-	d.fresh = true
 	wide := 0
 	err := d.walk(context.Background(), ".", func(key string, e fs.DirEntry) {
-		d.fresh = false
-		if runtime.GOOS == "windows" {
-			return
-		}
 		info, err := e.Info()
 		if err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o077 == 0 {
 			return
@@ -184,6 +230,18 @@ func (d *DirStorage) tighten(path string, mode, want fs.FileMode) {
 
 func (d *DirStorage) warn(path string, mode fs.FileMode, outcome string) {
 	d.warnings = append(d.warnings, fmt.Sprintf("permissions of %s are %04o, open to others: %s", path, mode.Perm(), outcome))
+}
+
+// sweep removes the temporary files of writers that died.
+func (d *DirStorage) sweep() {
+	defer d.running.Done()
+	err := durable.Sweep(d.closing, d.dir, sweepAge)
+	if err == nil || d.closing.Err() != nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.warnings = append(d.warnings, err.Error())
 }
 
 // useLeaseFiles turns to lease files and leaves word of it for other instances.

@@ -80,6 +80,9 @@ func FuzzRecordPath(f *testing.F) {
 			if back, ok := recordKey(p); !ok || back != key {
 				t.Errorf("key %q has the path %q, which has the key %q, %v", key, p, back, ok)
 			}
+			if plain := filepath.FromSlash(key) + recordExt; isPlainKey(key) != (p == plain) {
+				t.Errorf("key %q has the path %q; is it plain: %v", key, p, isPlainKey(key))
+			}
 			if p != strings.ToLower(p) || !filepath.IsLocal(p) {
 				t.Errorf("key %q has the path %q", key, p)
 			}
@@ -137,86 +140,6 @@ func TestDirStorageCannotWrite(t *testing.T) {
 	}
 	if _, err := NewDirStorage(dir); err == nil || !strings.Contains(err.Error(), dir) {
 		t.Errorf("opening a folder without write permission: %v", err)
-	}
-}
-
-func TestS17_WidePermissions(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("no permission bits")
-	}
-	dir := filepath.Join(t.TempDir(), "store")
-	d := openDir(t, dir, DirOptions{})
-	if err := d.Store(t.Context(), "v1/x", []byte("1")); err != nil {
-		t.Fatal(err)
-	}
-	file := d.recordFile("v1/x")
-	chmod(t, dir, 0o777)
-	chmod(t, file, 0o660)
-	again := openDir(t, dir, DirOptions{})
-	said := strings.Join(again.Warnings(), "\n")
-	for path, want := range map[string]fs.FileMode{dir: 0o700, file: 0o600} {
-		info, err := os.Stat(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if info.Mode().Perm() != want {
-			t.Errorf("%s has the permissions %o, want %o", path, info.Mode().Perm(), want)
-		}
-		if !strings.Contains(said, path+" are") {
-			t.Errorf("the warnings %q do not name %s", said, path)
-		}
-	}
-	if v, err := again.Load(t.Context(), "v1/x"); err != nil || string(v) != "1" {
-		t.Errorf("Load = %q, %v", v, err)
-	}
-}
-
-func TestS17_ForeignFolderIsLeftAlone(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("no permission bits")
-	}
-	dir := t.TempDir()
-	chmod(t, dir, 0o755)
-	if err := os.WriteFile(filepath.Join(dir, "other"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	d := openDir(t, dir, DirOptions{})
-	if len(d.Warnings()) != 1 || !strings.Contains(d.Warnings()[0], dir) {
-		t.Errorf("warnings %q", d.Warnings())
-	}
-	info, err := os.Stat(dir)
-	if err != nil || info.Mode().Perm() != 0o755 {
-		t.Errorf("the folder's permissions are now %v, %v", info.Mode(), err)
-	}
-}
-
-func chmod(t *testing.T, path string, mode fs.FileMode) {
-	t.Helper()
-	if err := os.Chmod(path, mode); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestDirStorageSweepsDeadWriters(t *testing.T) {
-	dir := t.TempDir()
-	d := openDir(t, dir, DirOptions{})
-	if err := d.Store(t.Context(), "v1/x", nil); err != nil {
-		t.Fatal(err)
-	}
-	dead := filepath.Join(dir, "v1", ".durable-DEAD")
-	if err := os.WriteFile(dead, []byte("half"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if keys, err := d.List(t.Context(), ""); err != nil || !slices.Equal(keys, []string{"v1/x"}) {
-		t.Errorf("List = %q, %v", keys, err)
-	}
-	old := time.Now().Add(-2 * time.Hour)
-	if err := os.Chtimes(dead, old, old); err != nil {
-		t.Fatal(err)
-	}
-	openDir(t, dir, DirOptions{})
-	if _, err := os.Stat(dead); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the dead writer's file: %v", err)
 	}
 }
 

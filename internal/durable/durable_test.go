@@ -2,6 +2,7 @@ package durable
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -326,7 +327,7 @@ func TestSweep(t *testing.T) {
 			}
 		}
 	}
-	if err := Sweep(dir, time.Hour); err != nil {
+	if err := Sweep(t.Context(), dir, time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	for path, stays := range files {
@@ -334,7 +335,13 @@ func TestSweep(t *testing.T) {
 			t.Errorf("%s: %v, should stay: %v", path, err, stays)
 		}
 	}
-	if err := Sweep(filepath.Join(dir, "none"), time.Hour); err != nil {
+	if err := Sweep(t.Context(), filepath.Join(dir, "none"), time.Hour); err != nil {
 		t.Errorf("sweeping a missing folder: %v", err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	enough := errors.New("enough")
+	cancel(enough)
+	if err := Sweep(ctx, dir, time.Hour); !errors.Is(err, enough) {
+		t.Errorf("a sweep whose context has ended: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,11 +15,15 @@ import (
 // replacement takes well under a second, so that an hour is plenty even when
 // another host's clock is off; a living writer whose file is swept gets an error
 // and the target keeps its content. Folders that cannot be read are passed over
-// and reported, joined, after the rest is done.
-func Sweep(dir string, olderThan time.Duration) error {
+// and reported, joined, after the rest is done. It ends early, with the cause of
+// ctx's end, when ctx ends.
+func Sweep(ctx context.Context, dir string, olderThan time.Duration) error {
 	var errs []error
 	oldest := time.Now().Add(-olderThan)
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		if err != nil {
 			if !errors.Is(err, fs.ErrNotExist) {
 				errs = append(errs, err)
