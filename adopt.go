@@ -33,7 +33,7 @@ type Layout interface {
 // Layout only, so that a program that adopts nothing does not link it.
 type adopter interface {
 	// adopt returns nil when there is nothing for c.
-	adopt(ctx context.Context, m *Manager, c *managed) (*bundle, error)
+	adopt(ctx context.Context, m *Manager, c *job) (*bundle, error)
 	account(ctx context.Context, ca, email, eabKeyID string) (*acmeflow.AccountRecord, error)
 }
 
@@ -259,36 +259,36 @@ func hasContact(a adopt.Account, email string) bool {
 
 // adopt takes over the certificate that a source has for c. It returns nil when
 // there is none.
-func (s *sources) adopt(ctx context.Context, m *Manager, c *managed) (*bundle, error) {
+func (s *sources) adopt(ctx context.Context, m *Manager, c *job) (*bundle, error) {
 	set := c.settings()
-	q := adopt.Query{Names: c.names, Now: time.Now(), CAs: directoriesOf(set.issuers)}
-	found, err := s.certificate(ctx, q, c.keyType, set.anyKey)
+	q := adopt.Query{Names: c.Names, Now: time.Now(), CAs: directoriesOf(set.issuers)}
+	found, err := s.certificate(ctx, q, c.keyType.keyType(), set.anyKey)
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("adopting a certificate for %q: %w", c.names[0], context.Cause(ctx))
+		return nil, fmt.Errorf("adopting a certificate for %q: %w", c.Names[0], context.Cause(ctx))
 	}
 	if found == nil {
 		if err != nil && c.troubles+1 >= adoptTries {
-			m.log.Error("a source could not be read; a certificate is ordered without it", zap.String("name", c.names[0]), zap.Error(err))
+			m.log.Error("a source could not be read; a certificate is ordered without it", zap.String("name", c.Names[0]), zap.Error(err))
 			return nil, nil
 		}
 		return nil, err
 	}
-	lease, err := m.lock(ctx, storageKey("issue", c.id))
+	lease, err := m.lock(ctx, storageKey("issue", c.id()))
 	if err != nil {
 		return nil, err
 	}
 	defer unlock(ctx, lease, m.slog)
 	ctx = lease.Context()
-	if b, err := m.loadBundle(ctx, c); err != nil || b.usable(time.Now()) {
-		return b, err
+	if b, err := m.loadBundle(ctx, c.managed); err != nil || b.usable(time.Now()) {
+		return b.bundle, err
 	}
 	return keep(ctx, m, c, found)
 }
 
 // keep makes a found certificate one of our own. It runs under the lease for c.
-func keep(ctx context.Context, m *Manager, c *managed, found *adopt.Certificate) (*bundle, error) {
+func keep(ctx context.Context, m *Manager, c *job, found *adopt.Certificate) (*bundle, error) {
 	fail := func(err error) (*bundle, error) {
-		return nil, fmt.Errorf("adopting %q for %q: %w", found.File, c.names[0], err)
+		return nil, fmt.Errorf("adopting %q for %q: %w", found.File, c.Names[0], err)
 	}
 	keyPEM, err := certpem.EncodeKey(found.Key)
 	if err != nil {
@@ -299,25 +299,25 @@ func keep(ctx context.Context, m *Manager, c *managed, found *adopt.Certificate)
 		return fail(err)
 	}
 	r := certRecord{
-		ID: c.id, Names: c.names, Issuer: id,
+		ID: c.id(), Names: c.Names, Issuer: id,
 		Stored: found.Chain[0].NotBefore.UTC(), // no new certificate, whose renewal would have to wait
 		Key:    string(keyPEM), Chain: string(certpem.EncodeChain(found.Chain)), Data: data,
 	}
-	b, err := newBundle(r, found.Chain, found.Key)
+	b, err := newBundle(r, found.Chain, found.Key, &m.decoder.chains)
 	if err != nil {
 		return fail(err)
 	}
-	if err := m.storeBundle(ctx, c, r); err != nil {
+	if err := m.storeBundle(ctx, c.managed, r); err != nil {
 		return fail(err)
 	}
 	if info := found.Info; info != nil && data != nil {
-		m.storeUpkeep(ctx, c, renewalInfoPlace(c), ariRecord{
-			Serial: serial(b), Start: info.Start.UTC(), End: info.End.UTC(),
+		m.storeUpkeep(ctx, c, renewalInfoPlace(c.managed), ariRecord{
+			Serial: b.serial(), Start: info.Start.UTC(), End: info.End.UTC(),
 			ExplanationURL: info.ExplanationURL, Refresh: info.Refresh.UTC(),
 		})
 	}
-	m.log.Info("certificate adopted from another program", zap.Strings("names", c.names), zap.String("file", found.File),
-		zap.String("issuer", id), zap.String("serial", serial(b)), zap.Time("not_after", b.leaf.NotAfter))
+	m.log.Info("certificate adopted from another program", zap.Strings("names", c.Names), zap.String("file", found.File),
+		zap.String("issuer", id), zap.String("serial", b.serial()), zap.Time("not_after", b.notAfter()))
 	return b, nil
 }
 

@@ -80,10 +80,10 @@ func TestAdoptKeyTypes(t *testing.T) {
 				}
 				for i, id := range tt.types {
 					b, err := m.loadBundle(t.Context(), m.entry(certID([]string{"example.com"}, id)))
-					if err != nil || b == nil {
+					if err != nil || b.bundle == nil {
 						t.Fatalf("bundle %v, %v", b, err)
 					}
-					if got := keyTypeOf(t, b.leaf); got != tt.want[i] {
+					if got := keyTypeOf(t, parsed(t, b.bundle)); got != tt.want[i] {
 						t.Errorf("key type %q for %q; want %q", got, id, tt.want[i])
 					}
 				}

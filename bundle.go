@@ -1,16 +1,21 @@
 package certwright
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
+	"sync"
 	"time"
 
+	"github.com/certwright/certwright/internal/certcache"
 	"github.com/certwright/certwright/internal/certpem"
 	"github.com/certwright/certwright/internal/record"
 )
@@ -28,50 +33,178 @@ type certRecord struct {
 	Data    json.RawMessage `json:"issuer_data,omitempty"`
 }
 
-// bundle is a certificate with its key, ready to be served. It is not changed
-// after it was made.
+// bundle is a certificate with its key, packed: what the leaf says is read from
+// its DER when it is asked for. It is not changed after it was made. There are
+// as many as certificates, so it is kept small.
 type bundle struct {
-	issuer string
-	stored time.Time
-	data   json.RawMessage
-	leaf   *x509.Certificate
-	cert   *tls.Certificate
+	certpem.Packed
+	issuer   string
+	storedAt int64 // Unix time in nanoseconds
+}
+
+// storedBundle is a bundle as it was read, with what its issuer needs to know of it
+// (Issued.Data), which is not kept in memory.
+type storedBundle struct {
+	*bundle
+	data  json.RawMessage
+	facts certpem.Facts
 }
 
 // newBundle checks that chain, key and names fit each other.
-func newBundle(r certRecord, chain []*x509.Certificate, key crypto.Signer) (*bundle, error) {
+func newBundle(r certRecord, chain []*x509.Certificate, key crypto.Signer, chains *certpem.Chains) (*bundle, error) {
 	if err := certpem.Verify(chain, key.Public(), r.Names); err != nil {
 		return nil, err
 	}
-	return &bundle{
-		issuer: r.Issuer, stored: r.Stored, data: r.Data,
-		leaf: chain[0], cert: certpem.TLSCertificate(chain, key),
-	}, nil
-}
-
-// decodeBundle reads the stored certificate of that ID.
-func decodeBundle(id string, value []byte) (*bundle, error) {
-	var r certRecord
-	if err := record.Decode(kindCertificate, value, &r); err != nil {
+	p, err := certpem.Pack(chain, key, chains)
+	if err != nil {
 		return nil, err
 	}
+	return &bundle{Packed: p, issuer: r.Issuer, storedAt: nanos(r.Stored)}, nil
+}
+
+// decoder reads stored certificates. Its zero value is ready for use.
+type decoder struct {
+	chains certpem.Chains // what certificates share
+	texts  sync.Pool      // of *[]byte, for one text of a record at a time
+}
+
+// bundle reads the stored certificate of that ID. A record that is as it
+// was written, which its checksum tells, is taken apart without parsing it as
+// JSON or its certificate as X.509.
+func (d *decoder) bundle(id string, value []byte) (storedBundle, error) {
+	body, err := record.Open(kindCertificate, value)
+	if err != nil {
+		return storedBundle{}, err
+	}
+	if s, ok := d.quick(id, body); ok {
+		return s, nil
+	}
+	var r certRecord
+	if err := record.Decode(kindCertificate, value, &r); err != nil {
+		return storedBundle{}, err
+	}
 	if r.ID != id {
-		return nil, fmt.Errorf("it is the certificate of %q", r.ID)
+		return storedBundle{}, fmt.Errorf("it is the certificate of %q", r.ID)
 	}
 	key, err := certpem.DecodeKey([]byte(r.Key))
 	if err != nil {
-		return nil, fmt.Errorf("reading the key: %w", err)
+		return storedBundle{}, fmt.Errorf("reading the key: %w", err)
 	}
 	chain, err := certpem.ParseChain([]byte(r.Chain))
 	if err != nil {
-		return nil, fmt.Errorf("reading the chain: %w", err)
+		return storedBundle{}, fmt.Errorf("reading the chain: %w", err)
 	}
-	return newBundle(r, chain, key)
+	b, err := newBundle(r, chain, key, &d.chains)
+	if err != nil {
+		return storedBundle{}, err
+	}
+	return storedBundle{b, r.Data, b.Facts()}, nil
+}
+
+// quick reads the body of a record whose checksum held. It reports false
+// for anything that is not plain, which is then read in full.
+func (d *decoder) quick(id string, body []byte) (s storedBundle, ok bool) {
+	var (
+		at         time.Time
+		issuer     string
+		names      []string
+		key, chain []byte
+		data       json.RawMessage
+	)
+	good := true
+	buf := d.buffer()
+	defer d.texts.Put(buf)
+	text := func(raw []byte) []byte {
+		n := len(*buf)
+		b, ok := record.Unquote(raw, *buf)
+		*buf, good = b, good && ok
+		return b[n:]
+	}
+	f := record.NewFields(body)
+	for f.Next() {
+		switch string(f.Name) {
+		case "id":
+			good = good && string(text(f.Value)) == id
+		case "names":
+			var ok bool
+			names, ok = quickNames(id, f.Value)
+			good = good && ok
+		case "issuer":
+			issuer = string(text(f.Value))
+		case "stored":
+			good = good && at.UnmarshalJSON(f.Value) == nil
+		case "key":
+			key = text(f.Value)
+		case "chain":
+			chain = text(f.Value)
+		case "issuer_data":
+			data = json.RawMessage(f.Value)
+		}
+	}
+	if !good || !f.Whole() || len(names) == 0 {
+		return s, false
+	}
+	p, err := certpem.FromPEM(key, chain, &d.chains)
+	if err != nil {
+		return s, false
+	}
+	facts, err := certpem.Scan(p.Leaf())
+	if err != nil || facts.Covers(names) != nil {
+		return s, false
+	}
+	return storedBundle{&bundle{Packed: p, issuer: issuer, storedAt: nanos(at)}, data, facts}, true
+}
+
+// buffer returns an empty buffer for the texts of one record.
+func (d *decoder) buffer() *[]byte {
+	if b, ok := d.texts.Get().(*[]byte); ok {
+		*b = (*b)[:0]
+		return b
+	}
+	b := make([]byte, 0, 8<<10)
+	return &b
+}
+
+// quickNames reads a list of names. Most are the ID alone.
+func quickNames(id string, raw []byte) ([]string, bool) {
+	if len(raw) == len(id)+4 && string(raw[2:len(raw)-2]) == id {
+		return []string{id}, true
+	}
+	var names []string
+	err := json.Unmarshal(raw, &names)
+	return names, err == nil
+}
+
+func (b *bundle) notAfter() time.Time { return b.Facts().NotAfter }
+
+func (b *bundle) stored() time.Time { return fromNanos(b.storedAt) }
+
+// hasKey reports whether b is a certificate for the key.
+func (b *bundle) hasKey(key crypto.Signer) bool {
+	spki, err := x509.MarshalPKIXPublicKey(key.Public())
+	return err == nil && bytes.Equal(spki, b.Facts().PublicKey)
+}
+
+func (b *bundle) life() time.Duration {
+	f := b.Facts()
+	return f.NotAfter.Sub(f.NotBefore)
+}
+
+// serial returns the serial number in hexadecimal.
+func (b *bundle) serial() string {
+	s := strings.TrimLeft(hex.EncodeToString(b.Facts().Serial), "0")
+	if s == "" {
+		return "0"
+	}
+	return s
 }
 
 // usable reports whether a client would accept the certificate at now.
-func (b *bundle) usable(now time.Time) bool {
-	return b != nil && !now.Before(b.leaf.NotBefore) && now.Before(b.leaf.NotAfter)
+func (s *storedBundle) usable(now time.Time) bool { return s.bundle != nil && isUsable(s.facts, now) }
+
+// isUsable reports whether a client would accept a certificate at now.
+func isUsable(f certpem.Facts, now time.Time) bool {
+	return !now.Before(f.NotBefore) && now.Before(f.NotAfter)
 }
 
 // better reports whether b is to be preferred to other: one that has not
@@ -80,48 +213,91 @@ func (b *bundle) better(other *bundle, now time.Time) bool {
 	if other == nil || b == nil {
 		return b != nil
 	}
-	if alive, otherAlive := now.Before(b.leaf.NotAfter), now.Before(other.leaf.NotAfter); alive != otherAlive {
+	f, g := b.Facts(), other.Facts()
+	if alive, otherAlive := now.Before(f.NotAfter), now.Before(g.NotAfter); alive != otherAlive {
 		return alive
 	}
-	if !b.leaf.NotBefore.Equal(other.leaf.NotBefore) {
-		return b.leaf.NotBefore.After(other.leaf.NotBefore)
+	if !f.NotBefore.Equal(g.NotBefore) {
+		return f.NotBefore.After(g.NotBefore)
 	}
-	return b.stored.After(other.stored)
+	return b.storedAt > other.storedAt
 }
 
 // same reports whether both are the same certificate.
 func (b *bundle) same(other *bundle) bool {
-	return b != nil && other != nil && b.leaf.Equal(other.leaf)
+	return b != nil && other != nil && b.SameLeaf(&other.Packed)
+}
+
+// served returns what the cache serves for b, whose facts are f, with an OCSP response, or without
+// one.
+func (b *bundle) served(f certpem.Facts, staple []byte) certcache.Served {
+	s := certcache.Served{Source: b, NotBefore: f.NotBefore, NotAfter: f.NotAfter, Kind: cacheKind(b.KeyKind())}
+	if staple != nil {
+		s.Source = stapled{b, staple}
+	}
+	return s
+}
+
+func cacheKind(k certpem.KeyKind) certcache.Kind {
+	switch k {
+	case certpem.KindP256:
+		return certcache.KeyECDSAP256
+	case certpem.KindECDSA:
+		return certcache.KeyECDSA
+	case certpem.KindRSA:
+		return certcache.KeyRSA
+	}
+	return certcache.KeyOther
+}
+
+// stapled is a certificate with an OCSP response, for the cache.
+type stapled struct {
+	*bundle
+	staple []byte
+}
+
+// Certificate implements certcache.Source.
+func (s stapled) Certificate() (*tls.Certificate, error) {
+	cert, err := s.bundle.Certificate()
+	if err != nil {
+		return nil, err
+	}
+	with := *cert
+	with.OCSPStaple = s.staple
+	return &with, nil
 }
 
 // loadBundle reads the best certificate for c from storage: those of all its
 // issuers are looked at, so that an expired one of the first does not hide a
-// fresh one of the second. It returns nil when there is none. A damaged record
+// fresh one of the second. There is none when its bundle is nil. A damaged record
 // counts as none and is reported; one written by a newer version is an error,
 // because it must not be overwritten.
-func (m *Manager) loadBundle(ctx context.Context, c *managed) (*bundle, error) {
-	var best *bundle
+func (m *Manager) loadBundle(ctx context.Context, c *managed) (best storedBundle, err error) {
 	now := time.Now()
+	id := c.id()
 	for _, iss := range c.settings().issuers {
-		key := storageKey(keyCerts, iss.ID(), c.id)
+		key := storageKey(keyCerts, iss.ID(), id)
 		value, err := m.conf.Storage.Load(ctx, key)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("loading %q: %w", key, err)
+			return storedBundle{}, fmt.Errorf("loading %q: %w", key, err)
 		}
-		b, err := decodeBundle(c.id, value)
+		s, err := m.decoder.bundle(id, value)
 		if errors.Is(err, record.ErrNewer) {
-			return nil, fmt.Errorf("reading %q: %w", key, err)
+			return storedBundle{}, fmt.Errorf("reading %q: %w", key, err)
 		}
 		if err != nil {
 			err = fmt.Errorf("reading %q: %w", key, err)
 			m.degraded(c, "a stored certificate is damaged and will be replaced", err)
 			continue
 		}
-		if b.better(best, now) {
-			best = b
+		if s.issuer == iss.ID() {
+			s.issuer = iss.ID() // one text for all
+		}
+		if s.better(best.bundle, now) {
+			best = s
 		}
 	}
 	return best, nil
@@ -129,5 +305,5 @@ func (m *Manager) loadBundle(ctx context.Context, c *managed) (*bundle, error) {
 
 // storeBundle makes an issued certificate durable.
 func (m *Manager) storeBundle(ctx context.Context, c *managed, r certRecord) error {
-	return storeRecord(ctx, m.conf.Storage, recordPlace{storageKey(keyCerts, r.Issuer, c.id), kindCertificate}, r)
+	return storeRecord(ctx, m.conf.Storage, recordPlace{storageKey(keyCerts, r.Issuer, c.id()), kindCertificate}, r)
 }

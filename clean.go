@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/certwright/certwright/internal/record"
+	"github.com/certwright/certwright/internal/schedule"
 )
 
 const (
@@ -51,6 +52,7 @@ type cleanedRecord struct {
 // time, beside the workers.
 type cleaner struct {
 	m        *Manager
+	task     schedule.Task
 	interval time.Duration
 	grace    time.Duration
 	busy     atomic.Bool
@@ -59,6 +61,14 @@ type cleaner struct {
 	// can be stale, so that it need not be read before. Only the round uses it.
 	later map[string]time.Time
 }
+
+// Schedule, Run and String make it work for the schedule.
+
+func (c *cleaner) Schedule() *schedule.Task { return &c.task }
+
+func (c *cleaner) Run(context.Context) { c.start() }
+
+func (c *cleaner) String() string { return "cleaning" }
 
 // start begins a round unless one is running, and plans the next when it ends.
 func (c *cleaner) start() {
@@ -70,7 +80,7 @@ func (c *cleaner) start() {
 		next := c.run(m.ctx)
 		c.busy.Store(false)
 		if m.ctx.Err() == nil {
-			m.queue.Set(cleanKey, next)
+			m.queue.Set(c, next)
 		}
 	})
 }

@@ -63,11 +63,11 @@ func (c *crashed) check() {
 		value := mustLoad(c.t, dir, key)
 		switch parts[1] {
 		case "certs":
-			b, err := decodeBundle(id, value)
+			b, err := new(decoder).bundle(id, value)
 			if err != nil {
 				c.t.Fatalf("after %d crashes: %s: %v", c.kills, key, err)
 			}
-			found[id], c.had[id] = true, serial(b)
+			found[id], c.had[id] = true, b.serial()
 		case "orders":
 			c.noteOrder(key, id, value)
 		case "state":

@@ -197,12 +197,12 @@ func TestDirStorageSweepsDeadWriters(t *testing.T) {
 		if keys, err := d.List(t.Context(), ""); err != nil || len(keys) > 0 {
 			t.Errorf("List = %q, %v", keys, err)
 		}
-		time.Sleep(sweepAfter - 1)
+		time.Sleep(sweepAfter - time.Nanosecond)
 		synctest.Wait()
 		if _, err := os.Stat(dead); err != nil {
 			t.Errorf("the dead writer's file before the sweep: %v", err)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if _, err := os.Stat(dead); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("the dead writer's file: %v", err)

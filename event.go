@@ -70,6 +70,13 @@ func (e *events) subscribe(f func(Event)) (cancel func()) {
 	}
 }
 
+// heard reports whether somebody is told of events.
+func (e *events) heard() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.subs) > 0
+}
+
 // emit never blocks.
 func (e *events) emit(ev Event) {
 	e.mu.Lock()

@@ -1,6 +1,7 @@
 package certwright
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -11,10 +12,16 @@ import (
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/certwright/certwright/internal/acmeflow"
 	"github.com/certwright/certwright/internal/challenge"
 	"github.com/certwright/certwright/internal/hostname"
 )
+
+// loadPatience bounds how long a handshake waits for storage. It does so only
+// while a start has not come to its name.
+const loadPatience = 10 * time.Second
 
 // alpnProto is the protocol of tls-alpn-01 validation (RFC 8737 §6.2).
 const alpnProto = "acme-tls/1"
@@ -26,7 +33,9 @@ func challengeCert(identifier, keyAuthorization string) (*tls.Certificate, error
 
 // GetCertificate returns the certificate for a handshake; it drops into any
 // [tls.Config]. For a name with a certificate in memory it takes no lock, asks
-// nothing of disk or network and allocates nothing.
+// nothing of disk or network and allocates nothing; see Config.HotCertificates
+// for what a first handshake for a name costs more. Just after a start, a name
+// whose certificate was not read yet has it read from storage, once.
 //
 // The name's own certificate goes before a wildcard's, a valid one before one
 // that has expired, and of several for one name the first is taken that the
@@ -53,13 +62,35 @@ func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, 
 
 // certificate selects from what is in memory.
 func (m *Manager) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	// Names in the cache are normalised, so one that is found as it came needs no
+	// look at its form.
+	if cert := m.cache.LookupExact(hello.ServerName, hello); cert != nil {
+		return cert, nil
+	}
 	if hello.ServerName == "" {
 		return m.unnamed(hello)
 	}
-	name, ok := hostname.FromSNI(hello.ServerName)
+	return m.search(hello)
+}
+
+// search selects for a name that has no valid certificate of its own, or is not
+// written as it is stored.
+func (m *Manager) search(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	var buf [hostname.MaxSNI]byte
+	name, ok := hostname.AppendSNI(buf[:0], hello.ServerName)
+	known := false
 	if ok {
-		if cert := m.cache.Lookup(name, hello); cert != nil {
+		if cert := m.cache.LookupBytes(name, hello); cert != nil {
 			return cert, nil
+		}
+		known = m.cache.KnownBytes(name)
+		if m.later.Load() != nil && !known {
+			known = m.addAsked(string(name), "*."+hostname.Parent(string(name)))
+		}
+		if known {
+			if cert := m.loadAsked(hello, string(name)); cert != nil {
+				return cert, nil
+			}
 		}
 	}
 	if m.conf.FallbackName != "" {
@@ -67,7 +98,37 @@ func (m *Manager) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, err
 			return cert, nil
 		}
 	}
-	return nil, m.miss(name)
+	if known {
+		return nil, (*pendingError)(hello)
+	}
+	return nil, (*unknownError)(hello)
+}
+
+// loadAsked reads the certificates for a managed name whose turn at the start
+// has not come yet, and which is asked for. Each is read once; handshakes for it
+// share that, and wait no longer than loadPatience.
+func (m *Manager) loadAsked(hello *tls.ClientHelloInfo, name string) *tls.Certificate {
+	list := m.managedFor(name)
+	if len(list) == 0 {
+		list = m.managedFor("*." + hostname.Parent(name))
+	}
+	list = slices.DeleteFunc(list, func(c *managed) bool { return c.isLoaded() })
+	if len(list) == 0 {
+		return nil
+	}
+	ctx := hello.Context()
+	if ctx == nil { // the hello was made by hand
+		ctx = m.ctx
+	}
+	ctx, cancel := context.WithTimeout(ctx, loadPatience)
+	defer cancel()
+	for _, c := range list {
+		_, err, _ := m.loads.Do(ctx, c.id(), func(ctx context.Context) (struct{}, error) { return struct{}{}, m.loadEarly(ctx, c) })
+		if err != nil {
+			m.log.Debug("a certificate that was asked for could not be loaded", zap.String("name", name), zap.Error(err))
+		}
+	}
+	return m.cache.Lookup(name, hello)
 }
 
 // unnamed selects for a client that sent no server name.
@@ -108,22 +169,35 @@ func localAddr(conn net.Conn) (netip.Addr, bool) {
 	return addr, addr.IsValid()
 }
 
-// miss says why there is no certificate for a name.
-func (m *Manager) miss(name string) error {
-	if name == "" {
-		return fmt.Errorf("%w: the server name is not a DNS name", ErrNoCertificate)
+// unknownError and pendingError say why there is no certificate for a name. They
+// are the hello itself, so that a stranger's handshake costs no memory.
+type (
+	unknownError tls.ClientHelloInfo
+	pendingError tls.ClientHelloInfo
+)
+
+func (e *unknownError) Error() string {
+	if _, ok := hostname.AppendSNI(nil, e.ServerName); !ok {
+		return ErrNoCertificate.Error() + ": the server name is not a DNS name"
 	}
-	m.mu.Lock()
-	ids := m.byName[name]
-	if len(ids) == 0 {
-		ids = m.byName["*."+hostname.Parent(name)]
-	}
-	m.mu.Unlock()
-	if len(ids) == 0 {
-		return fmt.Errorf("%w for %q: %w", ErrNoCertificate, name, ErrNotManaged)
-	}
-	return fmt.Errorf("%w for %q yet; see Status", ErrNoCertificate, name)
+	return fmt.Sprintf("%v for %q: %v", ErrNoCertificate, e.ServerName, ErrNotManaged)
 }
+
+// Is reports whether the error is of that kind.
+func (e *unknownError) Is(target error) bool {
+	if target == ErrNotManaged {
+		_, ok := hostname.AppendSNI(nil, e.ServerName)
+		return ok
+	}
+	return target == ErrNoCertificate
+}
+
+func (e *pendingError) Error() string {
+	return fmt.Sprintf("%v for %q yet; see Status", ErrNoCertificate, e.ServerName)
+}
+
+// Is reports whether the error is of that kind.
+func (e *pendingError) Is(target error) bool { return target == ErrNoCertificate }
 
 // challengeCertificate answers tls-alpn-01, for a name with a pending challenge
 // only.

@@ -55,48 +55,48 @@ type orderRecord struct {
 // been faster, and else from an issuer. It is the one path of a first issue and
 // of a renewal. It returns the bundle that is stored, and whether another
 // instance stored it.
-func (m *Manager) obtain(ctx context.Context, c *managed, force bool) (b *bundle, adopted bool, err error) {
+func (m *Manager) obtain(ctx context.Context, c *job, force bool) (b *bundle, adopted bool, err error) {
 	began := time.Now()
-	lease, err := m.lock(ctx, storageKey("issue", c.id))
+	lease, err := m.lock(ctx, storageKey("issue", c.id()))
 	if err != nil {
 		return nil, false, err
 	}
 	defer unlock(ctx, lease, m.slog)
 	ctx = lease.Context()
-	stored, err := m.loadBundle(ctx, c)
+	old, err := m.loadBundle(ctx, c.managed)
 	if err != nil {
 		return nil, false, err
 	}
-	if m.suffices(c, stored, force, began) {
+	if m.suffices(c, old.bundle, force, began) {
 		c.state = stateRecord{} // whoever stored it has cleared it
-		return stored, true, nil
+		return old.bundle, true, nil
 	}
 	if c.state, err = m.loadState(ctx, c); err != nil {
 		return nil, false, err
 	}
 	if s := c.state; !force && time.Now().Before(s.Next) {
-		return nil, false, &IssueError{Name: c.names[0], Attempts: s.Attempts, RetryAt: s.Next, Errs: []error{&waitError{s.Error}}}
+		return nil, false, &IssueError{Name: c.Names[0], Attempts: s.Attempts, RetryAt: s.Next, Errs: []error{&waitError{s.Error}}}
 	}
-	b, err = m.issue(ctx, c, stored, force)
+	b, err = m.issue(ctx, c, old, force)
 	return b, false, err
 }
 
 // suffices reports whether a stored certificate makes a new one needless: it is
 // another one than the one in use and not due itself. For a forced renewal it
 // must be younger than the wish for it.
-func (m *Manager) suffices(c *managed, stored *bundle, force bool, began time.Time) bool {
-	if stored == nil || stored.same(c.bundle) && (force || c.revoked) {
+func (m *Manager) suffices(c *job, old *bundle, force bool, began time.Time) bool {
+	if old == nil || old.same(c.bundle) && (force || c.revoked) {
 		return false
 	}
-	if force && stored.stored.Before(began) {
+	if force && old.stored().Before(began) {
 		return false
 	}
 	now := time.Now()
 	w := window{}
-	if stored.same(c.bundle) {
+	if old.same(c.bundle) {
 		w = c.window
 	}
-	return now.Before(stored.leaf.NotAfter) && now.Before(renewalTime(stored.leaf, w, m.policy, stored.stored))
+	return now.Before(c.facts(old).NotAfter) && now.Before(c.renewAt(old, w))
 }
 
 // lock waits for the named lease, for a bounded time.
@@ -139,34 +139,34 @@ func (l *boundLease) Unlock(ctx context.Context) error {
 }
 
 // issue asks the issuers in turn. It runs under the lease for c.
-func (m *Manager) issue(ctx context.Context, c *managed, stored *bundle, force bool) (*bundle, error) {
+func (m *Manager) issue(ctx context.Context, c *job, old storedBundle, force bool) (*bundle, error) {
 	set := c.settings()
-	order, key, err := m.openOrder(ctx, c, stored)
+	order, key, err := m.openOrder(ctx, c, old.bundle)
 	if err != nil {
 		return nil, err
 	}
-	csr, err := makeCSR(c.names, key, set.mustStaple)
+	csr, err := makeCSR(c.Names, key, set.mustStaple)
 	if err != nil {
-		return nil, fmt.Errorf("making the CSR for %q: %w", c.names[0], err)
+		return nil, fmt.Errorf("making the CSR for %q: %w", c.Names[0], err)
 	}
-	failure := &IssueError{Name: c.names[0]}
+	failure := &IssueError{Name: c.Names[0]}
 	for _, iss := range set.issuers {
 		if is := c.state.Issuers[iss.ID()]; !force && time.Now().Before(is.Next) {
 			failure.Errs = append(failure.Errs, &StepError{Issuer: iss.ID(), Step: "wait", Err: fmt.Errorf("not before %s, after: %s", is.Next.UTC().Format(time.RFC3339), is.Error)})
 			continue
 		}
-		b, err := m.issueFrom(ctx, c, issueTask{issuer: iss, set: set, order: order, key: key, csr: csr, replaces: stored})
+		b, err := m.issueFrom(ctx, c, issueTask{issuer: iss, set: set, order: order, key: key, csr: csr, replaces: old})
 		if err == nil {
 			return b, nil
 		}
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("issuing a certificate for %q: %w", c.names[0], context.Cause(ctx))
+			return nil, fmt.Errorf("issuing a certificate for %q: %w", c.Names[0], context.Cause(ctx))
 		}
 		if errors.Is(err, errNotStored) || errors.Is(err, errNotKept) {
 			return nil, err // no other issuer could do better; the order is gone on with
 		}
 		failure.Errs = append(failure.Errs, err)
-		m.log.Debug("an issuer failed", zap.String("name", c.names[0]), zap.String("issuer", iss.ID()), zap.Error(err))
+		m.log.Debug("an issuer failed", zap.String("name", c.Names[0]), zap.String("issuer", iss.ID()), zap.Error(err))
 		m.noteFailure(c, iss, err)
 	}
 	now := time.Now().Round(0)
@@ -178,7 +178,7 @@ func (m *Manager) issue(ctx context.Context, c *managed, stored *bundle, force b
 }
 
 // noteFailure sets when the issuer may be asked again for c.
-func (m *Manager) noteFailure(c *managed, iss Issuer, err error) {
+func (m *Manager) noteFailure(c *job, iss Issuer, err error) {
 	now := time.Now().Round(0)
 	asked, _ := RetryAfter(err)
 	asked = max(asked, pauseOf(err))
@@ -193,15 +193,15 @@ type issueTask struct {
 	order    *orderRecord
 	key      crypto.Signer
 	csr      []byte
-	replaces *bundle
+	replaces storedBundle
 }
 
 // issueFrom gets the certificate from one issuer, checks and stores it.
-func (m *Manager) issueFrom(ctx context.Context, c *managed, t issueTask) (*bundle, error) {
+func (m *Manager) issueFrom(ctx context.Context, c *job, t issueTask) (_ *bundle, err error) {
 	id := t.issuer.ID()
 	now := time.Now()
 	req := IssueRequest{
-		Names: slices.Clone(c.names), CSR: t.csr, Profile: t.set.profile, State: t.order.Issuers[id],
+		Names: slices.Clone(c.Names), CSR: t.csr, Profile: t.set.profile, State: t.order.Issuers[id],
 		Save: func(ctx context.Context, b []byte) error { return m.saveOrder(ctx, c, t.order, id, b) },
 	}
 	if t.set.notBefore != 0 {
@@ -210,8 +210,10 @@ func (m *Manager) issueFrom(ctx context.Context, c *managed, t issueTask) (*bund
 	if t.set.notAfter != 0 {
 		req.NotAfter = now.Add(t.set.notAfter).Truncate(time.Second)
 	}
-	if t.replaces != nil {
-		req.Replaces = t.replaces.leaf
+	if t.replaces.bundle != nil {
+		if req.Replaces, err = t.replaces.Parse(); err != nil {
+			return nil, &StepError{Issuer: id, Step: "order", Err: err}
+		}
 		if t.replaces.issuer == id {
 			req.ReplacesData = t.replaces.data
 		}
@@ -235,7 +237,7 @@ func callIssuer(ctx context.Context, iss Issuer, req IssueRequest) (issued Issue
 
 // accept checks an issued certificate and makes it durable; only then is it a
 // bundle.
-func (m *Manager) accept(ctx context.Context, c *managed, t issueTask, issued Issued) (*bundle, error) {
+func (m *Manager) accept(ctx context.Context, c *job, t issueTask, issued Issued) (*bundle, error) {
 	id := t.issuer.ID()
 	fail := func(step string, err error) error {
 		return &StepError{Issuer: id, Step: step, Err: err}
@@ -246,18 +248,18 @@ func (m *Manager) accept(ctx context.Context, c *managed, t issueTask, issued Is
 	}
 	now := time.Now().UTC().Round(0)
 	r := certRecord{
-		ID: c.id, Names: c.names, Issuer: id, Profile: t.set.profile, Stored: now,
+		ID: c.id(), Names: c.Names, Issuer: id, Profile: t.set.profile, Stored: now,
 		Key: t.order.Key, Chain: string(certpem.EncodeChain(chain)), Data: issued.Data,
 	}
-	b, err := newBundle(r, chain, t.key)
-	if err == nil && !now.Before(b.leaf.NotAfter) {
-		err = fmt.Errorf("the certificate expired at %s; is the clock right?", b.leaf.NotAfter.UTC().Format(time.RFC3339))
+	b, err := newBundle(r, chain, t.key, &m.decoder.chains)
+	if err == nil && !now.Before(b.notAfter()) {
+		err = fmt.Errorf("the certificate expired at %s; is the clock right?", b.notAfter().Format(time.RFC3339))
 	}
 	if err != nil {
 		m.dropOrder(ctx, c)
 		return nil, fail("verify", err)
 	}
-	if err := m.storeBundle(ctx, c, r); err != nil {
+	if err := m.storeBundle(ctx, c.managed, r); err != nil {
 		return nil, fail("store", fmt.Errorf("%w: %w", errNotStored, err))
 	}
 	m.clearState(ctx, c)
@@ -267,8 +269,8 @@ func (m *Manager) accept(ctx context.Context, c *managed, t issueTask, issued Is
 
 // openOrder returns the issue in progress for c, or begins one by storing the
 // next key. A record whose key is in use already belongs to an issue that ended.
-func (m *Manager) openOrder(ctx context.Context, c *managed, stored *bundle) (*orderRecord, crypto.Signer, error) {
-	key := storageKey(keyOrders, c.id)
+func (m *Manager) openOrder(ctx context.Context, c *job, old *bundle) (*orderRecord, crypto.Signer, error) {
+	key := storageKey(keyOrders, c.id())
 	value, err := m.conf.Storage.Load(ctx, key)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("loading %q: %w", key, err)
@@ -279,39 +281,39 @@ func (m *Manager) openOrder(ctx context.Context, c *managed, stored *bundle) (*o
 		case errors.Is(err, record.ErrNewer): // not to be overwritten
 			return nil, nil, fmt.Errorf("reading %q: %w", key, err)
 		case err != nil:
-			m.degraded(c, "the record of an issue in progress is damaged; it begins anew", fmt.Errorf("reading %q: %w", key, err))
-		case m.resumable(c, r, signer, stored) && (c.unsaved == nil || c.unsaved.Key != r.Key):
+			m.degraded(c.managed, "the record of an issue in progress is damaged; it begins anew", fmt.Errorf("reading %q: %w", key, err))
+		case m.resumable(c, r, signer, old) && (c.unsaved == nil || c.unsaved.Key != r.Key):
 			c.unsaved = nil
 			return r, signer, nil
 		}
 	}
-	if r, signer := m.unsavedOrder(c, stored); r != nil {
+	if r, signer := m.unsavedOrder(c, old); r != nil {
 		err := m.storeOrder(ctx, c, r)
 		if err == nil {
 			c.unsaved = nil
 		}
 		return r, signer, err
 	}
-	signer, err := certpem.GenerateKey(certpem.KeyType(c.keyType))
+	signer, err := certpem.GenerateKey(certpem.KeyType(c.keyType.keyType()))
 	if err != nil {
-		return nil, nil, fmt.Errorf("generating a key for %q: %w", c.names[0], err)
+		return nil, nil, fmt.Errorf("generating a key for %q: %w", c.Names[0], err)
 	}
 	keyPEM, err := certpem.EncodeKey(signer)
 	if err != nil {
-		return nil, nil, fmt.Errorf("encoding the key for %q: %w", c.names[0], err)
+		return nil, nil, fmt.Errorf("encoding the key for %q: %w", c.Names[0], err)
 	}
-	r := &orderRecord{Names: c.names, Profile: c.settings().profile, Created: time.Now().UTC().Round(0), Key: string(keyPEM)}
+	r := &orderRecord{Names: c.Names, Profile: c.settings().profile, Created: time.Now().UTC().Round(0), Key: string(keyPEM)}
 	return r, signer, m.storeOrder(ctx, c, r)
 }
 
 // unsavedOrder returns the issue in progress that could not be stored when it
 // went on, or nil when there is none that can be gone on with.
-func (m *Manager) unsavedOrder(c *managed, stored *bundle) (*orderRecord, crypto.Signer) {
+func (m *Manager) unsavedOrder(c *job, old *bundle) (*orderRecord, crypto.Signer) {
 	if c.unsaved == nil {
 		return nil, nil
 	}
 	signer, err := certpem.DecodeKey([]byte(c.unsaved.Key))
-	if err != nil || !m.resumable(c, c.unsaved, signer, stored) {
+	if err != nil || !m.resumable(c, c.unsaved, signer, old) {
 		c.unsaved = nil
 		return nil, nil
 	}
@@ -330,19 +332,19 @@ func decodeOrder(value []byte) (*orderRecord, crypto.Signer, error) {
 	return r, signer, nil
 }
 
-func (m *Manager) resumable(c *managed, r *orderRecord, key crypto.Signer, stored *bundle) bool {
+func (m *Manager) resumable(c *job, r *orderRecord, key crypto.Signer, old *bundle) bool {
 	t, known := certpem.TypeOf(key.Public())
 	switch {
-	case !known || KeyType(t) != c.keyType, !slices.Equal(r.Names, c.names), r.Profile != c.settings().profile:
+	case !known || KeyType(t) != c.keyType.keyType(), !slices.Equal(r.Names, c.Names), r.Profile != c.settings().profile:
 		return false
-	case stored != nil && certpem.Match(stored.leaf.PublicKey, key.Public()):
+	case old != nil && old.hasKey(key):
 		return false
 	}
 	return true
 }
 
 // saveOrder keeps what an issuer needs to go on with its order.
-func (m *Manager) saveOrder(ctx context.Context, c *managed, r *orderRecord, issuer string, b []byte) error {
+func (m *Manager) saveOrder(ctx context.Context, c *job, r *orderRecord, issuer string, b []byte) error {
 	if r.Issuers == nil {
 		r.Issuers = map[string][]byte{}
 	}
@@ -355,14 +357,14 @@ func (m *Manager) saveOrder(ctx context.Context, c *managed, r *orderRecord, iss
 	return nil
 }
 
-func (m *Manager) storeOrder(ctx context.Context, c *managed, r *orderRecord) error {
-	return storeRecord(ctx, m.conf.Storage, recordPlace{storageKey(keyOrders, c.id), kindOrder}, r)
+func (m *Manager) storeOrder(ctx context.Context, c *job, r *orderRecord) error {
+	return storeRecord(ctx, m.conf.Storage, recordPlace{storageKey(keyOrders, c.id()), kindOrder}, r)
 }
 
 // dropOrder forgets an issue that ended. What stays is recognised by its key.
-func (m *Manager) dropOrder(ctx context.Context, c *managed) {
-	key := storageKey(keyOrders, c.id)
+func (m *Manager) dropOrder(ctx context.Context, c *job) {
+	key := storageKey(keyOrders, c.id())
 	if err := m.conf.Storage.Delete(ctx, key); err != nil && ctx.Err() == nil {
-		m.degraded(c, "the record of a finished issue could not be removed", fmt.Errorf("deleting %q: %w", key, err))
+		m.degraded(c.managed, "the record of a finished issue could not be removed", fmt.Errorf("deleting %q: %w", key, err))
 	}
 }

@@ -33,8 +33,7 @@ const (
 
 func storageKey(parts ...string) string { return strings.Join(parts, "/") }
 
-// certID is the identity of a managed certificate in storage, in the schedule
-// and in the cache: its first name, a digest of the names when there are
+// certID is the identity of a managed certificate in storage: its first name, a digest of the names when there are
 // several, and the key type when it is not the default.
 func certID(names []string, t KeyType) string {
 	id := names[0]
@@ -68,4 +67,39 @@ func (t KeyType) known() bool {
 		return true
 	}
 	return false
+}
+
+// keyIndex is a known KeyType in one byte.
+type keyIndex uint8
+
+const (
+	indexP256 keyIndex = iota
+	indexP384
+	indexRSA2048
+	indexRSA3072
+	indexRSA4096
+)
+
+func (t KeyType) index() keyIndex {
+	switch t {
+	case P384:
+		return indexP384
+	case RSA2048:
+		return indexRSA2048
+	case RSA3072:
+		return indexRSA3072
+	case RSA4096:
+		return indexRSA4096
+	}
+	return indexP256
+}
+
+func (i keyIndex) keyType() KeyType {
+	return [...]KeyType{P256, P384, RSA2048, RSA3072, RSA4096}[i]
+}
+
+// nameOf returns the first name of the certificate with that ID.
+func nameOf(id string) string {
+	name, _, _ := strings.Cut(id, "+") // no name has a plus sign
+	return name
 }

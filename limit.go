@@ -35,7 +35,7 @@ func (l *orderLimit) reserve(now time.Time) time.Time {
 
 // reserve reports whether c may order now at the issuer that is asked first, and
 // else when it may.
-func (m *Manager) reserve(c *managed) (at time.Time, ok bool) {
+func (m *Manager) reserve(c *job) (at time.Time, ok bool) {
 	now := time.Now()
 	var first string
 	for _, iss := range c.settings().issuers {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/certwright/certwright/internal/certcache"
 	"github.com/certwright/certwright/internal/hostname"
 )
 
@@ -16,102 +17,72 @@ import (
 // in the background. Names that are managed already are looked at again. When
 // ctx ends, ManageSync returns and the work goes on.
 func (m *Manager) ManageSync(ctx context.Context, names []string) error {
-	return m.Manage(ctx, specsOf(names)...)
+	plans, err := m.checkNames(names)
+	if err != nil {
+		return err
+	}
+	return m.manage(ctx, plans)
 }
 
 // ManageAsync is ManageSync without the wait: it returns once it knows that the
-// names can be managed.
+// names can be managed. From then on a handshake for one of them is answered, at
+// once when its certificate is in storage.
 func (m *Manager) ManageAsync(names []string) error {
-	_, err := m.add(specsOf(names), false)
-	return err
+	plans, err := m.checkNames(names)
+	if err != nil {
+		return err
+	}
+	if len(plans) <= atOnce {
+		return m.add(plans, nil)
+	}
+	return m.addLater(plans)
 }
 
 // Manage is ManageSync for certificates that need more saying.
 func (m *Manager) Manage(ctx context.Context, specs ...Spec) error {
-	m.syncs.Add(1)
-	defer m.syncs.Add(-1)
-	waits, err := m.add(specs, true)
+	plans, err := m.check(specs)
 	if err != nil {
 		return err
 	}
-	return await(ctx, waits, "waiting for certificates")
+	return m.manage(ctx, plans)
 }
 
-// await collects what waiters are told, until ctx ends.
-func await(ctx context.Context, waits []chan error, doing string) error {
-	var errs []error
-	for _, w := range waits {
-		select {
-		case err := <-w:
-			errs = append(errs, err)
-		case <-ctx.Done():
-			return errors.Join(append(errs, fmt.Errorf("%s: %w", doing, context.Cause(ctx)))...)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func specsOf(names []string) []Spec {
-	specs := make([]Spec, 0, len(names))
-	for _, n := range names {
-		specs = append(specs, Spec{Names: []string{n}})
-	}
-	return specs
-}
-
-// plan is a checked Spec.
-type plan struct {
-	names    []string
-	keyTypes []KeyType
-	set      *settings
-}
-
-// add puts specs under management and has each looked at. All are checked
-// before the first is added.
-func (m *Manager) add(specs []Spec, wait bool) ([]chan error, error) {
-	plans, err := m.check(specs)
-	if err != nil {
-		return nil, err
-	}
-	var waits []chan error
-	var keys []string
-	m.mu.Lock()
-	if m.isClosed {
-		m.mu.Unlock()
-		return nil, ErrClosed
-	}
+// manage adds plans and waits for their certificates.
+func (m *Manager) manage(ctx context.Context, plans []plan) error {
+	m.syncs.Add(1)
+	defer m.syncs.Add(-1)
+	n := 0
 	for _, p := range plans {
-		for rank, t := range p.keyTypes {
-			c := m.entryLocked(p, t, rank)
-			if wait {
-				waits = append(waits, c.wait(false))
-			}
-			keys = append(keys, certKey(c.id))
-		}
+		n += len(p.how.keyTypes)
 	}
-	m.mu.Unlock()
-	for _, k := range keys {
-		m.queue.SetNow(k)
+	w := newWait(n)
+	if err := m.add(plans, w); err != nil {
+		return err
 	}
-	return waits, nil
+	return w.await(ctx, "waiting for certificates")
 }
 
-// entryLocked returns the managed certificate for a plan and key type.
-func (m *Manager) entryLocked(p plan, t KeyType, rank int) *managed {
-	id := certID(p.names, t)
-	if c := m.managed[id]; c != nil {
-		c.mu.Lock()
-		c.set = p.set
-		c.mu.Unlock()
-		return c
+// checkNames is check for a certificate a name.
+func (m *Manager) checkNames(names []string) ([]plan, error) {
+	h := &how{keyTypes: m.conf.KeyTypes, set: &settings{profile: m.conf.Profile, issuers: m.conf.Issuers, anyKey: len(m.conf.KeyTypes) == 1}}
+	plans := make([]plan, 0, len(names))
+	all := make([]string, len(names))
+	var errs []error
+	for i, n := range names {
+		name, err := hostname.Normalize(n)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("name %d: %w", i+1, &ConfigError{Field: "Spec.Names[0]", Err: err}))
+			continue
+		}
+		all[i] = name
+		p := plan{names: all[i : i+1 : i+1], how: h}
+		if err := checkIssuers(p); err != nil {
+			errs = append(errs, fmt.Errorf("name %d: %w", i+1, err))
+			continue
+		}
+		plans = append(plans, p)
 	}
-	c := &managed{id: id, names: p.names, keyType: t, rank: rank, set: p.set, ready: make(chan struct{})}
-	c.status = NameStatus{Name: p.names[0], Names: p.names, KeyType: t, NextAction: "load", NextAt: time.Now().Round(0)}
-	m.managed[id] = c
-	for _, n := range p.names {
-		m.byName[n] = append(m.byName[n], id)
-	}
-	return c
+	return plans, errors.Join(errs...)
 }
 
 func (m *Manager) check(specs []Spec) ([]plan, error) {
@@ -129,9 +100,10 @@ func (m *Manager) check(specs []Spec) ([]plan, error) {
 }
 
 func (m *Manager) checkSpec(s Spec) (plan, error) {
-	p := plan{set: &settings{profile: s.Profile, mustStaple: s.MustStaple, notBefore: s.NotBefore, notAfter: s.NotAfter, issuers: m.conf.Issuers}}
-	if p.set.profile == "" {
-		p.set.profile = m.conf.Profile
+	set := &settings{profile: s.Profile, mustStaple: s.MustStaple, notBefore: s.NotBefore, notAfter: s.NotAfter, issuers: m.conf.Issuers}
+	p := plan{how: &how{set: set}}
+	if set.profile == "" {
+		set.profile = m.conf.Profile
 	}
 	if len(s.Names) == 0 {
 		return p, configErrorf("Spec.Names", "is empty")
@@ -146,43 +118,50 @@ func (m *Manager) checkSpec(s Spec) (plan, error) {
 		}
 	}
 	var err error
-	if p.keyTypes, err = checkKeyTypes("Spec.KeyTypes", s.KeyTypes); err != nil {
+	if p.how.keyTypes, err = checkKeyTypes("Spec.KeyTypes", s.KeyTypes); err != nil {
 		return p, err
 	}
-	if len(p.keyTypes) == 0 {
-		p.keyTypes = m.conf.KeyTypes
+	if len(p.how.keyTypes) == 0 {
+		p.how.keyTypes = m.conf.KeyTypes
 	}
-	p.set.anyKey = len(p.keyTypes) == 1
+	set.anyKey = len(p.how.keyTypes) == 1
 	if s.NotAfter != 0 && s.NotAfter <= max(s.NotBefore, 0) {
 		return p, configErrorf("Spec.NotAfter", "must be above zero and after NotBefore")
 	}
 	if len(s.Issuers) > 0 {
-		p.set.issuers = nil
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		for i, iss := range s.Issuers {
-			b, err := m.bindLocked(fmt.Sprintf("Spec.Issuers[%d]", i), iss)
-			if err != nil {
-				return p, err
-			}
-			p.set.issuers = append(p.set.issuers, b)
+		if set.issuers, err = m.bindAll(s.Issuers); err != nil {
+			return p, err
 		}
 	}
 	return p, checkIssuers(p)
+}
+
+// bindAll ties the issuers of a Spec to the Manager.
+func (m *Manager) bindAll(issuers []Issuer) (bound []Issuer, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, iss := range issuers {
+		b, err := m.bindLocked(fmt.Sprintf("Spec.Issuers[%d]", i), iss)
+		if err != nil {
+			return nil, err
+		}
+		bound = append(bound, b)
+	}
+	return bound, nil
 }
 
 // checkIssuers says what none of the issuers could issue; what one of them can
 // is left to be tried.
 func checkIssuers(p plan) error {
 	var first error
-	for _, iss := range p.set.issuers {
+	for _, iss := range p.how.set.issuers {
 		ck, ok := iss.(interface {
 			check(names []string, profile string) error
 		})
 		if !ok {
 			return nil
 		}
-		err := ck.check(p.names, p.set.profile)
+		err := ck.check(p.names, p.how.set.profile)
 		if err == nil {
 			return nil
 		}
@@ -212,39 +191,41 @@ func (m *Manager) Unmanage(names ...string) error {
 	dropped, err := m.removeManaged(set)
 	errs = append(errs, err)
 	for _, c := range dropped {
-		m.queue.Remove(certKey(c.id))
-		c.drop(ErrNotManaged)
-		m.cache.Remove(time.Now(), c.id)
-		m.events.emit(Event{Kind: EventUnmanaged, Name: c.names[0], Names: c.names})
+		m.queue.Remove(c)
+		m.events.emit(Event{Kind: EventUnmanaged, Name: c.Names[0], Names: c.Names})
 	}
 	return errors.Join(errs...)
 }
 
+// removeManaged takes certificates for the names in set out of the cache, and
+// with it out of management.
 func (m *Manager) removeManaged(set map[string]bool) (dropped []*managed, err error) {
+	m.settle()
 	var errs []error
+	var entries []*certcache.Entry
+	seen := map[*managed]bool{}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for name := range set {
-		ids := m.byName[name]
-		if len(ids) == 0 && !slices.ContainsFunc(dropped, func(c *managed) bool { return slices.Contains(c.names, name) }) {
+		found := m.managedFor(name)
+		if len(found) == 0 {
 			errs = append(errs, fmt.Errorf("name %q: %w", name, ErrNotManaged))
 		}
-		for _, id := range slices.Clone(ids) {
-			c := m.managed[id]
-			if i := slices.IndexFunc(c.names, func(n string) bool { return !set[n] }); i >= 0 {
-				errs = append(errs, fmt.Errorf("name %q shares a certificate with %q: name all of %v", name, c.names[i], c.names))
+		for _, c := range found {
+			if i := slices.IndexFunc(c.Names, func(n string) bool { return !set[n] }); i >= 0 {
+				errs = append(errs, fmt.Errorf("name %q shares a certificate with %q: name all of %v", name, c.Names[i], c.Names))
 				continue
 			}
-			delete(m.managed, id)
-			for _, n := range c.names {
-				m.byName[n] = slices.DeleteFunc(m.byName[n], func(s string) bool { return s == id })
-				if len(m.byName[n]) == 0 {
-					delete(m.byName, n)
-				}
+			if !seen[c] {
+				seen[c] = true
+				dropped, entries = append(dropped, c), append(entries, &c.Entry)
 			}
-			dropped = append(dropped, c)
 		}
 	}
+	for _, c := range dropped {
+		c.drop(ErrNotManaged) // from here on its worker serves nothing
+	}
+	m.cache.Remove(time.Now(), entries...)
 	return dropped, errors.Join(errs...)
 }
 
@@ -258,12 +239,14 @@ func (m *Manager) Renew(ctx context.Context, name string) error {
 	}
 	m.syncs.Add(1)
 	defer m.syncs.Add(-1)
-	waits := make([]chan error, 0, len(list))
-	for _, c := range list {
-		waits = append(waits, c.wait(true))
-		m.queue.SetNow(certKey(c.id))
+	w := newWait(len(list))
+	for i, c := range list {
+		c.mu.Lock()
+		c.waitLocked(waiter{call: w, i: i, force: true})
+		c.mu.Unlock()
+		m.queue.SetNow(c)
 	}
-	return await(ctx, waits, fmt.Sprintf("waiting for the renewal of %q", name))
+	return w.await(ctx, fmt.Sprintf("waiting for the renewal of %q", name))
 }
 
 // Wait returns when a certificate for a managed name is served, or ctx ends.
@@ -272,14 +255,29 @@ func (m *Manager) Wait(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	ready := list[0].ready()
+	if ready == nil {
+		return nil
+	}
 	select {
-	case <-list[0].ready:
+	case <-ready:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for a certificate for %q: %w", name, context.Cause(ctx))
 	case <-m.ctx.Done():
 		return ErrClosed
 	}
+}
+
+// managedFor returns the managed certificates that have exactly that name.
+func (m *Manager) managedFor(name string) []*managed {
+	var list []*managed
+	for _, e := range m.cache.Entries(name) {
+		if c := asManaged(e); c != nil {
+			list = append(list, c)
+		}
+	}
+	return list
 }
 
 // entries returns the managed certificates for a name.
@@ -289,14 +287,13 @@ func (m *Manager) entries(name string) ([]*managed, error) {
 		return nil, err
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.isClosed {
+	closed := m.isClosed
+	m.mu.Unlock()
+	if closed {
 		return nil, ErrClosed
 	}
-	var list []*managed
-	for _, id := range m.byName[n] {
-		list = append(list, m.managed[id])
-	}
+	m.settle()
+	list := m.managedFor(n)
 	if len(list) == 0 {
 		return nil, fmt.Errorf("name %q: %w", n, ErrNotManaged)
 	}

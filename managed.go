@@ -4,15 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/certwright/certwright/internal/certcache"
 	"github.com/certwright/certwright/internal/record"
-	"github.com/certwright/certwright/internal/revocation"
+	"github.com/certwright/certwright/internal/schedule"
 )
 
 // settings are how a managed certificate is issued. They are replaced, not
-// changed.
+// changed, and many certificates share one.
 type settings struct {
 	issuers    []Issuer // bound to the Manager
 	profile    string
@@ -23,50 +25,62 @@ type settings struct {
 }
 
 // managed is one certificate that the Manager keeps: its desired state, what it
-// has and what was tried. Only the schedule's worker for its ID, one at a time,
-// writes the fields below work.
+// has and what was tried. There is one for every certificate, for as long as it
+// is managed, so it is kept small: what most do not need is behind pointers that
+// are nil, and what a run needs is unpacked into a [job] for its duration.
+//
+// Its place in the cache and its place in the schedule are part of it.
 type managed struct {
-	id      string
-	names   []string
-	keyType KeyType
-	rank    int // position of the key type
+	certcache.Entry // Names, Rank
 
-	mu      sync.Mutex // guards the fields below
-	set     *settings
-	waiters []waiter
-	cancel  context.CancelFunc // ends the work in progress; nil when there is none
-	gone    error              // why it is not managed any more; nil while it is
-	ready   chan struct{}      // closed when a certificate is served for the first time
-	isReady bool
-	status  NameStatus // what Status returns
+	task    schedule.Task
+	m       *Manager
+	keyType keyIndex
 
-	// work
-	loaded   bool
-	panics   int       // in a row
-	reported time.Time // state.Last of the failure that was reported last
-	bundle   *bundle   // the newest that is stored
-	served   *bundle   // the one in the cache
-	expired  bool      // the expiry of served was reported
-	state    stateRecord
-	kept     bool // storage may hold a back-off
-	window   window
-	ari      ariRecord
-	ariKnown bool // the stored ARI record was read
-	staple   *revocation.Staple
-	stapleAt time.Time       // when the staple is refreshed
-	stapled  bool            // the stored staple was read
-	newer    map[string]bool // keys of records that a newer version wrote, which stay as they are
-	revoked  bool            // by the CA's word; replaced at once
-	slot     time.Time       // reserved for an order
-	unsaved  *orderRecord    // an issue in progress that is further than the stored one; nil: none
-	troubles int             // failures in a row that were no issuer's
+	mu  sync.Mutex // guards the fields below
+	set *settings
+	has packed  // what the last run left; written by the worker only
+	act *action // nil while nobody waits and nothing runs
+}
+
+// action is what a managed certificate has while somebody waits for it or
+// something went wrong. The mu of its managed guards it.
+type action struct {
+	waiters  []waiter
+	cancel   context.CancelFunc // ends the work in progress; nil when there is none
+	gone     error              // why it is not managed any more; nil while it is
+	ready    chan struct{}      // closed when a certificate is served; nil when nobody waits for that
+	degraded string             // what could not be kept or read in storage
+	broken   bool               // what is served cannot be parsed, which was told
+	early    bool               // a handshake had storage read before the schedule came to it
 }
 
 // waiter waits for the end of a run.
 type waiter struct {
-	done  chan error // buffered
-	force bool       // a new certificate is wanted although the present one is good
+	call  *callWait
+	i     int
+	force bool // a new certificate is wanted although the present one is good
 }
+
+func (w waiter) tell(err error) { w.call.end(w.i, err) }
+
+// asManaged returns the certificate that an entry of the cache is a part of, or
+// nil for one that is not managed.
+func asManaged(e *certcache.Entry) *managed {
+	c, _ := e.Owner.(*managed)
+	return c
+}
+
+// id is the identity of the certificate in storage.
+func (c *managed) id() string { return certID(c.Names, c.keyType.keyType()) }
+
+// Schedule, Run and String make it work for the schedule.
+
+func (c *managed) Schedule() *schedule.Task { return &c.task }
+
+func (c *managed) Run(ctx context.Context) { c.m.tick(ctx, c) }
+
+func (c *managed) String() string { return "certificate " + c.id() }
 
 func (c *managed) settings() *settings {
 	c.mu.Lock()
@@ -74,47 +88,40 @@ func (c *managed) settings() *settings {
 	return c.set
 }
 
-// left returns how long the newest certificate is good for, 0 without one.
-func (c *managed) left() time.Duration {
-	if c.bundle == nil {
-		return 0
+func (c *managed) actionLocked() *action {
+	if c.act == nil {
+		c.act = &action{}
 	}
-	return max(time.Until(c.bundle.leaf.NotAfter), 0)
+	return c.act
 }
 
-// noteNewer remembers a record that must not be overwritten.
-func (c *managed) noteNewer(key string, err error) {
-	if !errors.Is(err, record.ErrNewer) {
+// tidyLocked lets go of an action that says nothing.
+func (c *managed) tidyLocked() {
+	if a := c.act; a != nil && len(a.waiters) == 0 && a.cancel == nil && a.gone == nil && a.ready == nil && a.degraded == "" && !a.broken && (!a.early || c.has.flags.has(isLoaded)) {
+		c.act = nil
+	}
+}
+
+// waitLocked registers for the end of the next run.
+func (c *managed) waitLocked(w waiter) {
+	a := c.actionLocked()
+	if a.gone != nil {
+		w.tell(fmt.Errorf("name %q: %w", c.Names[0], a.gone))
 		return
 	}
-	if c.newer == nil {
-		c.newer = map[string]bool{}
-	}
-	c.newer[key] = true
-}
-
-// wait registers for the end of the next run.
-func (c *managed) wait(force bool) chan error {
-	done := make(chan error, 1)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.gone != nil {
-		done <- fmt.Errorf("name %q: %w", c.names[0], c.gone)
-		return done
-	}
-	c.waiters = append(c.waiters, waiter{done: done, force: force})
-	return done
+	a.waiters = append(a.waiters, w)
 }
 
 // begin starts a run: it takes the waiters and the context for the work.
 func (c *managed) begin(ctx context.Context) (run context.Context, waiters []waiter, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.gone != nil {
+	a := c.actionLocked()
+	if a.gone != nil {
 		return nil, nil, false
 	}
-	run, c.cancel = context.WithCancel(ctx)
-	waiters, c.waiters = c.waiters, nil
+	run, a.cancel = context.WithCancel(ctx)
+	waiters, a.waiters = a.waiters, nil
 	return run, waiters, true
 }
 
@@ -122,16 +129,18 @@ func (c *managed) begin(ctx context.Context) (run context.Context, waiters []wai
 func (c *managed) putBack(waiters []waiter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.waiters = append(c.waiters, waiters...)
+	a := c.actionLocked()
+	a.waiters = append(a.waiters, waiters...)
 }
 
 func (c *managed) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.cancel != nil {
-		c.cancel()
-		c.cancel = nil
+	if a := c.act; a != nil && a.cancel != nil {
+		a.cancel()
+		a.cancel = nil
 	}
+	c.tidyLocked()
 }
 
 // drop ends the management: work in progress is cancelled and waiters are told
@@ -139,36 +148,68 @@ func (c *managed) end() {
 func (c *managed) drop(why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.gone = why
-	if c.cancel != nil {
-		c.cancel()
+	a := c.actionLocked()
+	a.gone = why
+	if a.cancel != nil {
+		a.cancel()
 	}
-	for _, w := range c.waiters {
-		w.done <- fmt.Errorf("name %q: %w", c.names[0], why)
+	for _, w := range a.waiters {
+		w.tell(fmt.Errorf("name %q: %w", c.Names[0], why))
 	}
-	c.waiters = nil
+	a.waiters = nil
 }
 
 func (c *managed) isGone() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.gone != nil
+	return c.act != nil && c.act.gone != nil
 }
 
-// markReadyLocked tells Wait that a certificate is served.
-func (c *managed) markReadyLocked() {
-	if !c.isReady {
-		c.isReady = true
-		close(c.ready)
+// ready returns a channel that is closed once a certificate is served, nil when
+// one is.
+func (c *managed) ready() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.has.flags.has(isServing) {
+		return nil
+	}
+	a := c.actionLocked()
+	if a.ready == nil {
+		a.ready = make(chan struct{})
+	}
+	return a.ready
+}
+
+// noteDegraded keeps what could not be kept in storage for Status.
+func (c *managed) noteDegraded(text string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if text != "" || c.act != nil {
+		c.actionLocked().degraded = text
+		c.tidyLocked()
 	}
 }
 
 // forced reports whether one of the waiters wants a new certificate.
 func forced(waiters []waiter) bool {
-	for _, w := range waiters {
-		if w.force {
-			return true
-		}
+	return slices.ContainsFunc(waiters, func(w waiter) bool { return w.force })
+}
+
+// left returns how long the newest certificate is good for, 0 without one.
+func (c *job) left() time.Duration {
+	if c.bundle == nil {
+		return 0
 	}
-	return false
+	return max(time.Until(c.facts(c.bundle).NotAfter), 0)
+}
+
+// noteNewer remembers a record that must not be overwritten.
+func (c *job) noteNewer(key string, err error) {
+	if !errors.Is(err, record.ErrNewer) {
+		return
+	}
+	if c.newer == nil {
+		c.newer = map[string]bool{}
+	}
+	c.newer[key] = true
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/certwright/certwright/internal/certcache"
 	"github.com/certwright/certwright/internal/challenge"
+	"github.com/certwright/certwright/internal/keyed"
 	"github.com/certwright/certwright/internal/schedule"
 )
 
@@ -38,10 +39,12 @@ type Manager struct {
 
 	cache   *certcache.Cache
 	table   *challenge.Table
+	decoder decoder
+	loads   *keyed.Group[struct{}]
 	ports   *challenge.Ports
 	queue   *schedule.Queue
 	events  *events
-	files   []*staticFile
+	files   []*staticCert
 	sources adopter // nil when there is nothing to adopt
 	env     *issuerEnv
 
@@ -55,6 +58,8 @@ type Manager struct {
 	work   sync.WaitGroup // the run group: every goroutine that was started
 	closed chan struct{}  // closed when all of them have ended
 
+	later atomic.Pointer[later] // nil: all names were added
+
 	// What was seen of the program's own servers.
 	servesHTTP, servesTLS atomic.Bool // answered a request, a handshake
 	wiredHTTP, wiredTLS   atomic.Bool // HTTPHandler, TLSConfig was asked for
@@ -63,10 +68,8 @@ type Manager struct {
 	// mu guards the fields below. It is taken before a managed's mu and never
 	// held during I/O, a callback or a log line.
 	mu           sync.Mutex
-	managed      map[string]*managed // by ID
-	byName       map[string][]string // IDs by name
-	issuers      map[string]Issuer   // bound, by ID
-	bound        map[Issuer]Issuer   // bound, by what the caller gave
+	issuers      map[string]Issuer // bound, by ID
+	bound        map[Issuer]Issuer // bound, by what the caller gave
 	limits       map[string]*orderLimit
 	isClosed     bool
 	lastDegraded string
@@ -83,18 +86,19 @@ func New(conf Config) (*Manager, error) {
 	m := &Manager{
 		log:    conf.Logger,
 		policy: renewalPolicy{fraction: conf.RenewalFraction},
-		cache:  certcache.New(),
+		cache:  certcache.New(conf.hotCertificates()),
 		events: newEvents(),
 		closed: make(chan struct{}),
 
 		ocspClient: newOCSPClient(),
-		managed:    map[string]*managed{}, byName: map[string][]string{},
+
 		issuers: map[string]Issuer{}, bound: map[Issuer]Issuer{}, limits: map[string]*orderLimit{},
 	}
 	if m.log == nil {
 		m.log = defaultLogger()
 	}
 	m.slog = slogOf(m.log)
+	m.cache.OnError = m.noteBroken
 	if err := m.setUp(&conf); err != nil {
 		if m.ownStorage != nil {
 			err = errors.Join(err, m.ownStorage.Close())
@@ -173,21 +177,21 @@ func (m *Manager) noteStorage() {
 // start begins the work.
 func (m *Manager) start() {
 	m.ctx, m.cancel = context.WithCancel(context.Background())
+	m.loads = keyed.NewGroup[struct{}](m.ctx)
 	m.queue = schedule.New(schedule.Options{
 		Workers: m.conf.Workers,
-		Run:     m.run,
-		Panic: func(key string, value any, stack []byte) {
-			m.log.Error("recovered a panic in a worker", zap.String("key", key), panicField(value), zap.ByteString("stack", stack))
+		Panic: func(w schedule.Work, value any, stack []byte) {
+			m.log.Error("recovered a panic in a worker", zap.Stringer("work", w), panicField(value), zap.ByteString("stack", stack))
 		},
 	})
 	m.work.Go(func() { m.queue.Run(m.ctx) })
 	m.work.Go(func() { m.events.run(m.ctx) })
 	for _, f := range m.files {
-		m.queue.Set(f.key, time.Now().Add(fileCheck))
+		m.queue.Set(f, time.Now().Add(fileCheck))
 	}
 	if m.conf.CleanInterval > 0 {
 		first := min(m.conf.CleanInterval, cleanFirst)
-		m.queue.Set(cleanKey, time.Now().Add(first/2+time.Duration(rand.Float64()*float64(first)/2)))
+		m.queue.Set(m.cleaner, time.Now().Add(first/2+time.Duration(rand.Float64()*float64(first)/2)))
 	}
 }
 
@@ -220,6 +224,7 @@ func (m *Manager) Close(ctx context.Context) error {
 // finish waits for the run group and lets go of what it used.
 func (m *Manager) finish() {
 	m.work.Wait()
+	m.loads.Wait()
 	for _, c := range m.all() {
 		c.drop(ErrClosed)
 	}
@@ -292,33 +297,43 @@ func validIssuerID(id string) bool {
 // loses events, of which it is told by an EventDropped.
 func (m *Manager) Subscribe(f func(Event)) (cancel func()) { return m.events.subscribe(f) }
 
+// all returns every managed certificate.
 func (m *Manager) all() []*managed {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	list := make([]*managed, 0, len(m.managed))
-	for _, c := range m.managed {
-		list = append(list, c)
+	m.settle()
+	list := make([]*managed, 0, m.cache.Len())
+	for e := range m.cache.All() {
+		if c := asManaged(e); c != nil {
+			list = append(list, c)
+		}
 	}
 	return list
 }
 
+// entry returns the managed certificate with that ID, or nil.
 func (m *Manager) entry(id string) *managed {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.managed[id]
+	m.settle()
+	return m.find(id)
+}
+
+// find is entry for what was added already.
+func (m *Manager) find(id string) *managed {
+	for _, c := range m.managedFor(nameOf(id)) {
+		if c.id() == id {
+			return c
+		}
+	}
+	return nil
 }
 
 // degraded reports that something of c could not be kept in storage, or read.
 func (m *Manager) degraded(c *managed, what string, err error) {
 	text := what + ": " + err.Error()
-	m.log.Error(what, zap.String("name", c.names[0]), zap.Error(err))
+	m.log.Error(what, zap.String("name", c.Names[0]), zap.Error(err))
 	m.mu.Lock()
 	m.lastDegraded = text
 	m.mu.Unlock()
-	c.mu.Lock()
-	c.status.Degraded = text
-	c.mu.Unlock()
-	m.emit(c, Event{Kind: EventStorageDegraded, Err: fmt.Errorf("%s: %w", what, err)})
+	c.noteDegraded(text)
+	m.emit(c.open(), Event{Kind: EventStorageDegraded, Err: fmt.Errorf("%s: %w", what, err)})
 }
 
 // panicError is what waiters are told when the work on their name panicked.

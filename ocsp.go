@@ -35,7 +35,7 @@ type stapleRecord struct {
 
 // stapleOf returns what is stapled to the handshakes of c: a good response that
 // has not ended, or nothing.
-func (m *Manager) stapleOf(c *managed) []byte {
+func (m *Manager) stapleOf(c *job) []byte {
 	if s := c.staple; s != nil && s.Status == revocation.Good && revocation.Usable(s, time.Now()) {
 		return s.Raw
 	}
@@ -43,18 +43,30 @@ func (m *Manager) stapleOf(c *managed) []byte {
 }
 
 // stapling reports whether an OCSP response is wanted for the certificate of c.
-func (m *Manager) stapling(c *managed) bool {
+func (m *Manager) stapling(c *job) bool {
 	b := c.served
-	if m.conf.DisableStapling || len(b.cert.Certificate) < 2 || !revocation.Supported(b.leaf) {
+	if m.conf.DisableStapling || b.Issuer() == nil {
 		return false
 	}
-	return revocation.MustStaple(b.leaf) || b.leaf.NotAfter.Sub(b.leaf.NotBefore) >= stapleLife
+	f := c.facts(b)
+	return f.OCSP && (f.MustStaple || f.NotAfter.Sub(f.NotBefore) >= stapleLife)
+}
+
+// stapledPair is a certificate and its issuer's, parsed.
+type stapledPair struct{ leaf, issuer *x509.Certificate }
+
+func (c *job) stapledPair() (p stapledPair, err error) {
+	if p.leaf, err = c.served.Parse(); err != nil {
+		return p, err
+	}
+	p.issuer = c.served.Issuer()
+	return p, nil
 }
 
 // refreshStaple fetches the OCSP response for c when that is due. It runs on the
 // schedule, never in a handshake. A certificate that the responder says is
 // revoked is replaced at once.
-func (m *Manager) refreshStaple(ctx context.Context, c *managed) {
+func (m *Manager) refreshStaple(ctx context.Context, c *job) {
 	if !m.stapling(c) {
 		return
 	}
@@ -62,25 +74,25 @@ func (m *Manager) refreshStaple(ctx context.Context, c *managed) {
 	if c.stapled && now.Before(c.stapleAt) {
 		return
 	}
-	issuer, err := x509.ParseCertificate(c.served.cert.Certificate[1])
+	pair, err := c.stapledPair()
 	if err != nil {
-		m.log.Debug("no staple: the issuer's certificate cannot be read", zap.String("name", c.names[0]), zap.Error(err))
+		m.log.Debug("no staple: the certificate cannot be read", zap.String("name", c.Names[0]), zap.Error(err))
 		return
 	}
 	if !c.stapled {
 		c.stapled = true
-		m.loadStaple(ctx, c, issuer)
+		m.loadStaple(ctx, c, pair)
 	}
 	if now.Before(c.stapleAt) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, stapleTimeout)
 	defer cancel()
-	s, err := revocation.Fetcher{Client: m.ocspClient}.Fetch(ctx, c.served.leaf, issuer)
+	s, err := revocation.Fetcher{Client: m.ocspClient}.Fetch(ctx, pair.leaf, pair.issuer)
 	if err != nil {
 		c.stapleAt = now.Add(stapleRetry)
 		if m.ctx.Err() == nil {
-			m.log.Info("no OCSP response", zap.String("name", c.names[0]), zap.Time("due", c.stapleAt), zap.Error(err))
+			m.log.Info("no OCSP response", zap.String("name", c.Names[0]), zap.Time("due", c.stapleAt), zap.Error(err))
 		}
 		if m.stapleOf(c) == nil {
 			m.serve(c) // what ended is not stapled any more
@@ -88,19 +100,19 @@ func (m *Manager) refreshStaple(ctx context.Context, c *managed) {
 		return
 	}
 	m.takeStaple(c, s, now)
-	m.storeUpkeep(ctx, c, staplePlace(c), stapleRecord{Serial: serial(c.served), Raw: s.Raw, Asked: now.UTC().Round(0)})
+	m.storeUpkeep(ctx, c, staplePlace(c.managed), stapleRecord{Serial: c.served.serial(), Raw: s.Raw, Asked: now.UTC().Round(0)})
 }
 
 // takeStaple serves s, or replaces the certificate that it says is revoked.
-func (m *Manager) takeStaple(c *managed, s *revocation.Staple, asked time.Time) {
+func (m *Manager) takeStaple(c *job, s *revocation.Staple, asked time.Time) {
 	c.staple = s
-	c.stapleAt = revocation.RefreshAt(s, c.served.leaf.NotAfter, rand.Float64())
+	c.stapleAt = revocation.RefreshAt(s, c.served.notAfter(), rand.Float64())
 	if least := asked.Add(staplePause); c.stapleAt.Before(least) {
 		c.stapleAt = least
 	}
 	if s.Status == revocation.Revoked && !c.revoked {
 		c.revoked = true
-		m.log.Error("the certificate is revoked; replacing it", zap.Strings("names", c.names), zap.String("serial", serial(c.served)),
+		m.log.Error("the certificate is revoked; replacing it", zap.Strings("names", c.Names), zap.String("serial", c.served.serial()),
 			zap.Time("revoked_at", s.RevokedAt), zap.Int("reason", s.Reason))
 		m.emit(c, Event{Kind: EventRevoked})
 	}
@@ -108,16 +120,16 @@ func (m *Manager) takeStaple(c *managed, s *revocation.Staple, asked time.Time) 
 }
 
 func staplePlace(c *managed) recordPlace {
-	return recordPlace{storageKey(keyStaples, c.id), kindStaple}
+	return recordPlace{storageKey(keyStaples, c.id()), kindStaple}
 }
 
 // loadStaple takes the response that this or another instance stored.
-func (m *Manager) loadStaple(ctx context.Context, c *managed, issuer *x509.Certificate) {
+func (m *Manager) loadStaple(ctx context.Context, c *job, pair stapledPair) {
 	var r stapleRecord
-	if !m.loadUpkeep(ctx, c, staplePlace(c), &r) || r.Serial != serial(c.served) {
+	if !m.loadUpkeep(ctx, c, staplePlace(c.managed), &r) || r.Serial != c.served.serial() {
 		return
 	}
-	if s, err := revocation.Parse(r.Raw, c.served.leaf, issuer, time.Now()); err == nil {
+	if s, err := revocation.Parse(r.Raw, pair.leaf, pair.issuer, time.Now()); err == nil {
 		m.takeStaple(c, s, r.Asked)
 	}
 }

@@ -108,7 +108,7 @@ func issuerData(t *testing.T, m *Manager, name string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := decodeBundle(name, value)
+	b, err := new(decoder).bundle(name, value)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -248,8 +248,8 @@ func TestS8_PausedIssuer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	b, err := decodeBundle("a.test", mustLoad(t, dir, storageKey(keyCerts, (&ACME{Directory: ca.Directory()}).ID(), "a.test")))
-	if err != nil || serial(b) != serials {
+	b, err := new(decoder).bundle("a.test", mustLoad(t, dir, storageKey(keyCerts, (&ACME{Directory: ca.Directory()}).ID(), "a.test")))
+	if err != nil || b.serial() != serials {
 		t.Errorf("stored is another certificate than the one that is served: %v", err)
 	}
 	if got := ca.Count("newOrder"); got != 1 || len(ca.Certificates()) != 1 {

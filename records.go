@@ -27,7 +27,7 @@ func storeRecord(ctx context.Context, s Storage, p recordPlace, body any) error 
 // loadUpkeep reads into body what is kept beside the certificate of c and can
 // be had again. It reports false when there is nothing; what cannot be read
 // counts as nothing and is reported.
-func (m *Manager) loadUpkeep(ctx context.Context, c *managed, p recordPlace, body any) bool {
+func (m *Manager) loadUpkeep(ctx context.Context, c *job, p recordPlace, body any) bool {
 	value, err := m.conf.Storage.Load(ctx, p.key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false
@@ -38,7 +38,7 @@ func (m *Manager) loadUpkeep(ctx context.Context, c *managed, p recordPlace, bod
 	if err != nil {
 		c.noteNewer(p.key, err)
 		if ctx.Err() == nil {
-			m.degraded(c, "the stored "+p.kind+" could not be read", fmt.Errorf("reading %q: %w", p.key, err))
+			m.degraded(c.managed, "the stored "+p.kind+" could not be read", fmt.Errorf("reading %q: %w", p.key, err))
 		}
 		return false
 	}
@@ -47,11 +47,11 @@ func (m *Manager) loadUpkeep(ctx context.Context, c *managed, p recordPlace, bod
 
 // storeUpkeep keeps body beside the certificate of c, unless a newer version's
 // record is there.
-func (m *Manager) storeUpkeep(ctx context.Context, c *managed, p recordPlace, body any) {
+func (m *Manager) storeUpkeep(ctx context.Context, c *job, p recordPlace, body any) {
 	if c.newer[p.key] {
 		return
 	}
 	if err := storeRecord(ctx, m.conf.Storage, p, body); err != nil && ctx.Err() == nil {
-		m.degraded(c, "the "+p.kind+" could not be stored", err)
+		m.degraded(c.managed, "the "+p.kind+" could not be stored", err)
 	}
 }

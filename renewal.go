@@ -2,9 +2,10 @@ package certwright
 
 import (
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/binary"
 	"time"
+
+	"github.com/certwright/certwright/internal/certpem"
 )
 
 // Constants of the renewal policy. Everything is a fraction of a certificate's
@@ -53,7 +54,7 @@ type window struct {
 // starts or begins after the certificate has expired is of no use. The
 // selected time is uniform in the window and the same on every instance and
 // after every restart, because it follows from the certificate and the window.
-func newWindow(leaf *x509.Certificate, start, end time.Time) (window, bool) {
+func newWindow(leaf certpem.Facts, start, end time.Time) (window, bool) {
 	if start.IsZero() || end.IsZero() || !start.Before(end) || !start.Before(leaf.NotAfter) || end.Sub(start) > 10*365*24*time.Hour {
 		return window{}, false
 	}
@@ -65,10 +66,10 @@ func newWindow(leaf *x509.Certificate, start, end time.Time) (window, bool) {
 }
 
 // fraction is a number in [0, 1) that follows from the certificate and salt.
-func fraction(leaf *x509.Certificate, salt ...int64) float64 {
+func fraction(leaf certpem.Facts, salt ...int64) float64 {
 	h := sha256.New()
 	h.Write(leaf.RawIssuer)
-	h.Write(leaf.SerialNumber.Bytes())
+	h.Write(leaf.Serial)
 	for _, s := range salt {
 		h.Write(binary.BigEndian.AppendUint64(nil, uint64(s)))
 	}
@@ -81,7 +82,7 @@ func fraction(leaf *x509.Certificate, salt ...int64) float64 {
 // that an odd CA does not make an endless loop of orders.
 //
 // The result may be in the past: then the renewal is due.
-func renewalTime(leaf *x509.Certificate, w window, p renewalPolicy, stored time.Time) time.Time {
+func renewalTime(leaf certpem.Facts, w window, p renewalPolicy, stored time.Time) time.Time {
 	life := leaf.NotAfter.Sub(leaf.NotBefore)
 	before := func(part float64) time.Time {
 		return leaf.NotAfter.Add(-time.Duration(part * float64(life)))
@@ -100,4 +101,9 @@ func renewalTime(leaf *x509.Certificate, w window, p renewalPolicy, stored time.
 		at = leaf.NotAfter
 	}
 	return at
+}
+
+// renewAt is when b is renewed.
+func (c *job) renewAt(b *bundle, w window) time.Time {
+	return renewalTime(c.facts(b), w, c.m.policy, b.stored())
 }

@@ -5,10 +5,17 @@ import (
 	"math/big"
 	"testing"
 	"time"
+
+	"github.com/certwright/certwright/internal/certpem"
 )
 
 // testEpoch is when the certificates of these tables begin.
 var testEpoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// factsOf are the facts of a certificate that has no DER.
+func factsOf(leaf *x509.Certificate) certpem.Facts {
+	return certpem.Facts{Serial: leaf.SerialNumber.Bytes(), RawIssuer: leaf.RawIssuer, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter}
+}
 
 // certOf is a leaf that lives from testEpoch on.
 func certOf(life time.Duration) *x509.Certificate {
@@ -36,7 +43,7 @@ func TestA8_RenewalByFraction(t *testing.T) {
 		{time.Hour, 0.1, 0.1},
 	} {
 		leaf := certOf(tt.life)
-		at := renewalTime(leaf, window{}, renewalPolicy{fraction: tt.fraction}, testEpoch)
+		at := renewalTime(factsOf(leaf), window{}, renewalPolicy{fraction: tt.fraction}, testEpoch)
 		left := float64(leaf.NotAfter.Sub(at)) / float64(tt.life)
 		if left < tt.left-1e-9 || left > tt.left+spread {
 			t.Errorf("life %v, fraction %v: renewed with %.4f of it left; want %.4f to %.4f", tt.life, tt.fraction, left, tt.left, tt.left+spread)
@@ -48,7 +55,7 @@ func TestA8_RenewalByFraction(t *testing.T) {
 // decides.
 func TestA5_WindowOrLifetime(t *testing.T) {
 	leaf := certOf(90 * day)
-	byLife := renewalTime(leaf, window{}, renewalPolicy{}, testEpoch)
+	byLife := renewalTime(factsOf(leaf), window{}, renewalPolicy{}, testEpoch)
 	at := func(days float64) time.Time { return testEpoch.Add(time.Duration(days * float64(day))) }
 	for _, tt := range []struct {
 		name       string
@@ -66,11 +73,11 @@ func TestA5_WindowOrLifetime(t *testing.T) {
 		{"stored after the end", at(1), at(2), at(91), at(90), at(90)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w, ok := newWindow(leaf, tt.start, tt.end)
+			w, ok := newWindow(factsOf(leaf), tt.start, tt.end)
 			if !ok {
 				t.Fatal("the window was refused")
 			}
-			got := renewalTime(leaf, w, renewalPolicy{}, tt.stored)
+			got := renewalTime(factsOf(leaf), w, renewalPolicy{}, tt.stored)
 			if got.Before(tt.from) || got.After(tt.to) {
 				t.Errorf("renewed at %v; want %v to %v (by life it is %v)", got, tt.from, tt.to, byLife)
 			}
@@ -84,7 +91,7 @@ func TestA4_RenewalTimeOfTheExpired(t *testing.T) {
 		leaf := certOf(life)
 		for _, stored := range []time.Duration{-day, 0, life / 2, life, life + time.Second, life + 30*day} {
 			for _, w := range []window{{}, mustWindow(t, leaf, -day, -time.Hour), mustWindow(t, leaf, life/3, 40*day+life), mustWindow(t, leaf, 0, life)} {
-				at := renewalTime(leaf, w, renewalPolicy{}, testEpoch.Add(stored))
+				at := renewalTime(factsOf(leaf), w, renewalPolicy{}, testEpoch.Add(stored))
 				if at.After(leaf.NotAfter) {
 					t.Errorf("life %v, stored after %v, window %v: renewed %v after the end", life, stored, w, at.Sub(leaf.NotAfter))
 				}
@@ -95,7 +102,7 @@ func TestA4_RenewalTimeOfTheExpired(t *testing.T) {
 
 func mustWindow(t *testing.T, leaf *x509.Certificate, start, end time.Duration) window {
 	t.Helper()
-	w, ok := newWindow(leaf, testEpoch.Add(start), testEpoch.Add(end))
+	w, ok := newWindow(factsOf(leaf), testEpoch.Add(start), testEpoch.Add(end))
 	if !ok {
 		t.Fatal("the window was refused")
 	}
@@ -123,7 +130,7 @@ func TestNewWindow(t *testing.T) {
 		{"of a thousand years", at(-365_000), at(60), false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w, ok := newWindow(leaf, tt.start, tt.end)
+			w, ok := newWindow(factsOf(leaf), tt.start, tt.end)
 			if ok != tt.ok {
 				t.Fatalf("newWindow = %v, %v", w, ok)
 			}
@@ -136,7 +143,7 @@ func TestNewWindow(t *testing.T) {
 			if w.selected.Before(w.start) || !w.selected.Before(w.end) || w.end.After(leaf.NotAfter) {
 				t.Errorf("selected %v in %v to %v", w.selected, w.start, w.end)
 			}
-			if again, _ := newWindow(leaf, tt.start, tt.end); again != w {
+			if again, _ := newWindow(factsOf(leaf), tt.start, tt.end); again != w {
 				t.Errorf("another instance selects %v instead of %v", again.selected, w.selected)
 			}
 		})
@@ -151,7 +158,7 @@ func TestFraction(t *testing.T) {
 	for i := range n {
 		leaf := certOf(day)
 		leaf.SerialNumber = big.NewInt(int64(i))
-		f := fraction(leaf, 1, 2)
+		f := fraction(factsOf(leaf), 1, 2)
 		if f < 0 || f >= 1 {
 			t.Fatalf("fraction = %v", f)
 		}
@@ -164,7 +171,7 @@ func TestFraction(t *testing.T) {
 	}
 	leaf, other := certOf(day), certOf(day)
 	other.RawIssuer = []byte("another")
-	if a := fraction(leaf, 1); a == fraction(leaf, 2) || a == fraction(leaf) || a == fraction(other, 1) {
+	if a := fraction(factsOf(leaf), 1); a == fraction(factsOf(leaf), 2) || a == fraction(factsOf(leaf)) || a == fraction(factsOf(other), 1) {
 		t.Error("fraction does not depend on all of its input")
 	}
 }
@@ -177,8 +184,8 @@ func FuzzRenewalTime(f *testing.F) {
 			t.Skip()
 		}
 		leaf := certOf(time.Duration(life))
-		w, _ := newWindow(leaf, testEpoch.Add(time.Duration(start)), testEpoch.Add(time.Duration(end)))
-		at := renewalTime(leaf, w, renewalPolicy{fraction: frac}, testEpoch.Add(time.Duration(stored)))
+		w, _ := newWindow(factsOf(leaf), testEpoch.Add(time.Duration(start)), testEpoch.Add(time.Duration(end)))
+		at := renewalTime(factsOf(leaf), w, renewalPolicy{fraction: frac}, testEpoch.Add(time.Duration(stored)))
 		if at.After(leaf.NotAfter) {
 			t.Errorf("renewed %v after the end", at.Sub(leaf.NotAfter))
 		}

@@ -34,7 +34,10 @@ type ariRecord struct {
 
 // refreshRenewalInfo asks the CA for the suggested window of c when that is due.
 // It runs on the schedule, never in a handshake.
-func (m *Manager) refreshRenewalInfo(ctx context.Context, c *managed) {
+func (m *Manager) refreshRenewalInfo(ctx context.Context, c *job) {
+	if c.bundle != c.served {
+		return // it would be of no use before the next one is served
+	}
 	informer := m.informer(c)
 	if informer == nil {
 		c.ari.Refresh = time.Time{}
@@ -48,11 +51,11 @@ func (m *Manager) refreshRenewalInfo(ctx context.Context, c *managed) {
 	if stored != nil && now.Before(stored.Refresh) && stored.Refresh.Before(now.Add(2*ariMost)) {
 		m.takeRenewalInfo(c, *stored)
 		// Whoever asked does so again, and first: not every instance at once.
-		d := refreshAfter(0, c.served.leaf.NotAfter.Sub(c.served.leaf.NotBefore)) / 20
+		d := refreshAfter(0, c.served.life()) / 20
 		c.ari.Refresh = jittered(stored.Refresh, d)
 		return
 	}
-	info, err := informer.RenewalInfo(ctx, c.served.leaf)
+	info, err := c.suggestion(ctx, informer)
 	if ctx.Err() != nil {
 		return
 	}
@@ -67,15 +70,24 @@ func (m *Manager) refreshRenewalInfo(ctx context.Context, c *managed) {
 	case err != nil:
 		c.ariKnown = true
 		c.ari.Refresh = jittered(now, max(ariRetry, min(info.RetryAfter, ariMost)))
-		m.log.Info("no renewal info", zap.String("name", c.names[0]), zap.Time("due", c.ari.Refresh), zap.Error(err))
+		m.log.Info("no renewal info", zap.String("name", c.Names[0]), zap.Time("due", c.ari.Refresh), zap.Error(err))
 		return
 	}
 	r := ariRecord{
-		Serial: serial(c.served), Start: info.Start.UTC(), End: info.End.UTC(), ExplanationURL: info.ExplanationURL,
-		Refresh: jittered(now, refreshAfter(info.RetryAfter, c.served.leaf.NotAfter.Sub(c.served.leaf.NotBefore))),
+		Serial: c.served.serial(), Start: info.Start.UTC(), End: info.End.UTC(), ExplanationURL: info.ExplanationURL,
+		Refresh: jittered(now, refreshAfter(info.RetryAfter, c.served.life())),
 	}
 	m.takeRenewalInfo(c, r)
-	m.storeUpkeep(ctx, c, renewalInfoPlace(c), r)
+	m.storeUpkeep(ctx, c, renewalInfoPlace(c.managed), r)
+}
+
+// suggestion asks the CA.
+func (c *job) suggestion(ctx context.Context, informer RenewalInformer) (RenewalInfo, error) {
+	leaf, err := c.served.Parse()
+	if err != nil {
+		return RenewalInfo{}, err
+	}
+	return informer.RenewalInfo(ctx, leaf)
 }
 
 // refreshAfter is when to ask again: as the CA says, within bounds, and several
@@ -94,7 +106,7 @@ func jittered(now time.Time, d time.Duration) time.Time {
 	return now.Add(d + time.Duration(rand.Float64()*float64(d)/10)).Round(0)
 }
 
-func (m *Manager) informer(c *managed) RenewalInformer {
+func (m *Manager) informer(c *job) RenewalInformer {
 	if m.conf.DisableRenewalInfo {
 		return nil
 	}
@@ -109,16 +121,16 @@ func (m *Manager) informer(c *managed) RenewalInformer {
 
 // takeRenewalInfo puts a suggestion to use. The selected time is kept unless the
 // window has changed, because it follows from the window.
-func (m *Manager) takeRenewalInfo(c *managed, r ariRecord) {
+func (m *Manager) takeRenewalInfo(c *job, r ariRecord) {
 	changed := !r.Start.Equal(c.ari.Start) || !r.End.Equal(c.ari.End)
 	wasOdd := c.ari.Odd
-	w, ok := newWindow(c.served.leaf, r.Start, r.End)
+	w, ok := newWindow(c.facts(c.served), r.Start, r.End)
 	r.Odd = !ok
 	c.ari, c.ariKnown = r, true
 	if !ok {
 		c.window = window{}
 		if changed && !wasOdd {
-			m.log.Warn("the CA's suggested renewal window makes no sense and is ignored", zap.String("name", c.names[0]),
+			m.log.Warn("the CA's suggested renewal window makes no sense and is ignored", zap.String("name", c.Names[0]),
 				zap.Time("start", r.Start), zap.Time("end", r.End))
 		}
 		return
@@ -130,12 +142,12 @@ func (m *Manager) takeRenewalInfo(c *managed, r ariRecord) {
 }
 
 func renewalInfoPlace(c *managed) recordPlace {
-	return recordPlace{storageKey(keyRenewalInfo, c.id), kindRenewalInfo}
+	return recordPlace{storageKey(keyRenewalInfo, c.id()), kindRenewalInfo}
 }
 
-func (m *Manager) loadRenewalInfo(ctx context.Context, c *managed) *ariRecord {
+func (m *Manager) loadRenewalInfo(ctx context.Context, c *job) *ariRecord {
 	var r ariRecord
-	if !m.loadUpkeep(ctx, c, renewalInfoPlace(c), &r) || r.Serial != serial(c.served) {
+	if !m.loadUpkeep(ctx, c, renewalInfoPlace(c.managed), &r) || r.Serial != c.served.serial() {
 		return nil
 	}
 	return &r

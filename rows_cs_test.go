@@ -95,8 +95,8 @@ func TestS16_PairIsOneWrite(t *testing.T) {
 			t.Fatalf("%d writes for three certificates", len(storage.list))
 		}
 		for i, value := range storage.list {
-			b, err := decodeBundle(name, value)
-			if err != nil || b.cert.PrivateKey == nil {
+			b, err := new(decoder).bundle(name, value)
+			if err != nil || !isPair(b.bundle) {
 				t.Errorf("write %d is no whole pair: %v", i, err)
 			}
 		}

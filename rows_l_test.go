@@ -340,7 +340,7 @@ func TestL6_ManageSyncRenewsWhatHasExpired(t *testing.T) {
 		m := start(t, conf)
 		manage(t, m, "a.example.com")
 		synctest.Wait()
-		m.queue.Remove(certKey("a.example.com"))
+		m.queue.Remove(m.entry("a.example.com"))
 		time.Sleep(91 * day)
 		if s := statusFor(t, m, "a.example.com"); s.State != StateExpired {
 			t.Errorf("status says %q; want expired", s.State)

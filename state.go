@@ -32,6 +32,10 @@ type issuerState struct {
 	Error    string    `json:"error,omitempty"`
 }
 
+func (s *stateRecord) isZero() bool {
+	return s.ID == "" && s.Attempts == 0 && s.Last.IsZero() && s.Next.IsZero() && s.Error == "" && len(s.Issuers) == 0
+}
+
 // failed notes a failed attempt at an issuer.
 func (s *stateRecord) failed(issuer string, err error, now, next time.Time) {
 	is := s.Issuers[issuer]
@@ -80,9 +84,10 @@ func delay(n int, left time.Duration, asked time.Duration) time.Duration {
 	return max(d, asked)
 }
 
-func (m *Manager) loadState(ctx context.Context, c *managed) (stateRecord, error) {
+func (m *Manager) loadState(ctx context.Context, c *job) (stateRecord, error) {
 	var s stateRecord
-	key := storageKey(keyState, c.id)
+	id := c.id()
+	key := storageKey(keyState, id)
 	value, err := m.conf.Storage.Load(ctx, key)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -96,11 +101,11 @@ func (m *Manager) loadState(ctx context.Context, c *managed) (stateRecord, error
 	if errors.Is(err, record.ErrNewer) { // not to be overwritten
 		return c.state, fmt.Errorf("reading %q: %w", key, err)
 	}
-	if err == nil && s.ID != c.id {
+	if err == nil && s.ID != id {
 		err = fmt.Errorf("it is the back-off of %q", s.ID)
 	}
 	if err != nil {
-		m.degraded(c, "a stored back-off is damaged and taken as none", fmt.Errorf("reading %q: %w", key, err))
+		m.degraded(c.managed, "a stored back-off is damaged and taken as none", fmt.Errorf("reading %q: %w", key, err))
 		return c.state, nil
 	}
 	if c.state.Last.After(s.Last) { // what could not be stored is known here
@@ -110,26 +115,27 @@ func (m *Manager) loadState(ctx context.Context, c *managed) (stateRecord, error
 }
 
 // saveState keeps the back-off. When it cannot be stored it is kept in memory.
-func (m *Manager) saveState(ctx context.Context, c *managed, s stateRecord) {
-	s.ID = c.id
+func (m *Manager) saveState(ctx context.Context, c *job, s stateRecord) {
+	id := c.id()
+	s.ID = id
 	c.state, c.kept = s, true
-	err := storeRecord(ctx, m.conf.Storage, recordPlace{storageKey(keyState, c.id), kindState}, s)
+	err := storeRecord(ctx, m.conf.Storage, recordPlace{storageKey(keyState, id), kindState}, s)
 	if err != nil && ctx.Err() == nil {
-		m.degraded(c, "the back-off could not be stored", err)
+		m.degraded(c.managed, "the back-off could not be stored", err)
 	}
 }
 
 // clearState forgets the back-off after a success.
-func (m *Manager) clearState(ctx context.Context, c *managed) {
+func (m *Manager) clearState(ctx context.Context, c *job) {
 	c.state = stateRecord{}
 	if !c.kept {
 		return
 	}
-	key := storageKey(keyState, c.id)
+	key := storageKey(keyState, c.id())
 	err := m.conf.Storage.Delete(ctx, key)
 	if err == nil {
 		c.kept = false
 	} else if ctx.Err() == nil {
-		m.degraded(c, "the back-off could not be removed", fmt.Errorf("deleting %q: %w", key, err))
+		m.degraded(c.managed, "the back-off could not be removed", fmt.Errorf("deleting %q: %w", key, err))
 	}
 }

@@ -1,38 +1,51 @@
 package certwright
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/certwright/certwright/internal/certcache"
 	"github.com/certwright/certwright/internal/certpem"
+	"github.com/certwright/certwright/internal/schedule"
 )
 
 // fileCheck is how often the files of a static certificate are looked at.
 const fileCheck = time.Minute
 
-// staticFile is a certificate that the caller supplied. Only the schedule's
-// worker for its key changes it after New.
-type staticFile struct {
-	key               string // in the schedule and in the cache
-	certFile, keyFile string // empty for one that was given in memory
+// staticCert is a certificate that the caller supplied. After New only the
+// schedule's worker for it changes it.
+type staticCert struct {
+	m                 *Manager
+	task              schedule.Task
+	entry             *certcache.Entry // nil until it is served
+	certFile, keyFile string           // empty for one that was given in memory
 	sum               [sha256.Size]byte
 	failed            bool // the last look failed; it is reported once
 }
+
+// Schedule, Run and String make it work for the schedule.
+
+func (f *staticCert) Schedule() *schedule.Task { return &f.task }
+
+func (f *staticCert) Run(context.Context) { f.m.checkFile(f) }
+
+func (f *staticCert) String() string { return "file " + f.certFile }
 
 // loadStatic serves the certificates in Config.Certificates. One that cannot be
 // read is an error of New: the caller named it.
 func (m *Manager) loadStatic() error {
 	for i, s := range m.conf.Certificates {
 		field := fmt.Sprintf("Config.Certificates[%d]", i)
-		f := &staticFile{key: fmt.Sprintf("%s%d", filePrefix, i), certFile: s.CertFile, keyFile: s.KeyFile}
+		f := &staticCert{m: m, certFile: s.CertFile, keyFile: s.KeyFile}
 		cert := s.Certificate
 		if cert == nil {
 			p, err := f.read()
@@ -45,7 +58,7 @@ func (m *Manager) loadStatic() error {
 			f.sum = p.sum
 			m.files = append(m.files, f)
 		}
-		if err := m.serveStatic(f.key, cert); err != nil {
+		if err := m.serveStatic(f, cert); err != nil {
 			return &ConfigError{Field: field, Err: err}
 		}
 	}
@@ -59,7 +72,7 @@ type pair struct {
 }
 
 // read reads the files.
-func (f *staticFile) read() (p pair, err error) {
+func (f *staticCert) read() (p pair, err error) {
 	if p.certPEM, err = os.ReadFile(f.certFile); err != nil {
 		return p, fmt.Errorf("reading the certificate: %w", err)
 	}
@@ -74,7 +87,7 @@ func (f *staticFile) read() (p pair, err error) {
 }
 
 // parse makes a certificate of a pair and checks that its halves fit.
-func (f *staticFile) parse(p pair) (*tls.Certificate, error) {
+func (f *staticCert) parse(p pair) (*tls.Certificate, error) {
 	key, err := certpem.DecodeKey(p.keyPEM)
 	if err != nil {
 		return nil, fmt.Errorf("reading the key in %s: %w", f.keyFile, err)
@@ -89,7 +102,7 @@ func (f *staticFile) parse(p pair) (*tls.Certificate, error) {
 	return certpem.TLSCertificate(chain, key), nil
 }
 
-func (m *Manager) serveStatic(id string, cert *tls.Certificate) error {
+func (m *Manager) serveStatic(f *staticCert, cert *tls.Certificate) error {
 	if len(cert.Certificate) == 0 {
 		return errors.New("the certificate is empty")
 	}
@@ -107,29 +120,37 @@ func (m *Manager) serveStatic(id string, cert *tls.Certificate) error {
 	if len(names) == 0 {
 		return errors.New("the certificate has no subject alternative name (RFC 6125 §6.4): no client accepts it for a server")
 	}
-	m.cache.Install(time.Now(), certcache.Entry{
-		Cert: cert, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, ID: id, Names: names,
+	slices.Sort(names)
+	names = slices.Compact(names)
+	now := time.Now()
+	old := f.entry
+	if old == nil || !slices.Equal(old.Names, names) {
+		f.entry = &certcache.Entry{Names: names, Owner: f}
+		m.cache.Add(f.entry)
+	}
+	m.cache.Serve(now, f.entry, certcache.Served{
+		Source: given{cert}, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Kind: certcache.KindOf(leaf.PublicKey),
 	})
+	if old != nil && old != f.entry {
+		m.cache.Remove(now, old)
+	}
 	return nil
 }
 
+// given is a certificate that is parsed already, for the cache.
+type given struct{ cert *tls.Certificate }
+
+// Certificate implements certcache.Source.
+func (g given) Certificate() (*tls.Certificate, error) { return g.cert, nil }
+
 // checkFile reads a static certificate again when its files have changed. While
 // they are being replaced, or are wrong, the one in memory stays.
-func (m *Manager) checkFile(key string) {
-	var f *staticFile
-	for _, g := range m.files {
-		if g.key == key {
-			f = g
-		}
-	}
-	if f == nil {
-		return
-	}
-	defer func() { m.queue.Set(key, time.Now().Add(fileCheck)) }()
+func (m *Manager) checkFile(f *staticCert) {
+	defer func() { m.queue.Set(f, time.Now().Add(fileCheck)) }()
 	p, err := f.read()
 	if err == nil && p.sum == f.sum {
 		f.failed = false
-		m.cache.Refresh(time.Now(), key)
+		m.cache.Refresh(time.Now(), f.entry)
 		return
 	}
 	var cert *tls.Certificate
@@ -137,7 +158,7 @@ func (m *Manager) checkFile(key string) {
 		cert, err = f.parse(p)
 	}
 	if err == nil {
-		err = m.serveStatic(key, cert)
+		err = m.serveStatic(f, cert)
 	}
 	if err != nil {
 		if !f.failed {

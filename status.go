@@ -1,7 +1,6 @@
 package certwright
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -76,7 +75,7 @@ type Health struct {
 func (m *Manager) Status() []NameStatus {
 	var list []NameStatus
 	for _, c := range m.all() {
-		list = append(list, statusOf(c))
+		list = append(list, m.statusOf(c))
 	}
 	slices.SortFunc(list, func(a, b NameStatus) int { return a.NextAt.Compare(b.NextAt) })
 	for i := range list {
@@ -91,11 +90,28 @@ func (m *Manager) Status() []NameStatus {
 	return list
 }
 
-func statusOf(c *managed) NameStatus {
+func (m *Manager) statusOf(c *managed) NameStatus {
+	j := c.open()
+	s := NameStatus{
+		Name: c.Names[0], Names: slices.Clone(c.Names), KeyType: c.keyType.keyType(),
+		NextAction: j.next.String(), NextAt: j.nextAt, Revoked: j.revoked,
+		WindowStart: j.window.start, WindowEnd: j.window.end, ExplanationURL: j.ari.ExplanationURL,
+		Attempts: j.state.Attempts, LastAttempt: j.state.Last, LastError: j.state.Error,
+	}
+	if b := j.served; b != nil {
+		s.Issuer, s.Serial = b.issuer, b.serial()
+		f := j.facts(b)
+		s.NotBefore, s.NotAfter = f.NotBefore, f.NotAfter
+		s.RenewAt = j.renewAt(b, j.window)
+	}
+	if j.staple != nil && j.staple.Status == revocation.Good {
+		s.StapleNextUpdate = j.staple.NextUpdate
+	}
 	c.mu.Lock()
-	s := c.status
+	if c.act != nil {
+		s.Degraded = c.act.degraded
+	}
 	c.mu.Unlock()
-	s.Names = slices.Clone(s.Names)
 	s.State = stateOf(s, time.Now())
 	return s
 }
@@ -127,7 +143,7 @@ func (m *Manager) Health() Health {
 	for _, c := range m.all() {
 		h.Managed++
 		c.mu.Lock()
-		if c.status.LastError != "" {
+		if r := c.has.rare; r != nil && r.state.Error != "" {
 			h.Failing++
 		}
 		c.mu.Unlock()
@@ -138,28 +154,9 @@ func (m *Manager) Health() Health {
 	return h
 }
 
-// publish makes what the worker knows visible to Status. It is called by the
-// worker only.
-func (m *Manager) publish(c *managed, action string, next time.Time) {
-	s := NameStatus{Name: c.names[0], Names: c.names, KeyType: c.keyType, NextAction: action, NextAt: next}
-	if b := c.served; b != nil {
-		s.Issuer, s.Serial = b.issuer, serial(b)
-		s.NotBefore, s.NotAfter = b.leaf.NotBefore, b.leaf.NotAfter
-		s.RenewAt = renewalTime(b.leaf, c.window, m.policy, b.stored)
-	}
-	if c.staple != nil && c.staple.Status == revocation.Good {
-		s.StapleNextUpdate = c.staple.NextUpdate
-	}
-	s.Revoked = c.revoked
-	s.WindowStart, s.WindowEnd, s.ExplanationURL = c.window.start, c.window.end, c.ari.ExplanationURL
-	s.Attempts, s.LastAttempt, s.LastError = c.state.Attempts, c.state.Last, c.state.Error
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s.Degraded = c.status.Degraded
-	c.status = s
-	if c.served != nil {
-		c.markReadyLocked()
-	}
+// publish makes what the worker knows visible to Status, and wakes who waits for
+// a certificate.
+func (c *job) publish(next step, at time.Time) {
+	c.next, c.nextAt = next, at
+	c.keep()
 }
-
-func serial(b *bundle) string { return fmt.Sprintf("%x", b.leaf.SerialNumber) }

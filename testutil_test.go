@@ -2,6 +2,7 @@ package certwright
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"strings"
@@ -147,4 +148,24 @@ func (l *eventLog) count(kind EventKind) int {
 		}
 	}
 	return n
+}
+
+// isPair reports whether b has the key of its leaf.
+func isPair(b *bundle) bool {
+	cert, err := b.Certificate()
+	if err != nil {
+		return false
+	}
+	key, ok := cert.PrivateKey.(crypto.Signer)
+	return ok && b.hasKey(key)
+}
+
+// parsed returns the leaf of b.
+func parsed(t testing.TB, b *bundle) *x509.Certificate {
+	t.Helper()
+	leaf, err := b.Parse()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return leaf
 }

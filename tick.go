@@ -5,72 +5,57 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/certwright/certwright/internal/backoff"
-	"github.com/certwright/certwright/internal/certcache"
 )
-
-// Keys of the schedule.
-const (
-	certPrefix = "cert:"
-	filePrefix = "file:"
-)
-
-func certKey(id string) string { return certPrefix + id }
-
-// run does what is due for a key of the schedule.
-func (m *Manager) run(ctx context.Context, key string) {
-	if id, ok := strings.CutPrefix(key, certPrefix); ok {
-		if c := m.entry(id); c != nil {
-			m.tick(ctx, c)
-		}
-		return
-	}
-	if key == cleanKey {
-		m.cleaner.start()
-		return
-	}
-	m.checkFile(key)
-}
 
 // tick does what is due for one certificate and sets when it is looked at
 // again. Exactly one tick for a certificate runs at a time.
-func (m *Manager) tick(ctx context.Context, c *managed) {
-	ctx, waiters, ok := c.begin(ctx)
+func (m *Manager) tick(ctx context.Context, kept *managed) {
+	ctx, waiters, ok := kept.begin(ctx)
 	if !ok {
 		return
 	}
-	defer c.end()
+	defer kept.end()
+	c := kept.open()
 	answered := false
 	answer := func(err error) {
 		for _, w := range waiters {
-			w.done <- err
+			w.tell(err)
 		}
 		answered = true
 	}
 	defer func() {
-		if p := recover(); p != nil {
-			if !answered {
-				answer(panicError(p))
-			}
-			c.panics++
-			m.queue.Set(certKey(c.id), time.Now().Add(delay(c.panics, c.left(), 0)))
-			panic(p) // counted and logged by the schedule
+		p := recover()
+		if p == nil {
+			return
 		}
-		c.panics = 0
+		if !answered {
+			answer(panicError(p))
+		}
+		c.panics++
+		m.plan(c, stepRetry, time.Now().Add(delay(c.panics, c.left(), 0)))
+		panic(p) // counted and logged by the schedule
 	}()
+	m.do(ctx, c, waiters, answer)
+	c.panics = 0
+	c.keep()
+}
+
+// do ensures that there is a certificate, answers those who wait, and does what
+// else is due.
+func (m *Manager) do(ctx context.Context, c *job, waiters []waiter, answer func(error)) {
 	before := c.bundle
 	retry, err := m.ensure(ctx, c, waiters)
-	if action := waitsFor(err); action != "" && ctx.Err() == nil {
+	if next := waitsFor(err); next != stepNone && ctx.Err() == nil {
 		if lostLease(err) {
-			m.log.Warn("lost the lease while getting a certificate", zap.Strings("names", c.names), zap.Time("due", retry), zap.Error(err))
+			m.log.Warn("lost the lease while getting a certificate", zap.Strings("names", c.Names), zap.Time("due", retry), zap.Error(err))
 		}
 		c.putBack(waiters)
-		m.plan(c, action, retry)
+		m.plan(c, next, retry)
 		return
 	}
 	if ctx.Err() != nil {
@@ -82,25 +67,30 @@ func (m *Manager) tick(ctx context.Context, c *managed) {
 	}
 	m.replan(c, retry) // before anybody who waits asks for Status
 	answer(m.outcome(c, waiters, err))
-	if c.bundle != before {
+	if c.bundle != before && m.asksOthers(c) {
 		// The rest comes in a run of its own, behind names that are waited for:
 		// a slow responder must not keep them from being served.
-		m.queue.Set(certKey(c.id), time.Now())
+		m.queue.Set(c.managed, time.Now())
 		return
 	}
 	m.maintain(ctx, c)
 	m.replan(c, retry)
 }
 
+// asksOthers reports whether upkeep of c asks storage or somebody else.
+func (m *Manager) asksOthers(c *job) bool {
+	return c.served != nil && (m.informer(c) != nil || m.stapling(c))
+}
+
 // waitsFor says what a run has to wait for that failed in nothing.
-func waitsFor(err error) string {
+func waitsFor(err error) step {
 	switch {
 	case errors.Is(err, errQueued):
-		return "wait for an order slot"
+		return stepSlot
 	case errors.Is(err, errBusy), lostLease(err):
-		return "wait for another instance"
+		return stepInstance
 	}
-	return ""
+	return stepNone
 }
 
 // lostLease reports whether work ended because its lease did: whoever took it
@@ -109,21 +99,21 @@ func lostLease(err error) bool { return errors.Is(err, ErrLeaseLost) && !isIssue
 
 // outcome is what waiters are told: an error of a renewal concerns only those
 // who asked for one, as long as a good certificate is served.
-func (m *Manager) outcome(c *managed, waiters []waiter, err error) error {
+func (m *Manager) outcome(c *job, waiters []waiter, err error) error {
 	switch {
-	case err == nil, !forced(waiters) && c.served.usable(time.Now()):
+	case err == nil, !forced(waiters) && c.usable(c.served, time.Now()):
 		return nil
 	case c.isGone():
-		return fmt.Errorf("name %q: %w", c.names[0], ErrNotManaged)
+		return fmt.Errorf("name %q: %w", c.Names[0], ErrNotManaged)
 	case m.ctx.Err() != nil:
-		return fmt.Errorf("name %q: %w", c.names[0], ErrClosed)
+		return fmt.Errorf("name %q: %w", c.Names[0], ErrClosed)
 	}
 	return err
 }
 
 // ensure sees to it that c has a certificate that is not due for renewal. It
 // returns when to try again what failed or what had to wait.
-func (m *Manager) ensure(ctx context.Context, c *managed, waiters []waiter) (retry time.Time, err error) {
+func (m *Manager) ensure(ctx context.Context, c *job, waiters []waiter) (retry time.Time, err error) {
 	force := forced(waiters)
 	if !c.loaded {
 		if err := m.load(ctx, c); err != nil {
@@ -168,18 +158,22 @@ func (m *Manager) ensure(ctx context.Context, c *managed, waiters []waiter) (ret
 
 // trouble notes a failure that is no issuer's, such as one of storage, and
 // returns when to try again.
-func (c *managed) trouble() time.Time {
+func (c *job) trouble() time.Time {
 	c.troubles++
 	return time.Now().Add(backoff.Policy{First: quickRetry, Max: 15 * time.Minute}.Delay(c.troubles, rand.Float64())).Round(0)
 }
 
 // load reads what storage has for c, for the first time.
-func (m *Manager) load(ctx context.Context, c *managed) error {
-	b, err := m.loadBundle(ctx, c)
+func (m *Manager) load(ctx context.Context, c *job) error {
+	found, err := m.loadBundle(ctx, c.managed)
 	if err != nil {
 		return err
 	}
-	if !b.usable(time.Now()) && m.sources != nil {
+	b := found.bundle
+	if b != nil {
+		c.note(b, found.facts)
+	}
+	if !c.usable(b, time.Now()) && m.sources != nil {
 		adopted, err := m.sources.adopt(ctx, m, c)
 		if err != nil {
 			return err
@@ -188,7 +182,7 @@ func (m *Manager) load(ctx context.Context, c *managed) error {
 			b = adopted
 		}
 	}
-	if !b.usable(time.Now()) { // the back-off matters
+	if !c.usable(b, time.Now()) { // the back-off matters
 		if c.state, err = m.loadState(ctx, c); err != nil {
 			return err
 		}
@@ -202,17 +196,17 @@ func (m *Manager) load(ctx context.Context, c *managed) error {
 }
 
 // due reports whether c needs another certificate now.
-func (m *Manager) due(c *managed) bool {
+func (m *Manager) due(c *job) bool {
 	now := time.Now()
 	if c.bundle == nil || c.revoked {
 		return true
 	}
-	return !now.Before(renewalTime(c.bundle.leaf, c.window, m.policy, c.bundle.stored))
+	return !now.Before(c.renewAt(c.bundle, c.window))
 }
 
 // take makes b the certificate of c and serves it, unless clients could not
 // accept it yet and the one before is still good.
-func (m *Manager) take(c *managed, b *bundle) {
+func (m *Manager) take(c *job, b *bundle) {
 	if !b.same(c.bundle) {
 		c.window, c.ari, c.ariKnown = window{}, ariRecord{}, false
 		c.staple, c.stapleAt, c.stapled = nil, time.Time{}, false
@@ -223,52 +217,40 @@ func (m *Manager) take(c *managed, b *bundle) {
 }
 
 // install serves the certificate of c once its time has come.
-func (m *Manager) install(c *managed) {
+func (m *Manager) install(c *job) {
 	now := time.Now()
 	if c.bundle == nil || c.bundle == c.served {
 		return
 	}
-	if now.Before(c.bundle.leaf.NotBefore) && c.served.usable(now) {
+	if now.Before(c.facts(c.bundle).NotBefore) && c.usable(c.served, now) {
 		return
 	}
 	c.served, c.expired = c.bundle, false
 	m.serve(c)
-	m.publish(c, "check", now.Round(0)) // before an event or Wait tells of it
+	c.publish(stepCheck, now.Round(0)) // before an event or Wait tells of it
 }
 
 // serve puts the served certificate with its staple into the cache.
-func (m *Manager) serve(c *managed) {
-	if c.isGone() {
-		return
-	}
-	b := c.served
-	cert := b.cert
-	if s := m.stapleOf(c); s != nil {
-		stapled := *cert
-		stapled.OCSPStaple = s
-		cert = &stapled
-	}
-	now := time.Now()
-	m.cache.Install(now, certcache.Entry{
-		Cert: cert, NotBefore: b.leaf.NotBefore, NotAfter: b.leaf.NotAfter,
-		ID: c.id, Names: c.names, Managed: true, Rank: c.rank,
-	})
-	if c.isGone() { // Unmanage may have removed it just before it came
-		m.cache.Remove(now, c.id)
+func (m *Manager) serve(c *job) {
+	s := c.served.served(c.facts(c.served), m.stapleOf(c))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.act == nil || c.act.gone == nil { // it is managed still
+		m.cache.Serve(time.Now(), &c.Entry, s)
 	}
 }
 
 // maintain does what is due beside the certificate itself. None of it keeps a
 // certificate from being served.
-func (m *Manager) maintain(ctx context.Context, c *managed) {
+func (m *Manager) maintain(ctx context.Context, c *job) {
 	if c.served == nil {
 		return
 	}
 	now := time.Now()
-	if !c.expired && !now.Before(c.served.leaf.NotAfter) {
+	if !c.expired && !now.Before(c.facts(c.served).NotAfter) {
 		c.expired = true
-		m.cache.Refresh(now, c.id)
-		m.log.Error("a certificate has expired", zap.Strings("names", c.names), zap.Time("not_after", c.served.leaf.NotAfter))
+		m.cache.Refresh(now, &c.Entry)
+		m.log.Error("a certificate has expired", zap.Strings("names", c.Names), zap.Time("not_after", c.served.notAfter()))
 		m.emit(c, Event{Kind: EventExpired})
 	}
 	m.refreshRenewalInfo(ctx, c)
@@ -277,54 +259,52 @@ func (m *Manager) maintain(ctx context.Context, c *managed) {
 
 // replan sets when c is looked at again. retry is when a failed attempt is
 // repeated, zero when none failed.
-func (m *Manager) replan(c *managed, retry time.Time) {
-	action, at := "retry", retry
+func (m *Manager) replan(c *job, retry time.Time) {
+	next, at := stepRetry, retry
 	if retry.IsZero() && c.bundle != nil {
-		action, at = "renew", renewalTime(c.bundle.leaf, c.window, m.policy, c.bundle.stored)
+		next, at = stepRenew, c.renewAt(c.bundle, c.window)
 		if c.revoked {
 			at = time.Now()
 		}
 	}
-	earlier := func(name string, t time.Time) {
+	earlier := func(s step, t time.Time) {
 		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
-			action, at = name, t
+			next, at = s, t
 		}
 	}
 	if c.bundle != nil && c.bundle != c.served {
-		earlier("serve the new certificate", c.bundle.leaf.NotBefore)
+		earlier(stepServe, c.facts(c.bundle).NotBefore)
 	}
 	if c.served != nil {
 		if !c.expired {
-			earlier("expire", c.served.leaf.NotAfter)
+			earlier(stepExpire, c.facts(c.served).NotAfter)
 		}
 		if !m.conf.DisableRenewalInfo {
-			earlier("refresh renewal info", c.ari.Refresh)
+			earlier(stepRenewalInfo, c.ari.Refresh)
 		}
-		earlier("refresh staple", c.stapleAt)
+		earlier(stepStaple, c.stapleAt)
 	}
-	m.plan(c, action, at)
+	m.plan(c, next, at)
 }
 
-func (m *Manager) plan(c *managed, action string, at time.Time) {
-	m.publish(c, action, at)
+func (m *Manager) plan(c *job, next step, at time.Time) {
+	c.publish(next, at)
 	if !c.isGone() {
-		m.queue.Set(certKey(c.id), at)
+		m.queue.Set(c.managed, at)
 	}
 }
 
-func (m *Manager) reportSuccess(c *managed, kind EventKind) {
-	c.mu.Lock()
-	c.status.Degraded = ""
-	c.mu.Unlock()
+func (m *Manager) reportSuccess(c *job, kind EventKind) {
+	c.noteDegraded("")
 	b := c.bundle
-	m.log.Info("certificate "+string(kind), zap.Strings("names", c.names), zap.String("issuer", b.issuer),
-		zap.String("serial", serial(b)), zap.Time("not_after", b.leaf.NotAfter))
+	m.log.Info("certificate "+string(kind), zap.Strings("names", c.Names), zap.String("issuer", b.issuer),
+		zap.String("serial", b.serial()), zap.Time("not_after", b.notAfter()))
 	m.emit(c, Event{Kind: kind})
 }
 
 // reportFailure tells of a failed attempt, and once of one that was made before
 // this Manager was.
-func (m *Manager) reportFailure(c *managed, err error, retry time.Time) {
+func (m *Manager) reportFailure(c *job, err error, retry time.Time) {
 	var wait *waitError
 	if errors.As(err, &wait) && c.state.Last.Equal(c.reported) {
 		return
@@ -333,7 +313,7 @@ func (m *Manager) reportFailure(c *managed, err error, retry time.Time) {
 	if c.state.Error == "" || !isIssueError(err) {
 		c.state.Error = err.Error()
 	}
-	m.log.Error("no certificate could be obtained", zap.Strings("names", c.names), zap.Int("attempt", c.state.Attempts),
+	m.log.Error("no certificate could be obtained", zap.Strings("names", c.Names), zap.Int("attempt", c.state.Attempts),
 		zap.Time("due", retry), zap.Error(err))
 	m.emit(c, Event{Kind: EventFailed, Attempt: c.state.Attempts, Next: retry, Err: err})
 }
@@ -344,10 +324,13 @@ func isIssueError(err error) bool {
 }
 
 // emit fills in what is known of c.
-func (m *Manager) emit(c *managed, e Event) {
-	e.Name, e.Names = c.names[0], c.names
+func (m *Manager) emit(c *job, e Event) {
+	if !m.events.heard() {
+		return
+	}
+	e.Name, e.Names = c.Names[0], c.Names
 	if b := c.bundle; b != nil {
-		e.Issuer, e.Serial, e.NotAfter = b.issuer, serial(b), b.leaf.NotAfter
+		e.Issuer, e.Serial, e.NotAfter = b.issuer, b.serial(), b.notAfter()
 	}
 	m.events.emit(e)
 }

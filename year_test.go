@@ -223,10 +223,10 @@ func (y *year) checkStatus(m *Manager, now time.Time) {
 		if s.Serial == "" || s.State == StateMissing || s.State == StatePending || s.State == StateExpired {
 			y.t.Errorf("%v: the state of %s is %q", now.Sub(y.start), s.Name, s.State)
 		}
-		if _, known := m.queue.Position(certKey(s.Name)); !known {
+		if _, known := m.queue.Position(m.entry(s.Name)); !known {
 			y.t.Errorf("%v: %s has left the schedule", now.Sub(y.start), s.Name)
 		}
-		if due, waits := m.queue.Due(certKey(s.Name)); waits && !due.Equal(s.NextAt) {
+		if due, waits := m.queue.Due(m.entry(s.Name)); waits && !due.Equal(s.NextAt) {
 			y.t.Errorf("%v: Status says that %s is looked at at %v, the schedule says %v", now.Sub(y.start), s.Name, s.NextAt, due)
 		}
 		if s.NextAt.Before(now) {

@@ -88,8 +88,8 @@ func (y *year) harvest() {
 // suggested at a time.
 func (y *year) dueBy(o order, at time.Time) time.Time {
 	w := y.window(o.leaf, at)
-	known, _ := newWindow(o.leaf, w.Start, w.End)
-	return renewalTime(o.leaf, known, renewalPolicy{}, o.made)
+	known, _ := newWindow(factsOf(o.leaf), w.Start, w.End)
+	return renewalTime(factsOf(o.leaf), known, renewalPolicy{}, o.made)
 }
 
 // ideal is when the certificate of an order had to be replaced: by the policy

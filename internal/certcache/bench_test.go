@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func benchNames(n int) []string {
@@ -29,12 +30,28 @@ func benchQueries(names []string, prefix string) []string {
 	return out
 }
 
-func benchEntries(names []string) []Entry {
-	entries := make([]Entry, len(names))
+func benchServed() Served {
+	return Served{
+		Source: parsed{new(tls.Certificate)}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), Kind: KeyECDSAP256,
+	}
+}
+
+func benchEntries(names []string) []*Entry {
+	entries := make([]*Entry, len(names))
 	for i, name := range names {
-		entries[i] = entry(name, name)
+		entries[i] = &Entry{Names: []string{name}}
 	}
 	return entries
+}
+
+// benchCache returns a cache that serves something for all names.
+func benchCache(names []string, maxHot int) (*Cache, []*Entry) {
+	c, entries := New(maxHot), benchEntries(names)
+	c.Add(entries...)
+	for _, e := range entries {
+		c.Serve(now, e, benchServed())
+	}
+	return c, entries
 }
 
 // BenchmarkBareMap is what Lookup is measured by.
@@ -47,40 +64,51 @@ func BenchmarkBareMap(b *testing.B) {
 	var p atomic.Pointer[map[string]*tls.Certificate]
 	p.Store(&m)
 	q := benchQueries(names, "")
-	i := 0
-	for b.Loop() {
-		if (*p.Load())[q[i%queries]] == nil {
-			b.Fatal("not found")
+	b.Run("hit", func(b *testing.B) {
+		i := 0
+		for b.Loop() {
+			if (*p.Load())[q[i%queries]] == nil {
+				b.Fatal("not found")
+			}
+			i++
 		}
-		i++
-	}
+	})
+	b.Run("parallel", func(b *testing.B) {
+		b.RunParallel(func(pb *testing.PB) {
+			for i := rand.IntN(queries); pb.Next(); i++ {
+				if (*p.Load())[q[i%queries]] == nil {
+					b.Error("not found")
+				}
+			}
+		})
+	})
 }
 
 func BenchmarkLookup(b *testing.B) {
 	names := benchNames(10_000)
-	c := New()
-	c.Install(now, benchEntries(names)...)
-	c.Install(now, entry("wild", "*.wild.example.com"))
-	run := func(name string, q []string, found bool) {
+	c, _ := benchCache(append(names, "*.wild.example.com"), 0)
+	run := func(name string, q []string, look func(string) *tls.Certificate, found bool) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			i := 0
 			for b.Loop() {
-				if (c.Lookup(q[i%queries], nil) != nil) != found {
+				if (look(q[i%queries]) != nil) != found {
 					b.Fatal("wrong answer")
 				}
 				i++
 			}
 		})
 	}
+	lookup := func(name string) *tls.Certificate { return c.Lookup(name, nil) }
 	wild := make([]string, queries)
 	for i := range wild {
 		wild[i] = fmt.Sprintf("a%d.wild.example.com", i)
 	}
 	hits := benchQueries(names, "")
-	run("hit", hits, true)
-	run("wildcard", wild, true)
-	run("unknown", benchQueries(names, "un.known"), false)
+	run("hit", hits, lookup, true)
+	run("exact", hits, func(name string) *tls.Certificate { return c.LookupExact(name, nil) }, true)
+	run("wildcard", wild, lookup, true)
+	run("unknown", benchQueries(names, "un.known"), lookup, false)
 	b.Run("parallel", func(b *testing.B) {
 		b.RunParallel(func(pb *testing.PB) {
 			for i := rand.IntN(queries); pb.Next(); i++ {
@@ -92,21 +120,49 @@ func BenchmarkLookup(b *testing.B) {
 	})
 }
 
-func BenchmarkInstall(b *testing.B) {
+func BenchmarkAdd(b *testing.B) {
 	names := benchNames(100_000)
-	entries := benchEntries(names)
 	b.Run("one at 100k", func(b *testing.B) {
-		c := New()
-		c.Install(now, entries...)
-		i := 0
+		c, _ := benchCache(names, 0)
+		e := &Entry{Names: []string{"new.example.com"}}
 		for b.Loop() {
-			c.Install(now, entries[i%len(entries)])
-			i++
+			c.Add(e)
+			c.Remove(now, e)
 		}
 	})
 	b.Run("100k at once", func(b *testing.B) {
 		for b.Loop() {
-			New().Install(now, entries...)
+			b.StopTimer()
+			entries := benchEntries(names)
+			b.StartTimer()
+			New(0).Add(entries...)
 		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(names)), "ns/name")
 	})
+}
+
+func BenchmarkServe(b *testing.B) {
+	c, entries := benchCache(benchNames(100_000), 0)
+	s := benchServed()
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		c.Serve(now, entries[i%len(entries)], s)
+		i++
+	}
+}
+
+// BenchmarkChurn looks up names of which one in ten can be hot.
+func BenchmarkChurn(b *testing.B) {
+	names := benchNames(10_000)
+	c, _ := benchCache(names, 1000)
+	q := benchQueries(names, "")
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		if c.Lookup(q[i%queries], nil) == nil {
+			b.Fatal("not found")
+		}
+		i++
+	}
 }

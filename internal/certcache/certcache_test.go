@@ -1,56 +1,86 @@
 package certcache
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/certwright/certwright/internal/hostname"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// entry returns an Entry that is valid now, with a certificate of its own.
-func entry(id string, names ...string) Entry {
-	return Entry{
-		Cert: &tls.Certificate{Leaf: &x509.Certificate{}}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), ID: id, Names: names,
+// parsed is a Source of a certificate that is parsed already.
+type parsed struct{ cert *tls.Certificate }
+
+func (p parsed) Certificate() (*tls.Certificate, error) { return p.cert, nil }
+
+// A held is an Entry with what it serves when it is installed.
+type held struct {
+	Entry
+	id     string
+	cert   *tls.Certificate
+	served Served
+}
+
+// entry returns one that is valid now, with a certificate of its own.
+func entry(id string, names ...string) *held {
+	h := &held{Entry: Entry{Names: names}, id: id, served: Served{NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour)}}
+	return h.with(&tls.Certificate{Leaf: &x509.Certificate{}})
+}
+
+func (h *held) with(cert *tls.Certificate) *held {
+	h.cert, h.served.Source = cert, parsed{cert}
+	return h
+}
+
+func (h *held) of(pub crypto.PublicKey) *held {
+	h.served.Kind = KindOf(pub)
+	return h.with(&tls.Certificate{Leaf: &x509.Certificate{PublicKey: pub}})
+}
+
+func (h *held) during(notBefore, notAfter time.Duration) *held {
+	h.served.NotBefore, h.served.NotAfter = now.Add(notBefore), now.Add(notAfter)
+	return h
+}
+
+func (h *held) ranked(rank uint8) *held {
+	h.Rank = rank
+	return h
+}
+
+// again returns the same in no Cache.
+func (h *held) again() *held {
+	return &held{Entry: Entry{Names: h.Names, Rank: h.Rank}, id: h.id, cert: h.cert, served: h.served}
+}
+
+func install(c *Cache, entries ...*held) {
+	for _, h := range entries {
+		c.Add(&h.Entry)
+		c.Serve(now, &h.Entry, h.served)
 	}
-}
-
-func entryOf(in Entry, pub any) Entry {
-	in.Cert = &tls.Certificate{Leaf: &x509.Certificate{PublicKey: pub}}
-	return in
-}
-
-func during(in Entry, notBefore, notAfter time.Duration) Entry {
-	in.NotBefore, in.NotAfter = now.Add(notBefore), now.Add(notAfter)
-	return in
-}
-
-func ranked(in Entry, rank int) Entry {
-	in.Rank = rank
-	return in
 }
 
 // idOf finds which of the entries a certificate is from.
-func idOf(cert *tls.Certificate, entries []Entry) string {
+func idOf(cert *tls.Certificate, entries []*held) string {
 	if cert == nil {
 		return ""
 	}
-	for _, e := range entries {
-		if e.Cert == cert {
-			return e.ID
+	for _, h := range entries {
+		if h.cert == cert {
+			return h.id
 		}
 	}
 	return "unknown certificate"
@@ -63,78 +93,106 @@ var (
 )
 
 func TestLookupPreference(t *testing.T) {
-	const name, wild = "www.example.com", "*.example.com"
-	hour := time.Hour
-	old := during(entry("old", name), -48*hour, -24*hour)
-	future := during(entry("future", name), hour, 48*hour)
-	oldWild := during(entry("oldWild", wild), -48*hour, -24*hour)
-	futureWild := during(entry("futureWild", wild), hour, 48*hour)
+	const name, wild, hour = "www.example.com", "*.example.com", time.Hour
+	old, future := entry("old", name).during(-48*hour, -24*hour), entry("future", name).during(hour, 48*hour)
+	oldWild, futureWild := entry("oldWild", wild).during(-48*hour, -24*hour), entry("futureWild", wild).during(hour, 48*hour)
 	exact, star := entry("exact", name), entry("star", wild)
 	tests := []struct {
 		name    string
-		entries []Entry
+		entries []*held
 		want    string
 	}{
 		{"nothing", nil, ""},
-		{"other name", []Entry{entry("other", "example.com", "*.www.example.com", "a.www.example.com")}, ""},
-		{"exact", []Entry{exact}, "exact"},
-		{"wildcard", []Entry{star}, "star"},
-		{"exact before wildcard", []Entry{star, exact}, "exact"},
-		{"H6 valid exact before expired wildcard", []Entry{oldWild, exact}, "exact"},
-		{"H6 valid wildcard before expired exact", []Entry{old, star}, "star"},
-		{"H6 expired exact before expired wildcard", []Entry{oldWild, old}, "old"},
-		{"H6 expired wildcard when there is no other", []Entry{oldWild}, "oldWild"},
-		{"H6 valid before expired", []Entry{old, exact}, "exact"},
-		{"H18 valid before not yet valid", []Entry{future, exact}, "exact"},
-		{"H18 valid wildcard before not yet valid exact", []Entry{future, star}, "star"},
-		{"H18 not yet valid when there is no other", []Entry{future}, "future"},
-		{"H18 not yet valid before expired", []Entry{old, future}, "future"},
-		{"H18 expired exact before not yet valid wildcard", []Entry{futureWild, old}, "old"},
-		{"H18 not yet valid wildcard when there is no other", []Entry{futureWild}, "futureWild"},
-		{"newest first", []Entry{exact, during(entry("newer", name), -hour/2, hour/2)}, "newer"},
-		{"ECDSA before newer RSA", []Entry{
-			entryOf(during(entry("rsa", name), -hour/2, hour), rsaKey), entryOf(entry("ecdsa", name), ecdsaKey),
-		}, "ecdsa"},
-		{"valid RSA before expired ECDSA", []Entry{entryOf(old, ecdsaKey), entryOf(entry("rsa", name), rsaKey)}, "rsa"},
-		{"RSA before others", []Entry{exact, entryOf(entry("rsa", name), rsaKey)}, "rsa"},
-		{"newer P-384 before P-256", []Entry{
-			entryOf(entry("p256", name), ecdsaKey), entryOf(during(entry("p384", name), -hour/2, hour), p384Key),
-		}, "p384"},
-		{"rank before age", []Entry{ranked(during(entry("newer", name), -hour/2, hour), 1), exact}, "exact"},
-		{"valid before rank", []Entry{ranked(entry("valid", name), 9), old}, "valid"},
-		{"first ID of equals", []Entry{entry("b", name), entry("a", name)}, "a"},
-		{"valid up to the second itself", []Entry{during(entry("ends", name), -hour, 0), oldWild}, "ends"},
-		{"valid from the second itself", []Entry{during(entry("begins", name), 0, hour), star}, "begins"},
+		{"other name", []*held{entry("other", "example.com", "*.www.example.com", "a.www.example.com")}, ""},
+		{"exact", []*held{exact}, "exact"},
+		{"wildcard", []*held{star}, "star"},
+		{"exact before wildcard", []*held{star, exact}, "exact"},
+		{"H6 valid exact before expired wildcard", []*held{oldWild, exact}, "exact"},
+		{"H6 valid wildcard before expired exact", []*held{old, star}, "star"},
+		{"H6 expired exact before expired wildcard", []*held{oldWild, old}, "old"},
+		{"H6 expired wildcard when there is no other", []*held{oldWild}, "oldWild"},
+		{"H6 valid before expired", []*held{old, exact}, "exact"},
+		{"H18 valid before not yet valid", []*held{future, exact}, "exact"},
+		{"H18 valid wildcard before not yet valid exact", []*held{future, star}, "star"},
+		{"H18 not yet valid when there is no other", []*held{future}, "future"},
+		{"H18 not yet valid before expired", []*held{old, future}, "future"},
+		{"H18 expired exact before not yet valid wildcard", []*held{futureWild, old}, "old"},
+		{"H18 not yet valid wildcard when there is no other", []*held{futureWild}, "futureWild"},
+		{"newest first", []*held{exact, entry("newer", name).during(-hour/2, hour/2)}, "newer"},
+		{"ECDSA before newer RSA", []*held{entry("rsa", name).during(-hour/2, hour).of(rsaKey), entry("ecdsa", name).of(ecdsaKey)}, "ecdsa"},
+		{"valid RSA before expired ECDSA", []*held{old.again().of(ecdsaKey), entry("rsa", name).of(rsaKey)}, "rsa"},
+		{"RSA before others", []*held{exact, entry("rsa", name).of(rsaKey)}, "rsa"},
+		{"newer P-384 before P-256", []*held{entry("p256", name).of(ecdsaKey), entry("p384", name).during(-hour/2, hour).of(p384Key)}, "p384"},
+		{"rank before age", []*held{entry("newer", name).during(-hour/2, hour).ranked(1), exact}, "exact"},
+		{"valid before rank", []*held{entry("valid", name).ranked(9), old}, "valid"},
+		{"valid up to the second itself", []*held{entry("ends", name).during(-hour, 0), oldWild}, "ends"},
+		{"valid from the second itself", []*held{entry("begins", name).during(0, hour), star}, "begins"},
 	}
 	for _, tt := range tests {
 		for _, reverse := range []string{"", " in reverse"} {
 			t.Run(tt.name+reverse, func(t *testing.T) {
-				c := New()
-				c.Install(now, tt.entries...)
-				if got := idOf(c.Lookup(name, nil), tt.entries); got != tt.want {
-					t.Errorf("got %q; want %q", got, tt.want)
+				c := New(0)
+				var entries []*held
+				for _, h := range tt.entries {
+					entries = append(entries, h.again())
 				}
+				if reverse != "" {
+					slices.Reverse(entries)
+				}
+				install(c, entries...)
+				checkSame(t, c, name, tt.want, entries)
 			})
-			tt.entries = slices.Clone(tt.entries)
-			slices.Reverse(tt.entries)
 		}
 	}
 }
 
+// checkSame checks that all look-ups of a name agree.
+func checkSame(t *testing.T, c *Cache, name, want string, entries []*held) {
+	t.Helper()
+	if got := idOf(c.Lookup(name, nil), entries); got != want {
+		t.Errorf("Lookup = %q; want %q", got, want)
+	}
+	if got := idOf(c.LookupBytes([]byte(name), nil), entries); got != want {
+		t.Errorf("LookupBytes = %q; want %q", got, want)
+	}
+	exactly := ""
+	for _, h := range entries {
+		if h.id == want && !hostname.IsWildcard(name) && slices.Contains(h.Names, name) && !now.Before(h.served.NotBefore) && !now.After(h.served.NotAfter) {
+			exactly = want
+		}
+	}
+	if got := idOf(c.LookupExact(name, nil), entries); got != exactly {
+		t.Errorf("LookupExact = %q; want %q", got, exactly)
+	}
+}
+
+func TestFirstAddedOfEquals(t *testing.T) {
+	c, first, second := New(0), entry("first", "a.example"), entry("second", "a.example")
+	entries := []*held{first, second}
+	c.Add(&first.Entry)
+	c.Add(&second.Entry)
+	c.Serve(now, &second.Entry, second.served)
+	checkSame(t, c, "a.example", "second", entries)
+	c.Serve(now, &first.Entry, first.served)
+	checkSame(t, c, "a.example", "first", entries)
+}
+
 func TestLookupKinds(t *testing.T) {
-	entries := []Entry{
+	entries := []*held{
 		entry("plain", "example.com", "a.b.example.org"),
 		entry("star", "*.example.com"),
 		entry("ip", "192.0.2.1", "2001:db8::1"),
 	}
-	c := New()
-	c.Install(now, entries...)
+	c := New(0)
+	install(c, entries...)
 	for name, want := range map[string]string{
 		"example.com": "plain", "a.b.example.org": "plain", "b.example.org": "", "www.example.com": "star", "*.example.com": "star",
 		"a.www.example.com": "", "com": "", "": "", ".": "", "192.0.2.1": "ip", "2001:db8::1": "ip", "192.0.2.2": "",
+		"EXAMPLE.com": "", "example.com.": "",
 	} {
-		if got := idOf(c.Lookup(name, nil), entries); got != want {
-			t.Errorf("Lookup(%q) = %q; want %q", name, got, want)
+		checkSame(t, c, name, want, entries)
+		if c.Known(name) != (want != "") || c.KnownBytes([]byte(name)) != (want != "") {
+			t.Errorf("Known(%q) = %v, KnownBytes = %v", name, c.Known(name), c.KnownBytes([]byte(name)))
 		}
 	}
 	for addr, want := range map[string]string{
@@ -149,190 +207,138 @@ func TestLookupKinds(t *testing.T) {
 	}
 }
 
-// checkHeld checks that a cache has these names, each with the certificate that
-// goes by the given word.
-func checkHeld(t *testing.T, c *Cache, step string, certs map[string]*tls.Certificate, want map[string]string) {
+// checkHeld checks what a cache has for four names.
+func checkHeld(t *testing.T, c *Cache, step string, entries []*held, want map[string]string) {
 	t.Helper()
-	if got, held := c.Names(), slices.Sorted(maps.Keys(want)); !slices.Equal(got, held) {
-		t.Errorf("%s: Names = %q; want %q", step, got, held)
-	}
 	for _, name := range []string{"192.0.2.1", "a.example", "b.example", "c.example"} {
-		if c.Lookup(name, nil) != certs[want[name]] {
-			t.Errorf("%s: Lookup(%q) is not %q", step, name, want[name])
+		if got := idOf(c.Lookup(name, nil), entries); got != want[name] {
+			t.Errorf("%s: Lookup(%q) = %q; want %q", step, name, got, want[name])
 		}
 	}
 }
 
-func TestInstallRemoveRefresh(t *testing.T) {
-	c := New()
-	first := entry("1", "a.example", "b.example", "a.example")
-	second := entry("1", "b.example", "c.example", "192.0.2.1")
-	other := during(entry("2", "b.example"), -2*time.Hour, time.Hour)
+func TestServeRemoveRefresh(t *testing.T) {
+	c := New(0)
+	one := entry("one", "a.example", "b.example")
+	two := entry("two", "b.example", "c.example", "192.0.2.1")
+	other := entry("other", "b.example").during(-2*time.Hour, 3*time.Hour)
+	entries := []*held{one, two, other}
 	check := func(step string, want map[string]string) {
 		t.Helper()
-		checkHeld(t, c, step, map[string]*tls.Certificate{"first": first.Cert, "second": second.Cert, "other": other.Cert}, want)
+		checkHeld(t, c, step, entries, want)
 	}
 	check("empty", nil)
-	c.Install(now, first, other)
-	check("installed", map[string]string{"a.example": "first", "b.example": "first"})
-	c.Install(now, second)
-	check("replaced", map[string]string{"b.example": "second", "c.example": "second", "192.0.2.1": "second"})
-	if e, ok := c.Get("1"); !ok || e.Cert != second.Cert || !slices.Equal(e.Names, []string{"192.0.2.1", "b.example", "c.example"}) {
-		t.Errorf("Get = %+v, %v", e, ok)
-	}
-	c.Install(now, Entry{ID: "no certificate", Names: []string{"a.example"}}, entry("", "a.example"))
+	install(c, one, other)
+	check("installed", map[string]string{"a.example": "one", "b.example": "one"})
+	install(c, two)
+	c.Remove(now, &one.Entry)
+	check("replaced", map[string]string{"b.example": "two", "c.example": "two", "192.0.2.1": "two"})
+	c.Add(&Entry{}, &two.Entry)
 	if c.Len() != 2 {
 		t.Errorf("Len = %d; want 2", c.Len())
 	}
-	other.NotAfter = now.Add(3 * time.Hour)
-	c.Install(now, other)
-	check("extended", map[string]string{"b.example": "second", "c.example": "second", "192.0.2.1": "second"})
-	later := now.Add(2 * time.Hour) // after the end of second
-	check("without Refresh", map[string]string{"b.example": "second", "c.example": "second", "192.0.2.1": "second"})
-	c.Refresh(later, "1", "unknown")
-	check("refreshed", map[string]string{"b.example": "other", "c.example": "second", "192.0.2.1": "second"})
-	c.Remove(later, "1", "unknown")
+	later := now.Add(2 * time.Hour) // after the end of two
+	check("without Refresh", map[string]string{"b.example": "two", "c.example": "two", "192.0.2.1": "two"})
+	c.Refresh(later, &two.Entry)
+	c.Refresh(later, &one.Entry)
+	check("refreshed", map[string]string{"b.example": "other", "c.example": "two", "192.0.2.1": "two"})
+	c.Remove(later, &two.Entry, &one.Entry)
 	check("removed", map[string]string{"b.example": "other"})
-	if e, ok := c.Get("1"); ok {
-		t.Errorf("Get of a removed entry = %+v", e)
-	}
-	c.Remove(later, "2")
+	c.Remove(later, &other.Entry)
 	check("empty again", nil)
-	if c.Len() != 0 || len(c.byName)+len(c.ips)+len(c.sets) != 0 {
-		t.Errorf("left: %d entries, %v %v %v", c.Len(), c.byName, c.ips, c.sets)
+	checkEmpty(t, c)
+}
+
+func checkEmpty(t *testing.T, c *Cache) {
+	t.Helper()
+	if c.Len() != 0 || c.Hot() != 0 || c.serving != 0 || c.names != 0 || c.distinct != 0 || len(c.ips)+len(c.thaws) != 0 {
+		t.Errorf("left: Len %d, Hot %d, serving %d, names %d, distinct %d, %v %v", c.Len(), c.Hot(), c.serving, c.names, c.distinct, c.ips, c.thaws)
 	}
 	for i := range c.shards {
-		if used := c.shards[i].Load().used; used != 0 {
+		if used := c.shards[i].table.Load().used; used != 0 {
 			t.Errorf("shard %d still has %d names", i, used)
 		}
 	}
 }
 
-func TestH1_Sole(t *testing.T) {
-	c := New()
-	all := []Entry{
-		entryOf(entry("rsa", "a.example", "b.example"), rsaKey),
-		entryOf(entry("ecdsa", "b.example", "a.example"), ecdsaKey),
-		entry("other", "a.example"),
-		during(entry("old", "a.example", "b.example"), -3*time.Hour, -2*time.Hour),
+func TestRemoveSettlesThoseThatStay(t *testing.T) {
+	c := New(0)
+	gone, expired, stays := entry("gone", "a.example"), entry("expired", "a.example").during(-time.Hour, time.Minute), entry("stays", "a.example").ranked(1)
+	entries := []*held{gone, expired, stays}
+	install(c, entries...)
+	c.Remove(now.Add(30*time.Minute), &gone.Entry)
+	if got := idOf(c.Lookup("a.example", nil), entries); got != "stays" {
+		t.Errorf("Lookup = %q; want stays", got)
 	}
-	check := func(step, want string) {
-		t.Helper()
-		if got := idOf(c.Sole(), all); got != want {
-			t.Errorf("%s: Sole = %q; want %q", step, got, want)
-		}
-	}
-	check("empty", "")
-	c.Install(now, all[3])
-	check("one, expired", "old")
-	c.Install(now, all[0])
-	check("same names", "rsa")
-	c.Install(now, all[1])
-	check("same names, in another order", "ecdsa")
-	c.Install(now, all[2])
-	check("a part of the names", "")
-	c.Remove(now, "other")
-	check("same names again", "ecdsa")
-	c.Remove(now, "rsa", "ecdsa", "old")
-	check("empty again", "")
 }
 
-func TestH1_SoleIP(t *testing.T) {
-	c := New()
-	all := []Entry{entry("name", "a.example"), entry("ip", "192.0.2.1", "b.example"), entry("same", "192.0.2.1"), entry("ip6", "2001:db8::1")}
+func TestValidityIsToTheSecond(t *testing.T) {
+	c, h := New(0), entry("", "a.example").during(-time.Hour, 0)
+	install(c, h)
 	for _, step := range []struct {
-		install []Entry
-		remove  string
-		want    string
-	}{
-		{all[:1], "", ""},
-		{all[1:2], "", "ip"},
-		{all[2:3], "", "ip"},
-		{all[3:], "", ""},
-		{nil, "ip", ""},
-		{nil, "ip6", "same"},
-		{nil, "same", ""},
+		at    time.Duration
+		valid bool
+	}{{0, true}, {1, false}, {-1, true}, {-time.Hour, true}, {-time.Hour - 1, false}} {
+		c.Refresh(now.Add(step.at), &h.Entry)
+		if got := c.LookupExact("a.example", nil) != nil; got != step.valid {
+			t.Errorf("%v from the end: valid = %v", step.at, got)
+		}
+	}
+}
+
+func TestPending(t *testing.T) {
+	c, h := New(0), entry("one", "a.example", "*.b.example", "192.0.2.1")
+	check := func(step string, in, serving bool) {
+		t.Helper()
+		for _, name := range []string{"a.example", "x.b.example", "192.0.2.1"} {
+			if c.Known(name) != in || (c.Lookup(name, nil) != nil) != serving {
+				t.Errorf("%s: %s is known: %v, found: %v", step, name, c.Known(name), c.Lookup(name, nil) != nil)
+			}
+		}
+		if h.Serving() != serving || (c.Sole() != nil) != serving || (c.SoleIP() != nil) != serving || (c.Len() == 1) != in {
+			t.Errorf("%s: Serving %v, Sole %v, SoleIP %v, Len %d", step, h.Serving(), c.Sole(), c.SoleIP(), c.Len())
+		}
+	}
+	check("new", false, false)
+	c.Serve(now, &h.Entry, h.served)
+	check("served without Add", false, false)
+	c.Add(&h.Entry)
+	check("added", true, false)
+	c.Serve(now, &h.Entry, h.served)
+	check("served", true, true)
+	c.Serve(now, &h.Entry, Served{})
+	check("serving nothing", true, false)
+	c.Serve(now, &h.Entry, h.served)
+	check("served again", true, true)
+	c.Remove(now, &h.Entry)
+	check("removed", false, false)
+	c.Add(&h.Entry)
+	check("added again", true, false)
+	c.Remove(now, &h.Entry)
+	checkEmpty(t, c)
+}
+
+func TestEntriesAndAll(t *testing.T) {
+	c := New(0)
+	both, star, plain, pending := entry("both", "a.example", "*.a.example"), entry("star", "*.a.example").ranked(1), entry("plain", "a.example").ranked(1), entry("pending", "*.a.example", "b.example")
+	install(c, both, star, plain)
+	c.Add(&pending.Entry)
+	for name, want := range map[string][]*Entry{
+		"a.example": {&both.Entry, &plain.Entry}, "*.a.example": {&both.Entry, &star.Entry, &pending.Entry}, "b.example": {&pending.Entry},
+		"*.b.example": nil, "x.a.example": nil, "": nil,
 	} {
-		c.Install(now, step.install...)
-		c.Remove(now, step.remove)
-		if got := idOf(c.SoleIP(), all); got != step.want {
-			t.Errorf("after %+v: SoleIP = %q; want %q", step, got, step.want)
+		if got := c.Entries(name); !slices.Equal(got, want) {
+			t.Errorf("Entries(%q) has %d; want %d, or others", name, len(got), len(want))
 		}
 	}
-}
-
-func TestH16_NothingIsForgotten(t *testing.T) {
-	const n = 5000
-	c := New()
-	var entries []Entry
-	for i := range n {
-		entries = append(entries, entry(fmt.Sprint(i), fmt.Sprintf("host-%d.example.com", i), fmt.Sprintf("*.host-%d.example.com", i)))
+	seen := make(map[*Entry]int)
+	for e := range c.All() {
+		seen[e]++
 	}
-	c.Install(now, entries[:n/2]...)
-	for _, e := range entries[n/2:] {
-		c.Install(now, e)
+	if fmt.Sprint(seen) != fmt.Sprint(map[*Entry]int{&both.Entry: 1, &star.Entry: 1, &plain.Entry: 1, &pending.Entry: 1}) {
+		t.Errorf("All = %v", seen)
 	}
-	for i, e := range entries {
-		if c.Lookup(e.Names[0], nil) != e.Cert || c.Lookup("www."+e.Names[0], nil) != e.Cert {
-			t.Fatalf("entry %d is not found", i)
-		}
-	}
-	for i, e := range entries {
-		if i%2 == 0 {
-			c.Remove(now, e.ID)
-		}
-	}
-	for i, e := range entries {
-		if got := c.Lookup(e.Names[0], nil); (got == nil) != (i%2 == 0) {
-			t.Fatalf("entry %d: found %v", i, got != nil)
-		}
-	}
-	if c.Len() != n/2 || len(c.Names()) != n {
-		t.Errorf("Len = %d, %d names", c.Len(), len(c.Names()))
-	}
-}
-
-func TestLookupNeverMissesDuringChanges(t *testing.T) {
-	c := New()
-	stay := entry("stay", "stay.example", "*.wild.example", "192.0.2.1")
-	c.Install(now, stay)
-	addr := netip.MustParseAddr("192.0.2.1")
-	stop := make(chan struct{})
-	var readers, writers sync.WaitGroup
-	for range 2 {
-		readers.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				if c.Lookup("stay.example", nil) == nil || c.Lookup("a.wild.example", nil) == nil || c.LookupIP(addr, nil) == nil {
-					t.Error("a certificate that is there was not found")
-					return
-				}
-			}
-		})
-	}
-	for w := range 2 {
-		writers.Go(func() {
-			for i := range 300 {
-				again := stay
-				again.Cert = &tls.Certificate{}
-				id := fmt.Sprint(w, i%20)
-				c.Install(now, again, entry(id, id+".example", "x.wild.example"))
-				c.Refresh(now, "stay", id)
-				c.Remove(now, id)
-				c.Sole()
-				c.SoleIP()
-				c.Names()
-			}
-		})
-	}
-	writers.Wait()
-	close(stop)
-	readers.Wait()
-	if c.Len() != 1 || c.Lookup("stay.example", nil) == stay.Cert {
-		t.Errorf("Len = %d, or the first certificate is still there", c.Len())
+	for range c.All() {
+		break
 	}
 }

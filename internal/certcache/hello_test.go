@@ -10,12 +10,13 @@ import (
 	"crypto/x509"
 	"math/big"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 )
 
 // realEntry returns an entry whose certificate crypto/tls can judge.
-func realEntry(t testing.TB, id string, key crypto.Signer, names ...string) Entry {
+func realEntry(t testing.TB, id string, key crypto.Signer, names ...string) *held {
 	t.Helper()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), DNSNames: names, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
@@ -28,9 +29,8 @@ func realEntry(t testing.TB, id string, key crypto.Signer, names ...string) Entr
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := entry(id, names...)
-	e.Cert = &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
-	return e
+	h := entry(id, names...).of(leaf.PublicKey)
+	return h.with(&tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf})
 }
 
 func modernHello(name string) *tls.ClientHelloInfo {
@@ -81,31 +81,47 @@ func TestLookupAsksHello(t *testing.T) {
 	ecKey, rsaKey := realKeys(t)
 	ec, rs := realEntry(t, "ecdsa", ecKey, name), realEntry(t, "rsa", rsaKey, name)
 	ecWild, rsWild := realEntry(t, "ecdsa wildcard", ecKey, "*.example.com"), realEntry(t, "rsa wildcard", rsaKey, "*.example.com")
-	old := during(rs, -2*time.Hour, -time.Hour)
-	old.ID = "old"
+	old := rs.again().during(-2*time.Hour, -time.Hour)
+	old.id = "old"
+	p384Key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p384, broken := realEntry(t, "p384", p384Key, name), ec.again()
+	broken.served.Source = fakeSource{}
+	p384Hello := modernHello(name)
+	p384Hello.SignatureSchemes = append(p384Hello.SignatureSchemes, tls.ECDSAWithP384AndSHA384)
+	p384Hello.SupportedCurves = append(p384Hello.SupportedCurves, tls.CurveP384)
 	only13 := tls13Hello(name)
 	none := rsaHello(name)
 	none.SignatureSchemes = []tls.SignatureScheme{tls.Ed25519}
 	tests := []struct {
 		name    string
-		entries []Entry
+		entries []*held
 		hello   *tls.ClientHelloInfo
 		want    string
 	}{
-		{"no hello", []Entry{rs, ec}, nil, "ecdsa"},
-		{"modern", []Entry{rs, ec}, modernHello(name), "ecdsa"},
-		{"TLS 1.3 only", []Entry{rs, ec}, only13, "ecdsa"},
-		{"RSA only", []Entry{rs, ec}, rsaHello(name), "rsa"},
-		{"supports none", []Entry{rs, ec}, none, "ecdsa"},
-		{"empty hello", []Entry{rs, ec}, &tls.ClientHelloInfo{}, "ecdsa"},
-		{"one alone is not asked for", []Entry{ec}, rsaHello(name), "ecdsa"},
-		{"expired ones are not in question", []Entry{ec, old}, rsaHello(name), "ecdsa"},
-		{"wildcard, modern", []Entry{rsWild, ecWild}, modernHello(name), "ecdsa wildcard"},
-		{"wildcard, RSA only", []Entry{rsWild, ecWild}, rsaHello(name), "rsa wildcard"},
+		{"no hello", []*held{rs, ec}, nil, "ecdsa"},
+		{"modern", []*held{rs, ec}, modernHello(name), "ecdsa"},
+		{"TLS 1.3 only", []*held{rs, ec}, only13, "ecdsa"},
+		{"RSA only", []*held{rs, ec}, rsaHello(name), "rsa"},
+		{"supports none", []*held{rs, ec}, none, "ecdsa"},
+		{"empty hello", []*held{rs, ec}, &tls.ClientHelloInfo{}, "ecdsa"},
+		{"one alone is not asked for", []*held{ec}, rsaHello(name), "ecdsa"},
+		{"expired ones are not in question", []*held{ec, old}, rsaHello(name), "ecdsa"},
+		{"wildcard, modern", []*held{rsWild, ecWild}, modernHello(name), "ecdsa wildcard"},
+		{"an ECDSA key that is not P-256", []*held{rs, p384}, p384Hello, "p384"},
+		{"an ECDSA key that is not P-256, RSA only", []*held{rs, p384}, rsaHello(name), "rsa"},
+		{"one that cannot be parsed", []*held{rs, broken}, modernHello(name), "rsa"},
+		{"wildcard, RSA only", []*held{rsWild, ecWild}, rsaHello(name), "rsa wildcard"},
 	}
 	for _, tt := range tests {
-		c := New()
-		c.Install(now, tt.entries...)
+		c := New(0)
+		var entries []*held
+		for _, h := range tt.entries {
+			entries = append(entries, h.again())
+		}
+		install(c, entries...)
 		if got := idOf(c.Lookup(name, tt.hello), tt.entries); got != tt.want {
 			t.Errorf("%s: got %q; want %q", tt.name, got, tt.want)
 		}
@@ -117,7 +133,7 @@ func TestFastAnswerAgreesWithTLS(t *testing.T) {
 	ecKey, _ := realKeys(t)
 	ec := realEntry(t, "ecdsa", ecKey, name)
 	for _, hello := range []*tls.ClientHelloInfo{modernHello(name), tls13Hello(name), rsaHello(name), {}} {
-		if takesP256(hello) && hello.SupportsCertificate(ec.Cert) != nil {
+		if takesP256(hello) && hello.SupportsCertificate(ec.cert) != nil {
 			t.Errorf("takesP256 is true for %+v", hello)
 		}
 	}
@@ -129,24 +145,32 @@ func TestFastAnswerAgreesWithTLS(t *testing.T) {
 func TestLookupDoesNotAllocate(t *testing.T) {
 	const name = "www.example.com"
 	ecKey, rsaKey := realKeys(t)
-	c := New()
-	c.Install(
-		now, realEntry(t, "ecdsa", ecKey, name), realEntry(t, "rsa", rsaKey, name), realEntry(t, "wildcard", ecKey, "*.example.com"),
-		entry("ip", "192.0.2.1", "2001:db8:1111:2222:3333:4444:5555:6666"),
+	c := New(0)
+	install(
+		c, realEntry(t, "ecdsa", ecKey, name), realEntry(t, "rsa", rsaKey, name), realEntry(t, "wildcard", ecKey, "*.example.com"),
+		entry("ip", "192.0.2.1", "2001:db8:1111:2222:3333:4444:5555:6666"), entry("alone", "alone.example.org"),
 	)
 	hello := modernHello(name)
-	for _, n := range []string{name, "other.example.com", "unknown.example.org", "192.0.2.1", ""} {
-		if got := testing.AllocsPerRun(100, func() { c.Lookup(n, hello) }); got != 0 {
-			t.Errorf("Lookup(%q) allocates %v times", n, got)
+	none := func(what string, look func()) {
+		t.Helper()
+		if got := testing.AllocsPerRun(100, look); got != 0 {
+			t.Errorf("%s allocates %v times", what, got)
 		}
+	}
+	long := strings.Repeat("long.", 40) + "example.com"
+	for _, n := range []string{name, "alone.example.org", "other.example.com", "unknown.example.org", "192.0.2.1", "", long} {
+		b := []byte(n)
+		none("Lookup of "+n, func() { c.Lookup(n, hello) })
+		none("LookupExact of "+n, func() { c.LookupExact(n, hello) })
+		none("LookupBytes of "+n, func() { c.LookupBytes(b, hello) })
+		none("Known of "+n, func() { c.Known(n); c.KnownBytes(b) })
 	}
 	for _, a := range []string{"192.0.2.1", "::ffff:192.0.2.1", "2001:db8:1111:2222:3333:4444:5555:6666", "2001:db8::2"} {
 		addr := netip.MustParseAddr(a)
-		if got := testing.AllocsPerRun(100, func() { c.LookupIP(addr, hello) }); got != 0 {
-			t.Errorf("LookupIP(%s) allocates %v times", a, got)
-		}
+		none("LookupIP of "+a, func() { c.LookupIP(addr, hello) })
 	}
-	if got := testing.AllocsPerRun(100, func() { c.Sole(); c.SoleIP() }); got != 0 {
-		t.Errorf("Sole and SoleIP allocate %v times", got)
-	}
+	none("Sole and SoleIP", func() { c.Sole(); c.SoleIP() })
+	one := New(0)
+	install(one, entry("", "192.0.2.1"))
+	none("Sole and SoleIP of one", func() { one.Sole(); one.SoleIP() })
 }

@@ -1,83 +1,62 @@
 package certcache
 
-// A table is an immutable hash table with open addressing. The standard map
-// would hash every name a second time after the choice of its shard.
+// A table is an immutable hash table in which a name has one place: the hash
+// chooses a bucket, and hash and the bucket's move together choose the cell. The
+// moves are chosen when the table is made, so that no two names share a cell. A
+// search looks at one cell, and the processor has nothing to guess wrongly.
 type table struct {
-	cells []cell // as many as a power of two, at least one third of them empty
-	used  int
+	cells []cell
+	moves []uint8
+	// places is how many of cells can be chosen. Behind them are those that no
+	// move found a free place for, normally none.
+	places int
+	used   int
+	more   []*more // nil, or one, which may be nil, for each of cells
 }
 
-// A cell is empty when it has no slot. The name is in the slot: most cells that
-// a search passes are told by their hash, and this way more of them are in one
-// cache line.
+// A cell has the entries of a name, and of the wildcard above it. Two are in a
+// cache line. In an empty cell all is zero.
 type cell struct {
 	hash uint64
-	slot *slot
+	name string
+	// only is the one entry of the name itself, nil when there are none or
+	// several.
+	only *Entry
 }
 
-// newTable returns a table with room for n names, to be filled with put before
-// anyone else sees it.
-func newTable(n int) *table {
-	size := 1
-	for 2*size < 3*n {
-		size *= 2
+// find returns the index of a name's cell, -1 when there is none.
+func (t *table) find(hash uint64, name string) int {
+	i := t.place(hash, t.moves[bucket(hash, len(t.moves))])
+	if c := &t.cells[i]; c.hash == hash && c.name == name {
+		return i
 	}
-	return &table{cells: make([]cell, size)}
+	if len(t.cells) == t.places {
+		return -1
+	}
+	return t.findBehind(hash, name)
 }
 
-// find returns the slot of a name, or nil. It takes bytes too, so that nobody
-// needs to make a string of them.
-func find[T string | []byte](t *table, hash uint64, name T) *slot {
-	mask := uint64(len(t.cells) - 1)
-	for i := hash & mask; ; i = (i + 1) & mask {
-		c := &t.cells[i]
-		if c.slot == nil || c.hash == hash && c.slot.name == string(name) {
-			return c.slot
+func (t *table) findBehind(hash uint64, name string) int {
+	for i := t.places; i < len(t.cells); i++ {
+		if t.cells[i].hash == hash && t.cells[i].name == name {
+			return i
 		}
 	}
+	return -1
 }
 
-// put adds a cell or replaces the one of its name.
-func (t *table) put(in cell) {
-	mask := uint64(len(t.cells) - 1)
-	for i := in.hash & mask; ; i = (i + 1) & mask {
-		c := &t.cells[i]
-		if c.slot == nil {
-			*c = in
-			t.used++
-			return
-		}
-		if c.hash == in.hash && c.slot.name == in.slot.name {
-			*c = in
-			return
-		}
-	}
+// bucket uses the low bits of a hash; the high ones choose the shard.
+func bucket(hash uint64, buckets int) int { return int(uint64(uint32(hash)) * uint64(buckets) >> 32) }
+
+func (t *table) place(hash uint64, move uint8) int {
+	mixed := (hash ^ uint64(move)*0x9e3779b97f4a7c15) * 0xd6e8feb86659fd93
+	return int(mixed >> 32 * uint64(t.places) >> 32)
 }
 
-// with returns a copy of t with changes; an empty slot takes its name out.
-func (t *table) with(changes []cell) *table {
-	gone := make(map[string]struct{})
-	for _, c := range changes {
-		if c.slot.empty() {
-			gone[c.slot.name] = struct{}{}
-		}
+// moreOf returns where the ranking of a cell is, nil when only is all it has.
+func (t *table) moreOf(i int) *more {
+	if t.more == nil {
+		return nil
 	}
-	out := newTable(t.used + len(changes))
-	for _, c := range t.cells {
-		if c.slot == nil {
-			continue
-		}
-		if len(gone) > 0 {
-			if _, ok := gone[c.slot.name]; ok {
-				continue
-			}
-		}
-		out.put(c)
-	}
-	for _, c := range changes {
-		if !c.slot.empty() {
-			out.put(c)
-		}
-	}
-	return out
+	return t.more[i]
 }

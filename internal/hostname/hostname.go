@@ -36,11 +36,31 @@ const wildcard = "*."
 // addresses with or without brackets, and one "*." in front. It trims nothing
 // else: an error says what is wrong with the name and what to write instead.
 func Normalize(s string) (string, error) {
+	if isPlain(strings.TrimPrefix(s, wildcard)) && len(s) <= maxName {
+		return s, nil
+	}
 	name, err := normalize(s)
 	if err != nil {
 		return "", fmt.Errorf("normalizing name %q: %w", clip(s), err)
 	}
 	return name, nil
+}
+
+// isPlain reports whether a name without wildcard is a DNS name in normalised
+// form for which nothing needs to be looked up, as nearly all are.
+func isPlain(s string) bool {
+	if formOf(s) != formLower || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	if strings.IndexByte(s, '-') < 0 {
+		return true
+	}
+	for i := 1; i < len(s); i++ {
+		if s[i] == '-' && (s[i-1] == '.' || s[i-1] == '-') || s[i] == '.' && s[i-1] == '-' {
+			return false // a hyphen at an end, or an A-label
+		}
+	}
+	return true
 }
 
 func normalize(s string) (string, error) {

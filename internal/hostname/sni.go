@@ -5,6 +5,9 @@ import (
 	"strings"
 )
 
+// MaxSNI is the longest name, in bytes, that [AppendSNI] appends.
+const MaxSNI = maxName
+
 // FromSNI returns the normalised form of the server name in a TLS ClientHello
 // and reports whether it is one. It allocates nothing when s is normalised
 // already. One trailing dot is taken off, letters are lower-cased, and an IP
@@ -18,57 +21,124 @@ import (
 // control bytes and ports.
 func FromSNI(s string) (string, bool) {
 	s = strings.TrimSuffix(s, ".")
-	if s == "" || len(s) > maxName {
-		return "", false
-	}
-	label, number, upper := 0, true, false
-	for i := range len(s) {
-		c := s[i]
+	switch formOf(s) {
+	case formLower:
+		return s, true
+	case formUpper:
+		return lowerASCII(s), true
+	case formAddress:
+		addr, ok := addressFromSNI(s)
 		switch {
-		case c == '.':
-			if label == 0 {
-				return "", false
-			}
-			label, number = 0, true
-			continue
-		case c == ':' || c == '[':
-			return addressFromSNI(s)
-		case 'A' <= c && c <= 'Z':
-			upper = true
-		case !isLDHU(c):
+		case !ok:
 			return "", false
+		case !strings.ContainsAny(s, ":["):
+			return s, true // netip takes IPv4 in canonical form only
 		}
-		number = number && '0' <= c && c <= '9'
-		if label++; label > maxLabel {
-			return "", false
-		}
+		return addr.String(), true
 	}
-	if label == 0 {
-		return "", false
-	}
-	if number {
-		return addressFromSNI(s)
-	}
-	if upper {
-		s = lowerASCII(s)
-	}
-	return s, true
+	return "", false
 }
 
-func addressFromSNI(s string) (string, bool) {
+// AppendSNI is FromSNI for a buffer: it appends the normalised form to dst. It
+// allocates nothing when dst has room for MaxSNI bytes.
+func AppendSNI(dst []byte, s string) ([]byte, bool) {
+	s = strings.TrimSuffix(s, ".")
+	switch formOf(s) {
+	case formLower:
+		return append(dst, s...), true
+	case formUpper:
+		n := len(dst)
+		dst = append(dst, s...)
+		lowerBytes(dst[n:])
+		return dst, true
+	case formAddress:
+		if addr, ok := addressFromSNI(s); ok {
+			return addr.AppendTo(dst), true
+		}
+	}
+	return dst, false
+}
+
+// form is what a server name looks like.
+type form int
+
+const (
+	formNone    form = iota // no name
+	formLower               // a DNS name as it is stored
+	formUpper               // a DNS name with upper-case letters
+	formAddress             // perhaps an IP address
+)
+
+// class is a set of kinds of bytes.
+type class uint8
+
+const (
+	classLetter class = 1 << iota // and hyphen and underscore
+	classUpper
+	classAddress // what only an IP address has
+	classOther
+	classDigit class = 0
+)
+
+// classes has the class of every byte; it is not changed.
+var classes = func() (t [256]class) {
+	for i := range t {
+		switch c := byte(i); {
+		case isLDHU(c) && (c < '0' || c > '9'):
+			t[i] = classLetter
+		case 'A' <= c && c <= 'Z':
+			t[i] = classLetter | classUpper
+		case c == ':' || c == '[' || c == ']':
+			t[i] = classAddress
+		case c < '0' || c > '9':
+			t[i] = classOther
+		}
+	}
+	return t
+}()
+
+func formOf(s string) form {
+	if s == "" || len(s) > maxName {
+		return formNone
+	}
+	var all, label class // what is in s and in its present label
+	start := 0           // of the label
+	for i := range len(s) {
+		c := s[i]
+		if c != '.' {
+			label |= classes[c]
+			continue
+		}
+		if n := i - start; n == 0 || n > maxLabel {
+			return formNone
+		}
+		all, label, start = all|label, 0, i+1
+	}
+	all |= label
+	switch n := len(s) - start; {
+	case all&classOther != 0, n == 0:
+		return formNone
+	case all&classAddress != 0, label == classDigit:
+		return formAddress
+	case n > maxLabel:
+		return formNone
+	case all&classUpper != 0:
+		return formUpper
+	}
+	return formLower
+}
+
+func addressFromSNI(s string) (netip.Addr, bool) {
 	if inside, ok := strings.CutPrefix(s, "["); ok {
 		if s, ok = strings.CutSuffix(inside, "]"); !ok {
-			return "", false
+			return netip.Addr{}, false
 		}
 	}
 	addr, err := netip.ParseAddr(s)
 	if err != nil || addr.Zone() != "" {
-		return "", false
+		return netip.Addr{}, false
 	}
-	if addr.Is4() {
-		return s, true // netip takes IPv4 in canonical form only
-	}
-	return addr.Unmap().String(), true
+	return addr.Unmap(), true
 }
 
 func isLDHU(c byte) bool {
@@ -96,12 +166,16 @@ func lowerASCII(s string) string {
 
 func lowerASCIIFrom(s string, first int) string {
 	b := []byte(s)
-	for i := first; i < len(b); i++ {
-		if 'A' <= b[i] && b[i] <= 'Z' {
-			b[i] += 'a' - 'A'
+	lowerBytes(b[first:])
+	return string(b)
+}
+
+func lowerBytes(b []byte) {
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
 		}
 	}
-	return string(b)
 }
 
 func digits(s string) bool {

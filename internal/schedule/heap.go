@@ -2,86 +2,59 @@ package schedule
 
 import (
 	"container/heap"
-	"time"
+	"slices"
 )
 
-// An item is a key that waits or runs. The queue's mutex guards it.
-type item struct {
-	key    string
-	due    time.Time // while running: of the next run, if again
-	urgent bool      // set by SetNow
-	seq    uint64    // the order in which keys were set
-	index  int       // in the heap; -1 while running
+// waiting is a heap of what waits, the first due at index 0. It has nothing
+// beside the Works, so that each entry is small.
+type waiting []Work
 
-	running bool
-	since   time.Time // when it began to run
-	again   bool      // set while running
-	removed bool      // removed while running
-}
+func (h waiting) first() *Task { return h[0].Schedule() }
 
-// queued reports whether the item has a next run.
-func (it *item) queued() bool {
-	return it.index >= 0 || it.again
-}
+// grow makes room for n more at once.
+func (h *waiting) grow(n int) { *h = slices.Grow(*h, n) }
 
-func (it *item) ready(now time.Time) bool {
-	return it.urgent || !it.due.After(now)
-}
+func (h *waiting) push(w Work) { heap.Push((*works)(h), w) }
 
-func (it *item) less(other *item) bool {
-	if it.urgent != other.urgent {
-		return it.urgent
-	}
-	if !it.urgent && !it.due.Equal(other.due) {
-		return it.due.Before(other.due)
-	}
-	return it.seq < other.seq
-}
+func (h *waiting) pop() Work { return heap.Pop((*works)(h)).(Work) }
 
-// waiting is a heap of the items that wait, the first due at index 0.
-type waiting []*item
+func (h *waiting) fix(t *Task) { heap.Fix((*works)(h), int(t.index)-1) }
 
-func (w *waiting) push(it *item) { heap.Push((*items)(w), it) }
+func (h *waiting) remove(t *Task) { heap.Remove((*works)(h), int(t.index)-1) }
 
-func (w *waiting) pop() *item { return heap.Pop((*items)(w)).(*item) }
-
-func (w *waiting) fix(it *item) { heap.Fix((*items)(w), it.index) }
-
-func (w *waiting) remove(it *item) { heap.Remove((*items)(w), it.index) }
-
-// before counts the items at i and below that come before it. No item comes
-// before its parent, so the search ends at each one that does not count.
-func (w waiting) before(i int, it *item) int {
-	if i >= len(w) || !w[i].less(it) {
+// before counts the tasks at i and below that come before t. None comes before
+// its parent, so the search ends at each one that does not count.
+func (h waiting) before(i int, t *Task) int {
+	if i >= len(h) || !h[i].Schedule().less(t) {
 		return 0
 	}
-	return 1 + w.before(2*i+1, it) + w.before(2*i+2, it)
+	return 1 + h.before(2*i+1, t) + h.before(2*i+2, t)
 }
 
-// items has the methods that package heap wants.
-type items []*item
+// works has the methods that package heap wants.
+type works []Work
 
-func (s items) Len() int { return len(s) }
+func (s works) Len() int { return len(s) }
 
-func (s items) Less(i, j int) bool { return s[i].less(s[j]) }
+func (s works) Less(i, j int) bool { return s[i].Schedule().less(s[j].Schedule()) }
 
-func (s items) Swap(i, j int) {
+func (s works) Swap(i, j int) {
 	s[i], s[j] = s[j], s[i]
-	s[i].index, s[j].index = i, j
+	s[i].Schedule().index, s[j].Schedule().index = int32(i+1), int32(j+1)
 }
 
-func (s *items) Push(x any) {
-	it := x.(*item)
-	it.index = len(*s)
-	*s = append(*s, it)
+func (s *works) Push(x any) {
+	w := x.(Work)
+	*s = append(*s, w)
+	w.Schedule().index = int32(len(*s))
 }
 
-func (s *items) Pop() any {
+func (s *works) Pop() any {
 	old := *s
 	last := len(old) - 1
-	it := old[last]
+	w := old[last]
 	old[last] = nil // for the garbage collector
-	it.index = -1
+	w.Schedule().index = 0
 	*s = old[:last]
-	return it
+	return w
 }

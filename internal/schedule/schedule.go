@@ -1,5 +1,6 @@
-// Package schedule runs a function for keys at their times: one queue in order
-// of time, and a bounded number of workers that never sleep.
+// Package schedule runs work at its times: one queue in order of time, and a
+// bounded number of workers that never sleep. Whoever has the work embeds its
+// place in the queue, a [Task], so that a queue of very many stays small.
 package schedule
 
 import (
@@ -18,21 +19,15 @@ const (
 
 // Options of a Queue. They are read by [New] and not after.
 type Options struct {
-	// Workers is the most keys that run at once; zero or less is DefaultWorkers.
+	// Workers is the most Works that run at once; zero or less is DefaultWorkers.
 	Workers int
 
-	// Run does the work for a key that is due. Its context ends with that of
-	// [Queue.Run]. It may call the queue's methods but Run, and usually sets its
-	// key anew: a key that was not set again leaves the queue when Run returns.
-	// It must not be nil.
-	Run func(ctx context.Context, key string)
-
-	// Panic is told of a panic in Run, on the goroutine that ran, while the key
-	// still counts as running. It may set the key again; a key that nobody set
-	// or removed since is run again after MaxIdle, so that none is lost. It is
-	// told too, with an error as value, when Run ends its goroutine. Nil only
-	// counts.
-	Panic func(key string, value any, stack []byte)
+	// Panic is told of a panic in a Work's Run, on the goroutine that ran, while
+	// the Work still counts as running. It may set the Work again; a Work that
+	// nobody set or removed since is run again after MaxIdle, so that none is
+	// lost. It is told too, with an error as value, when Run ends its goroutine.
+	// Nil only counts.
+	Panic func(w Work, value any, stack []byte)
 
 	// MaxIdle is the longest time between two looks at the wall clock, and so
 	// the longest delay after the clock jumped or the host slept; zero or less
@@ -42,8 +37,8 @@ type Options struct {
 
 var errExited = errors.New("run ended its goroutine")
 
-// A Queue holds keys, each with one time at which it is due, and runs them. A
-// key never runs twice at once. A wake-up costs as much as there is due and not
+// A Queue holds Works, each with one time at which it is due, and runs them. A
+// Work never runs twice at once. A wake-up costs as much as there is due and not
 // as much as there is in the queue. It is safe for concurrent use; make it with
 // [New].
 type Queue struct {
@@ -52,14 +47,19 @@ type Queue struct {
 	wake chan struct{} // holds one value when the dispatcher should look again
 	turn chan struct{} // holds one value while Run runs
 
-	mu       sync.Mutex // guards what follows and all items
-	items    map[string]*item
+	mu       sync.Mutex // guards what follows and the Task of each Work
 	waiting  waiting
-	active   map[*item]struct{} // running now, at most opts.Workers
+	active   map[*Task]active // running now, at most opts.Workers
 	workers  int
 	seq      uint64
 	lastWake time.Time
 	panics   int
+}
+
+// active is a Work that runs.
+type active struct {
+	work  Work
+	since time.Time
 }
 
 // New returns an empty Queue, which does nothing until [Queue.Run].
@@ -75,13 +75,12 @@ func New(opts Options) *Queue {
 		now:    time.Now,
 		wake:   make(chan struct{}, 1),
 		turn:   make(chan struct{}, 1),
-		items:  make(map[string]*item),
-		active: make(map[*item]struct{}),
+		active: make(map[*Task]active),
 	}
 }
 
 // Run runs what is due until ctx ends, and returns when all that it began has
-// returned. Keys that wait then stay in the queue. A second Run waits for the
+// returned. Works that wait then stay in the queue. A second Run waits for the
 // first to end.
 func (q *Queue) Run(ctx context.Context) {
 	select {
@@ -111,43 +110,43 @@ func (q *Queue) dispatch(ctx context.Context, wg *sync.WaitGroup) time.Duration 
 	now := q.wallClock()
 	q.lastWake = now
 	for q.workers < q.opts.Workers {
-		it := q.takeLocked(now)
-		if it == nil {
+		w := q.takeLocked(now)
+		if w == nil {
 			break
 		}
 		q.workers++
-		wg.Go(func() { q.work(ctx, it) })
+		wg.Go(func() { q.work(ctx, w) })
 	}
 	if len(q.waiting) == 0 || q.workers == q.opts.Workers {
 		return q.opts.MaxIdle // a worker that ends its work looks for more itself
 	}
-	return max(0, min(q.opts.MaxIdle, q.waiting[0].due.Sub(now)))
+	return max(0, min(q.opts.MaxIdle, moment(q.waiting.first().due).Sub(now)))
 }
 
-// work runs a key, and then what is due, until nothing is.
-func (q *Queue) work(ctx context.Context, it *item) {
-	for it != nil {
-		it = q.step(ctx, it)
+// work runs a Work, and then what is due, until nothing is.
+func (q *Queue) work(ctx context.Context, w Work) {
+	for w != nil {
+		w = q.step(ctx, w)
 	}
 }
 
-func (q *Queue) step(ctx context.Context, it *item) (next *item) {
+func (q *Queue) step(ctx context.Context, w Work) (next Work) {
 	returned := false
 	defer func() {
 		if !returned { // runtime.Goexit: this goroutine takes nothing more
-			q.report(it.key, errExited)
+			q.report(w, errExited)
 			q.mu.Lock()
 			defer q.mu.Unlock()
-			q.endLocked(it, failed)
+			q.endLocked(w, failed)
 			q.leaveLocked()
 		}
 	}()
-	end := q.call(ctx, it.key)
+	end := q.call(ctx, w)
 	returned = true
 
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.endLocked(it, end)
+	q.endLocked(w, end)
 	if ctx.Err() == nil {
 		next = q.takeLocked(q.wallClock())
 	}
@@ -168,18 +167,18 @@ const (
 	failed
 )
 
-func (q *Queue) call(ctx context.Context, key string) (end ending) {
+func (q *Queue) call(ctx context.Context, w Work) (end ending) {
 	defer func() {
 		if v := recover(); v != nil {
 			end = failed
-			q.report(key, v)
+			q.report(w, v)
 		}
 	}()
-	q.opts.Run(ctx, key)
+	w.Run(ctx)
 	return completed
 }
 
-func (q *Queue) report(key string, value any) {
+func (q *Queue) report(w Work, value any) {
 	stack := debug.Stack()
 	q.mu.Lock()
 	q.panics++
@@ -194,38 +193,40 @@ func (q *Queue) report(key string, value any) {
 			q.mu.Unlock()
 		}
 	}()
-	q.opts.Panic(key, value, stack)
+	q.opts.Panic(w, value, stack)
 }
 
-// takeLocked takes the first key off the queue, when it is due, to be run.
-func (q *Queue) takeLocked(now time.Time) *item {
-	if len(q.waiting) == 0 || !q.waiting[0].ready(now) {
+// takeLocked takes the first Work off the queue, when it is due, to be run.
+func (q *Queue) takeLocked(now time.Time) Work {
+	if len(q.waiting) == 0 || !q.waiting.first().ready(nanoseconds(now)) {
 		return nil
 	}
-	it := q.waiting.pop()
-	it.running, it.since = true, now
-	q.active[it] = struct{}{}
-	return it
+	w := q.waiting.pop()
+	t := w.Schedule()
+	t.flags |= running
+	q.active[t] = active{work: w, since: now}
+	return w
 }
 
-// endLocked puts a key that ran back into the queue, or out of it.
-func (q *Queue) endLocked(it *item, end ending) {
-	delete(q.active, it)
-	again := it.again
-	if !again && end == failed && !it.removed {
-		it.due, it.urgent, again = q.wallClock().Add(q.opts.MaxIdle), false, true
-		it.seq = q.nextLocked()
+// endLocked puts a Work that ran back into the queue, or out of it.
+func (q *Queue) endLocked(w Work, end ending) {
+	t := w.Schedule()
+	delete(q.active, t)
+	if end == failed && !t.is(again) && !t.is(removed) {
+		t.due = nanoseconds(q.wallClock().Add(q.opts.MaxIdle))
+		t.seq = q.nextLocked()
+		t.flags = again
 	}
-	it.running, it.again, it.removed = false, false, false
-	if !again {
-		delete(q.items, it.key)
+	if !t.is(again) {
+		t.flags = 0
 		return
 	}
-	q.waiting.push(it)
+	t.flags &= urgent
+	q.waiting.push(w)
 }
 
 // leaveLocked ends a worker. The dispatcher looks anew: with all workers busy
-// it did not watch for the next key.
+// it did not watch for what comes next.
 func (q *Queue) leaveLocked() {
 	q.workers--
 	q.wakeUp()

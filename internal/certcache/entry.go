@@ -1,0 +1,114 @@
+package certcache
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/tls"
+	"sync/atomic"
+	"time"
+)
+
+// An Entry is one certificate's place in a [Cache], usually embedded in what
+// keeps the certificate. Names, Rank and Owner are set before [Cache.Add] and
+// not changed while the Entry is in a Cache; it must not be copied after Add,
+// and is in one Cache at a time.
+//
+// An Entry is pending until [Cache.Serve] gives it something to serve: its
+// names are known, but nothing is found for them.
+type Entry struct {
+	// What a hit reads is together, to be in one cache line.
+	hot   atomic.Pointer[tls.Certificate] // the parsed form, nil while cold; written under Cache.hotMu
+	class atomic.Uint32                   // written under Cache.mu
+	used  atomic.Uint32                   // 1 after a hit since the hand of the clock passed
+
+	// Names are normalised (package hostname) and distinct; wildcards and IP
+	// addresses are names too. They are neither copied nor sorted. An Entry
+	// without names is not added.
+	Names []string
+	// Owner is for the owner of the Cache, which does not look at it.
+	Owner any
+
+	source    Source // guarded by Cache.hotMu
+	notBefore int64  // Unix seconds, as are those of notAfter; guarded by Cache.mu, like all below but ring
+	notAfter  int64
+	seq       uint64 // the order of Add
+	ring      uint32 // one more than the place in Cache.ring, 0 while cold; guarded by Cache.hotMu
+
+	// Rank orders entries of one name that are equally valid and have the same
+	// kind of key; the lowest wins.
+	Rank uint8
+
+	kind Kind
+	in   bool // a Cache
+}
+
+// Serving reports whether e has something to serve, whether valid or not.
+func (e *Entry) Serving() bool { return e.class.Load() != none }
+
+// A Source makes the parsed form of a certificate, whose Leaf should be set. It
+// may be called from several goroutines. It does no I/O, since handshakes wait
+// for it, and does not call the Cache.
+type Source interface {
+	Certificate() (*tls.Certificate, error)
+}
+
+// Served is what an [Entry] serves. With a nil Source it serves nothing.
+type Served struct {
+	Source Source
+	// NotBefore and NotAfter bound the time in which the certificate is valid,
+	// both inclusive (RFC 5280 §4.1.2.5) and in whole seconds.
+	NotBefore, NotAfter time.Time
+	// Kind is the kind of the certificate's key; see [KindOf].
+	Kind Kind
+}
+
+// A Kind is a kind of key. Of certificates that are equally valid, those with
+// ECDSA are served first, then those with RSA.
+type Kind uint8
+
+// The zero Kind is right for any key, but comes last.
+const (
+	KeyOther     Kind = iota
+	KeyRSA            // RSA
+	KeyECDSA          // ECDSA
+	KeyECDSAP256      // ECDSA with P-256, which most clients are known to take at a glance
+)
+
+// KindOf returns the kind of a public key.
+func KindOf(pub crypto.PublicKey) Kind {
+	switch pub := pub.(type) {
+	case *ecdsa.PublicKey:
+		if pub.Curve == elliptic.P256() {
+			return KeyECDSAP256
+		}
+		return KeyECDSA
+	case *rsa.PublicKey:
+		return KeyRSA
+	}
+	return KeyOther
+}
+
+// order returns the same number for kinds that are equally good, a lower one
+// for a better kind.
+func (k Kind) order() int { return -int(min(k, KeyECDSA)) }
+
+// Classes of validity from the best.
+const (
+	valid uint32 = iota + 1
+	notYet
+	expired
+	none = 0 // nothing is served
+)
+
+// classAt returns the class that a serving entry has at a time; Cache.mu is held.
+func (e *Entry) classAt(now time.Time) uint32 {
+	switch s := now.Unix(); {
+	case s > e.notAfter, s == e.notAfter && now.Nanosecond() > 0:
+		return expired
+	case s < e.notBefore:
+		return notYet
+	}
+	return valid
+}

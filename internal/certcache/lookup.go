@@ -1,0 +1,163 @@
+package certcache
+
+import (
+	"crypto/tls"
+	"hash/maphash"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"unsafe"
+)
+
+// Lookup returns the certificate to serve for a normalised name, or nil when
+// there is none. A valid certificate for the name itself comes before a valid
+// one for its wildcard, that before one for the name that is not valid now, and
+// last comes a wildcard that is not.
+//
+// When several certificates are equally good in that, it is the first that
+// hello supports, or just the first when hello is nil or supports none: ECDSA
+// before RSA before others, then by Rank, then the newest, then the one added
+// first. With one alone hello is not asked. Where no one is valid, those that
+// are not yet come before those that no longer are. One that cannot be parsed
+// is passed over.
+func (c *Cache) Lookup(name string, hello *tls.ClientHelloInfo) *tls.Certificate {
+	hash := maphash.String(c.seed, name)
+	if cert := c.hit(hash, name); cert != nil {
+		return cert
+	}
+	for {
+		exact := c.viewHashed(hash, name)
+		if cert := c.exact(&exact, first, hello); cert != nil {
+			return cert
+		}
+		above := c.above(name)
+		if cert := c.wild(&above, first, hello); cert != nil {
+			return cert
+		}
+		cert := c.exact(&exact, last, hello)
+		if cert == nil {
+			cert = c.wild(&above, last, hello)
+		}
+		if exact.unchanged() && above.unchanged() {
+			return cert
+		}
+	}
+}
+
+// LookupBytes is [Cache.Lookup] for a name in a buffer, of which nothing is
+// kept.
+func (c *Cache) LookupBytes(name []byte, hello *tls.ClientHelloInfo) *tls.Certificate {
+	return c.Lookup(text(name), hello)
+}
+
+// LookupExact returns what [Cache.Lookup] returns when that is a valid
+// certificate for the name itself, and nil otherwise. The name need not be
+// normalised: one that is not, or is a wildcard, has no certificate.
+func (c *Cache) LookupExact(name string, hello *tls.ClientHelloInfo) *tls.Certificate {
+	hash := maphash.String(c.seed, name)
+	if cert := c.hit(hash, name); cert != nil {
+		return cert
+	}
+	for {
+		v := c.viewHashed(hash, name)
+		if cert := c.exact(&v, first, hello); cert != nil || v.unchanged() {
+			return cert
+		}
+	}
+}
+
+// LookupIP returns what [Cache.Lookup] returns for the text of an address. Its
+// zone does not count, and an IPv4-mapped IPv6 address counts as IPv4. The zero
+// Addr has no certificate.
+func (c *Cache) LookupIP(addr netip.Addr, hello *tls.ClientHelloInfo) *tls.Certificate {
+	if !addr.IsValid() {
+		return nil
+	}
+	var buf [64]byte
+	return c.own(text(addr.Unmap().WithZone("").AppendTo(buf[:0])), hello)
+}
+
+// Sole returns the certificate to serve to a client that names none: the best
+// one when all entries that serve something have the same names, and nil
+// otherwise.
+func (c *Cache) Sole() *tls.Certificate { return c.ownNamed(&c.sole) }
+
+// SoleIP returns the best certificate for the one IP address among the names of
+// entries that serve something, and nil when there are none or several.
+func (c *Cache) SoleIP() *tls.Certificate { return c.ownNamed(&c.soleIP) }
+
+func (c *Cache) ownNamed(p *atomic.Pointer[string]) *tls.Certificate {
+	for {
+		name := p.Load()
+		if name == nil {
+			return nil
+		}
+		if cert := c.own(*name, nil); cert != nil || p.Load() == name {
+			return cert
+		}
+	}
+}
+
+// hit is the way of most look-ups: one entry has the name, and it is hot and
+// valid.
+func (c *Cache) hit(hash uint64, name string) *tls.Certificate {
+	t := c.shard(hash).table.Load()
+	i := t.find(hash, name)
+	if i < 0 {
+		return nil
+	}
+	e := t.cells[i].only
+	if e == nil || e.class.Load() != valid {
+		return nil
+	}
+	return e.parsed()
+}
+
+// own looks up a name, which may be a wildcard, without the wildcard above it.
+func (c *Cache) own(name string, hello *tls.ClientHelloInfo) *tls.Certificate {
+	key, wild := cutWildcard(name)
+	for {
+		v := c.view(key)
+		for _, t := range [...]tier{first, last} {
+			var cert *tls.Certificate
+			if wild {
+				cert = c.wild(&v, t, hello)
+			} else {
+				cert = c.exact(&v, t, hello)
+			}
+			if cert != nil && t == first || t == last && v.unchanged() {
+				return cert
+			}
+		}
+	}
+}
+
+// exact picks among the entries of the name itself.
+func (c *Cache) exact(v *view, t tier, hello *tls.ClientHelloInfo) *tls.Certificate {
+	switch {
+	case v.only != nil:
+		if class := v.only.class.Load(); class == none || (class == valid) != (t == first) {
+			return nil
+		}
+		return c.certificate(v.only)
+	case v.rank != nil:
+		return c.pick(v.rank.exact.of(t), hello)
+	}
+	return nil
+}
+
+// wild picks among the entries of the wildcard above the names.
+func (c *Cache) wild(v *view, t tier, hello *tls.ClientHelloInfo) *tls.Certificate {
+	if v.rank == nil {
+		return nil
+	}
+	return c.pick(v.rank.wild.of(t), hello)
+}
+
+// cutWildcard returns the name of the cell in which a name is, and reports
+// whether it is a wildcard.
+func cutWildcard(name string) (key string, wild bool) { return strings.CutPrefix(name, wildcard) }
+
+// text is a string of the bytes of a buffer, good while that does not change: a
+// look-up copies no name and keeps none.
+func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

@@ -1,0 +1,168 @@
+package certcache
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"math/big"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// during runs look in two goroutines while change runs, rounds times.
+func during(rounds int, look func() bool, change func(i int)) {
+	var stop atomic.Bool
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for !stop.Load() && look() {
+			}
+		})
+	}
+	for i := range rounds {
+		change(i)
+	}
+	stop.Store(true)
+	readers.Wait()
+}
+
+func TestLookupNeverMissesDuringChanges(t *testing.T) {
+	for _, maxHot := range []int{0, 1} {
+		c, stay := New(maxHot), entry("stay", "stay.example", "*.wild.example", "192.0.2.1")
+		install(c, stay)
+		addr := netip.MustParseAddr("192.0.2.1")
+		look := func() bool {
+			if c.Lookup("stay.example", nil) == nil || c.LookupExact("stay.example", nil) == nil || c.Lookup("a.wild.example", nil) == nil ||
+				c.LookupIP(addr, nil) == nil || c.SoleIP() == nil || !c.Known("a.wild.example") {
+				t.Error("a certificate that is there was not found")
+				return false
+			}
+			return true
+		}
+		change := func(w, i int) {
+			other := entry("other", fmt.Sprintf("%d-%d.example", w, i%20), "a.wild.example", "*.wild.example", "stay.example")
+			c.Serve(now, &stay.Entry, served(parsed{new(tls.Certificate)}))
+			c.Add(&other.Entry)
+			c.Serve(now, &other.Entry, other.served)
+			c.Lookup("stay.example", nil)
+			c.Refresh(now.Add(2*time.Hour), &other.Entry)
+			c.Refresh(now, &other.Entry)
+			c.Remove(now, &other.Entry)
+			c.Sole()
+			c.Entries("stay.example")
+			for range c.All() {
+			}
+		}
+		var second sync.WaitGroup
+		second.Go(func() {
+			for i := range 300 {
+				change(1, i)
+			}
+		})
+		during(300, look, func(i int) { change(0, i) })
+		second.Wait()
+		if c.Len() != 1 || c.Lookup("stay.example", nil) == stay.cert {
+			t.Errorf("Len = %d, or the first certificate is still there", c.Len())
+		}
+	}
+}
+
+// TestLookupNeverMissesWhatMoves has a name covered by one entry after another,
+// so that a look-up can find each of its places empty in turn.
+func TestLookupNeverMissesWhatMoves(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		to   [2][]string
+	}{
+		{"from the name to its wildcard", [2][]string{{"a.example"}, {"*.example"}}},
+		{"from one entry to another", [2][]string{{"a.example"}, {"a.example"}}},
+		{"with other names", [2][]string{{"b.example", "a.example"}, {"a.example", "*.a.example", "c.example"}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, at := New(0), entry("", tt.to[1]...)
+			install(c, at)
+			look := func() bool {
+				if c.Lookup("a.example", nil) == nil || !c.Known("a.example") {
+					t.Error("a name that is always covered was not found")
+					return false
+				}
+				return true
+			}
+			during(3000, look, func(i int) {
+				next := entry("", tt.to[i%2]...)
+				install(c, next)
+				c.Remove(now, &at.Entry)
+				at = next
+			})
+		})
+	}
+}
+
+// TestLookupNeverMissesWhoServes leaves the entries where they are and moves
+// what is served.
+func TestLookupNeverMissesWhoServes(t *testing.T) {
+	c := New(0)
+	all := []*held{entry("exact", "a.example"), entry("wild", "*.example"), entry("too", "*.example")}
+	install(c, all...)
+	c.Serve(now, &all[1].Entry, Served{})
+	c.Serve(now, &all[2].Entry, Served{})
+	look := func() bool {
+		if c.Lookup("a.example", nil) == nil {
+			t.Error("a name that is always covered was not found")
+			return false
+		}
+		return true
+	}
+	during(10_000, look, func(i int) {
+		c.Serve(now, &all[(i+1)%3].Entry, all[(i+1)%3].served)
+		c.Serve(now, &all[i%3].Entry, Served{})
+	})
+}
+
+// TestNothingOldStaysHot numbers what an entry serves. No look-up may get less
+// than was served before it began, whatever is parsed and forgotten meanwhile.
+func TestNothingOldStaysHot(t *testing.T) {
+	const n = 4
+	c := New(2)
+	var entries [n]*Entry
+	var least [n]atomic.Int64
+	serve := func(i int, number int64) {
+		cert := &tls.Certificate{Leaf: &x509.Certificate{SerialNumber: big.NewInt(number)}}
+		c.Serve(now, entries[i], served(parsed{cert}))
+		least[i].Store(number)
+	}
+	for i := range entries {
+		entries[i] = &Entry{Names: []string{fmt.Sprintf("host-%d.example", i), fmt.Sprintf("*.host-%d.example", i)}}
+		c.Add(entries[i])
+		serve(i, 0)
+	}
+	look := func() bool {
+		i := rand.IntN(n)
+		name := entries[i].Names[0]
+		if rand.IntN(2) == 0 {
+			name = "www." + name
+		}
+		want := least[i].Load()
+		cert := c.Lookup(name, nil)
+		if cert == nil || cert.Leaf.SerialNumber.Int64() < want {
+			t.Errorf("%s: got %v; want at least %d", name, cert, want)
+			return false
+		}
+		if hot := c.Hot(); hot > 2 {
+			t.Errorf("%d are hot", hot)
+			return false
+		}
+		return true
+	}
+	during(20_000, look, func(number int) { serve(rand.IntN(n), int64(number+1)) })
+	checkRing(t, c, entries[:])
+	for i, e := range entries {
+		if cert := c.Lookup(e.Names[0], nil); cert.Leaf.SerialNumber.Int64() != least[i].Load() {
+			t.Errorf("%s: %v is hot in the end; want %d", e.Names[0], cert.Leaf.SerialNumber, least[i].Load())
+		}
+	}
+}

@@ -1,0 +1,109 @@
+package certcache
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+func TestH1_Sole(t *testing.T) {
+	c := New(0)
+	all := []*held{
+		entry("rsa", "a.example", "b.example").of(rsaKey),
+		entry("ecdsa", "b.example", "a.example").of(ecdsaKey),
+		entry("other", "a.example"),
+		entry("old", "a.example", "b.example").during(-3*time.Hour, -2*time.Hour),
+	}
+	check := func(step, want string) {
+		t.Helper()
+		if got := idOf(c.Sole(), all); got != want {
+			t.Errorf("%s: Sole = %q; want %q", step, got, want)
+		}
+	}
+	check("empty", "")
+	install(c, all[3])
+	check("one, expired", "old")
+	install(c, all[0])
+	check("same names", "rsa")
+	install(c, all[1])
+	check("same names, in another order", "ecdsa")
+	install(c, all[2])
+	check("a part of the names", "")
+	c.Remove(now, &all[2].Entry)
+	check("same names again", "ecdsa")
+	c.Remove(now, &all[0].Entry, &all[1].Entry, &all[3].Entry)
+	check("empty again", "")
+}
+
+func TestSoleCountsWildcardsAsNames(t *testing.T) {
+	c := New(0)
+	all := []*held{entry("star", "*.a.example"), entry("both", "a.example", "*.a.example"), entry("too", "a.example", "*.a.example").ranked(1), entry("c", "c.example")}
+	for _, step := range []struct {
+		serve, stop int
+		want        string
+	}{
+		{0, -1, "star"},
+		{1, -1, ""},
+		{2, 0, "both"},
+		{-1, 1, "too"},
+		{3, -1, ""},
+		{-1, 2, "c"},
+		{0, 3, "star"},
+	} {
+		if step.serve >= 0 {
+			install(c, all[step.serve])
+		}
+		if step.stop >= 0 {
+			c.Serve(now, &all[step.stop].Entry, Served{})
+		}
+		if got := idOf(c.Sole(), all); got != step.want {
+			t.Errorf("after %+v: Sole = %q; want %q", step, got, step.want)
+		}
+	}
+}
+
+func TestSoleAmongPending(t *testing.T) {
+	c := New(0)
+	for i := range 1000 {
+		c.Add(&Entry{Names: []string{fmt.Sprintf("host-%d.example", i)}})
+	}
+	all := []*held{entry("a", "a.example"), entry("b", "b.example")}
+	install(c, all...)
+	if c.Sole() != nil {
+		t.Error("Sole finds one of two")
+	}
+	c.Remove(now, &all[0].Entry)
+	if got := idOf(c.Sole(), all); got != "b" {
+		t.Errorf("Sole = %q; want b", got)
+	}
+}
+
+func TestH1_SoleIP(t *testing.T) {
+	c := New(0)
+	all := []*held{entry("name", "a.example"), entry("ip", "192.0.2.1", "b.example"), entry("same", "192.0.2.1"), entry("ip6", "2001:db8::1")}
+	byID := make(map[string]*held)
+	for _, h := range all {
+		byID[h.id] = h
+	}
+	for _, step := range []struct {
+		install, remove, want string
+	}{
+		{"name", "", ""},
+		{"ip", "", "ip"},
+		{"same", "", "ip"},
+		{"ip6", "", ""},
+		{"", "ip", ""},
+		{"", "ip6", "same"},
+		{"", "same", ""},
+	} {
+		if h := byID[step.install]; h != nil {
+			install(c, h)
+		}
+		if h := byID[step.remove]; h != nil {
+			c.Remove(now, &h.Entry)
+		}
+		if got := idOf(c.SoleIP(), all); got != step.want {
+			t.Errorf("after %+v: SoleIP = %q; want %q", step, got, step.want)
+		}
+	}
+}
