@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -22,8 +21,12 @@ type hold interface {
 	// verify is keep without writing anything. It is safe beside keep.
 	verify() error
 
-	// release gives the lock up if it is still ours. It is the last call.
+	// release gives the lock up if it is still ours. It is the last call, but for
+	// keep and verify beside it when the hold is instant.
 	release() error
+
+	// instant reports whether release asks nothing of the file system.
+	instant() bool
 }
 
 // dirLease is a Lease of a DirStorage.
@@ -34,10 +37,13 @@ type dirLease struct {
 	every   time.Duration // between two calls of keep
 	limit   time.Duration // the longest time without a good keep; zero: no limit
 
+	settle  func()        // what is left to do once the lock is had; may be nil
+	late    *time.Timer   // starts the watcher; nil: it runs from the start
 	stop    chan struct{} // closed by Unlock
 	once    sync.Once     // closes stop
 	stopped chan struct{} // closed when the watcher has ended and the lock is free
-	err     error         // of the release; written before stopped is closed
+	freeing sync.Once     // frees the lock
+	err     error         // of the release; written by freeing
 }
 
 // Lock implements Locker. Within this DirStorage waiters get the lock in the
@@ -76,13 +82,20 @@ func (d *DirStorage) lock(ctx context.Context, name string) (*dirLease, error) {
 		return nil, err
 	}
 	l.leaseCore = newLeaseCore(ctx, name, l.hold.verify)
-	if !d.keepTrack(l) {
-		l.end(leaseLost)
-		d.turns.give(name)
-		return nil, errors.Join(d.closedError(), l.hold.release())
-	}
 	watched = true
-	go l.watch()
+	if l.hold.instant() {
+		// Most locks are held for less than a beat, and then need no watcher.
+		l.late = time.AfterFunc(l.every, l.watchLate)
+	}
+	tracked := d.keepTrack(l)
+	if l.late == nil {
+		go l.watch()
+	}
+	if !tracked {
+		l.lose()
+		l.unwatch()
+		return nil, d.closedError()
+	}
 	return l, nil
 }
 
@@ -110,17 +123,20 @@ func (d *DirStorage) keepTrack(l *dirLease) bool {
 
 // acquire waits for the lock among processes and puts it into l.
 func (d *DirStorage) acquire(ctx context.Context, name string, l *dirLease) error {
-	base := filepath.Join(d.locksFolder(), lockFileName(name))
+	base := d.base + locksDir + string(filepath.Separator) + lockFileName(name)
 	use, err := d.usesLeaseFiles()
 	if err != nil {
 		return err
 	}
 	if !use {
-		h, err := lockKernel(ctx, base+".lock")
+		t := &kernelTaker{path: base + ".lock", watches: &d.watches}
+		h, err := t.wait(ctx)
 		if err == nil {
-			l.hold, l.every = h, kernelCheckEvery
+			h.left = d.leave
+			l.hold, l.every, l.settle = h, kernelCheckEvery, t.settle
 			return nil
 		}
+		t.settle()
 		if !errors.Is(err, errNoKernelLock) {
 			return d.lockError(err)
 		}
@@ -152,7 +168,8 @@ func (d *DirStorage) usesLeaseFiles() (bool, error) {
 	if d.leaseFiles.Load() {
 		return true, nil
 	}
-	_, err := os.Stat(filepath.Join(d.locksFolder(), leasesMarker))
+	var marker fileID
+	err := readID(d.marker, &marker)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, d.checkRoot()
 	}
@@ -167,7 +184,9 @@ func (d *DirStorage) usesLeaseFiles() (bool, error) {
 func (l *dirLease) watch() {
 	defer l.storage.running.Done()
 	defer close(l.stopped)
-
+	if l.settle != nil {
+		l.settle()
+	}
 	ticks := time.NewTicker(l.every)
 	defer ticks.Stop()
 	// A timer of its own, since a call of keep can hang with the file system.
@@ -186,16 +205,47 @@ func (l *dirLease) watch() {
 		case <-ticks.C:
 		}
 		begun := time.Now()
-		err := l.hold.keep()
-		switch {
-		case errors.Is(err, ErrLeaseLost):
-			l.lose()
-		case err == nil && expiry != nil:
+		if l.keep() == nil && expiry != nil {
 			expiry.Reset(l.limit - time.Since(begun))
 		}
 	}
-	l.err = l.hold.release()
-	l.storage.forget(l)
+	l.free()
+}
+
+// watchLate is watch one beat after the lock was had.
+func (l *dirLease) watchLate() {
+	_ = l.keep() // looked at again by watch
+	l.watch()
+}
+
+// unwatch does the watcher's part when that has not started and need not.
+func (l *dirLease) unwatch() {
+	if l.late == nil || !l.late.Stop() {
+		return
+	}
+	defer l.storage.running.Done()
+	defer close(l.stopped)
+	l.free()
+	if l.settle != nil {
+		l.settle()
+	}
+}
+
+// keep looks after the lock once.
+func (l *dirLease) keep() error {
+	err := l.hold.keep()
+	if errors.Is(err, ErrLeaseLost) {
+		l.lose()
+	}
+	return err
+}
+
+// free gives the lock up and hands it on within this process.
+func (l *dirLease) free() {
+	l.freeing.Do(func() {
+		l.err = l.hold.release()
+		l.storage.forget(l)
+	})
 }
 
 // lose ends the lease as lost and lets the watcher know.
@@ -223,13 +273,19 @@ func (l *dirLease) Unlock(context.Context) error {
 		state = leaseLost
 	}
 	first := l.end(state)
+	if first && l.hold.instant() {
+		l.free()
+	}
 	l.once.Do(func() { close(l.stop) })
-	patience := time.NewTimer(unlockPatience)
-	defer patience.Stop()
-	select {
-	case <-l.stopped:
-	case <-patience.C:
-		return fmt.Errorf("unlocking name %q: no answer from the file system for %v", l.name, unlockPatience)
+	l.unwatch()
+	if !first || !l.hold.instant() {
+		patience := time.NewTimer(unlockPatience)
+		defer patience.Stop()
+		select {
+		case <-l.stopped:
+		case <-patience.C:
+			return fmt.Errorf("unlocking name %q: no answer from the file system for %v", l.name, unlockPatience)
+		}
 	}
 	if !first || state == leaseLost {
 		return l.ended()
@@ -247,16 +303,21 @@ type pause struct {
 	next, soon, longest time.Duration
 }
 
-// wait waits a little longer than the time before, give or take a quarter so
-// that waiters do not march in step, or until ctx ends.
-func (p *pause) wait(ctx context.Context) error {
+// take returns how long to wait: a little longer than the time before, give or
+// take a quarter so that waiters do not march in step.
+func (p *pause) take() time.Duration {
 	d := p.next*3/4 + rand.N(p.next/2)
 	if p.next < p.soon {
 		p.next = min(2*p.next, p.soon)
 	} else {
 		p.next = min(p.next+p.next/200, p.longest)
 	}
-	t := time.NewTimer(d)
+	return d
+}
+
+// wait waits as long as take says, or until ctx ends.
+func (p *pause) wait(ctx context.Context) error {
+	t := time.NewTimer(p.take())
 	defer t.Stop()
 	select {
 	case <-t.C:

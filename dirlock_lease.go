@@ -32,8 +32,11 @@ import (
 // leaseBeats is how many heartbeats a TTL has.
 const leaseBeats = 3
 
-// lastLeaseTry is the longest delay between two looks at a lease file.
-const lastLeaseTry = 100 * time.Millisecond
+// The shortest and the longest delay between two looks at a lease file.
+const (
+	firstLeaseTry = 500 * time.Microsecond
+	lastLeaseTry  = 100 * time.Millisecond
+)
 
 // maxLeaseFile is how much of a lease file is looked at, in bytes.
 const maxLeaseFile = 4096
@@ -68,7 +71,7 @@ func lockLeaseFile(ctx context.Context, dir string, ttl time.Duration) (*leaseFi
 
 func (t *leaseTaker) wait(ctx context.Context) (*leaseFile, error) {
 	longest := min(lastLeaseTry, t.ttl/10)
-	delay := pause{next: firstTry, soon: longest, longest: longest}
+	delay := pause{next: firstLeaseTry, soon: longest, longest: longest}
 	for {
 		free, err := t.look()
 		if err != nil {
@@ -281,6 +284,9 @@ func (l *leaseFile) release() error {
 	}
 	return l.drop()
 }
+
+// instant implements hold.
+func (l *leaseFile) instant() bool { return false }
 
 // drop removes the lease's file and, when nobody waits in it, the folder.
 func (l *leaseFile) drop() error {

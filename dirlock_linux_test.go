@@ -1,6 +1,15 @@
 package certwright
 
-import "testing"
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
 
 func TestS11_NetworkFileSystems(t *testing.T) {
 	tests := []struct {
@@ -28,5 +37,87 @@ func TestS11_NetworkFileSystems(t *testing.T) {
 	}
 	if networkFS("/proc/self") || networkFS("/none/such") {
 		t.Error("what is no network file system passes for one")
+	}
+}
+
+// hears waits on a watch that would pause for an hour.
+func hears(t *testing.T, ctx context.Context, w *lockWatch) error {
+	t.Helper()
+	w.pause = pause{next: time.Hour, soon: time.Hour, longest: time.Hour}
+	return w.wait(ctx)
+}
+
+func TestLockWatchHears(t *testing.T) {
+	defer goleak.VerifyNone(t, leakOptions()...)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a.lock")
+	f, err := openLockFile(path, os.O_CREATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var watches lockWatches
+	w := watches.lend()
+	if !w.hears() {
+		t.Skip("no inotify to be had")
+	}
+	w.add(path)
+	if err := f.close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := hears(t, quickly(t), w); err != nil {
+		t.Errorf("nothing is heard of a closing: %v", err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := hears(t, quickly(t), w); err != nil {
+		t.Errorf("nothing is heard of a removal: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(time.Millisecond, cancel)
+	w.clear()
+	for err = nil; err == nil; { // the removal has more than one event
+		err = hears(t, ctx, w)
+	}
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("a wait whose context ends: %v", err)
+	}
+	w.pause = pause{next: time.Millisecond, soon: time.Millisecond, longest: time.Millisecond}
+	if err := w.wait(t.Context()); err != nil {
+		t.Errorf("a pause: %v", err)
+	}
+	watches.giveBack(w)
+	if err := watches.close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLockWatchesAreFew(t *testing.T) {
+	var watches lockWatches
+	var lent []*lockWatch
+	for range maxWatches {
+		w := watches.lend()
+		if !w.hears() {
+			t.Skip("no inotify to be had")
+		}
+		lent = append(lent, w)
+	}
+	more := watches.lend()
+	if more.hears() {
+		t.Errorf("more than %d watches are made", maxWatches)
+	}
+	if err := more.wait(t.Context()); err != nil {
+		t.Errorf("a watch that only pauses: %v", err)
+	}
+	watches.giveBack(more)
+	watches.giveBack(lent[0])
+	if again := watches.lend(); again != lent[0] {
+		t.Error("a watch that was given back is not lent again")
+	}
+	for _, w := range lent {
+		watches.giveBack(w)
+	}
+	if err := watches.close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -38,7 +38,7 @@ func (d *DirStorage) tidy(ctx context.Context) error {
 		path := filepath.Join(d.locksFolder(), e.Name())
 		switch {
 		case strings.HasSuffix(e.Name(), ".lock") && e.Type().IsRegular():
-			errs = append(errs, tidyKernelLock(path))
+			errs = append(errs, clearKernelLock(path))
 		case strings.HasSuffix(e.Name(), ".lease") && e.IsDir():
 			leases = append(leases, &leaseTaker{dir: path, ttl: d.ttl, link: os.Link})
 		}
@@ -48,24 +48,6 @@ func (d *DirStorage) tidy(ctx context.Context) error {
 		return fmt.Errorf("tidying storage folder %q: %w", d.dir, err)
 	}
 	return nil
-}
-
-// tidyKernelLock removes the file of a lock that nobody holds.
-func tidyKernelLock(path string) error {
-	f, err := openLock(path)
-	var k *kernelLock
-	if err == nil {
-		k, err = tryKernel(f, path)
-	}
-	switch {
-	case errors.Is(err, errLockFileBusy):
-		return nil // its holder is removing it
-	case err != nil:
-		return err
-	case k == nil: // held
-		return f.Close()
-	}
-	return k.release()
 }
 
 // tidyLeases removes the lease files that do not change for a TTL. They are

@@ -33,7 +33,8 @@ const maxRecord = 16 << 20
 // system knows (1,024 bytes on macOS), which is an error.
 //
 // Locks are files in the folder locks, held with the kernel's file locks: when a
-// process dies its locks are free at once. On network file systems, and where
+// process dies its locks are free at once. The file of a lock that is free stays
+// for about a second. On network file systems, and where
 // the kernel has no file locks, they are lease files with a heartbeat: a dead
 // process's lock is free LeaseTTL after the last beat, and a holder that could
 // not beat for three quarters of LeaseTTL has lost its lease. No host compares
@@ -44,24 +45,35 @@ const maxRecord = 16 << 20
 // Store looks for a lease in its context and refuses with ErrLeaseLost when the
 // lease has ended or its lock file says so.
 type DirStorage struct {
-	dir      string
-	base     string      // dir as the begin of a longer path
-	root     fs.FileInfo // what dir was when it was opened
-	fresh    bool
-	sweeping *time.Timer // runs sweep, once
-	ttl      time.Duration
-	disk     durable.Disk // watched by tests only
+	dir    string
+	base   string      // dir as the begin of a longer path
+	root   fileID      // what dir was when it was opened
+	mode   fs.FileMode // likewise
+	marker string      // the path of leasesMarker
+	fresh  bool
+	ttl    time.Duration
+	disk   durable.Disk // watched by tests only
 
 	leaseFiles atomic.Bool
 	turns      turns
+	watches    lockWatches
 
 	closing context.Context // ends with Close
 	close   context.CancelFunc
-	running sync.WaitGroup // calls of Lock, watchers of leases, the sweep
+	running sync.WaitGroup // calls of Lock and watchers of leases
+	once    sync.Once      // closes
 
-	mu       sync.Mutex // guards closed, leases, warnings
+	// Timers are made with the DirStorage, and never within a synctest bubble
+	// that it was not made in.
+	sweeping *time.Timer   // runs sweep, once
+	swept    chan struct{} // closed by sweep
+	clearing *time.Timer   // runs clearLeft
+	clear    chan struct{} // holds what the one clearLeft that runs has put in
+
+	mu       sync.Mutex // guards what follows
 	closed   bool
 	leases   map[*dirLease]struct{}
+	left     map[string]struct{} // paths of lock files for clearLeft
 	warnings []string
 }
 
@@ -215,7 +227,12 @@ func leadsToRecords(path string, e fs.DirEntry) bool {
 // Close ends every lease of this DirStorage, as lost, and every wait for one,
 // and returns when nothing of them is left. Later calls of other methods fail
 // with fs.ErrClosed. Closing twice does nothing.
-func (d *DirStorage) Close() error {
+func (d *DirStorage) Close() (err error) {
+	d.once.Do(func() { err = d.end() })
+	return err
+}
+
+func (d *DirStorage) end() error {
 	d.mu.Lock()
 	d.closed = true
 	leases := make([]*dirLease, 0, len(d.leases))
@@ -224,14 +241,17 @@ func (d *DirStorage) Close() error {
 	}
 	d.mu.Unlock()
 	d.close()
-	if d.sweeping.Stop() {
-		d.running.Done() // for the sweep that will not be
-	}
 	for _, l := range leases {
-		l.end(leaseLost)
+		l.lose()
+		l.unwatch()
 	}
 	d.running.Wait()
-	return nil
+	if !d.sweeping.Stop() {
+		<-d.swept
+	}
+	d.clearing.Stop()
+	d.clearLeft() // after one that runs
+	return d.watches.close()
 }
 
 // checkCall returns the error that a call has before it starts.
@@ -260,11 +280,11 @@ func (d *DirStorage) closedError() error {
 // opened: removed, or hidden because its volume was unmounted. That error is
 // never fs.ErrNotExist.
 func (d *DirStorage) checkRoot() error {
-	info, err := os.Stat(d.dir)
-	if err != nil {
+	var there fileID
+	if err := readID(d.dir, &there); err != nil {
 		return fmt.Errorf("storage folder %q is gone: %v", d.dir, err) //nolint:errorlint // must not be taken for a missing key
 	}
-	if !os.SameFile(info, d.root) {
+	if !there.same(&d.root) {
 		return fmt.Errorf("storage folder %q is not the one that was opened", d.dir)
 	}
 	return nil

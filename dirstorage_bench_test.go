@@ -90,3 +90,23 @@ func plantRecords(tb testing.TB, d *DirStorage, n int) {
 		}
 	}
 }
+
+// BenchmarkDirStorageLock locks and unlocks what nobody else wants.
+func BenchmarkDirStorageLock(b *testing.B) {
+	d, err := NewDirStorage(b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer d.Close()
+	ctx := b.Context()
+	b.ReportAllocs()
+	for b.Loop() {
+		l, err := d.Lock(ctx, "name")
+		if err == nil {
+			err = l.Unlock(ctx)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -70,7 +70,10 @@ func OpenDirStorage(dir string, options DirOptions) (*DirStorage, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening storage folder %q: %w", dir, err)
 	}
-	d := &DirStorage{dir: abs, ttl: options.LeaseTTL, leases: make(map[*dirLease]struct{})}
+	d := &DirStorage{
+		dir: abs, ttl: options.LeaseTTL, leases: make(map[*dirLease]struct{}), left: make(map[string]struct{}),
+		swept: make(chan struct{}), clear: make(chan struct{}, 1),
+	}
 	if d.ttl == 0 {
 		d.ttl = defaultLeaseTTL
 	}
@@ -79,11 +82,13 @@ func OpenDirStorage(dir string, options DirOptions) (*DirStorage, error) {
 	}
 	d.base = filepath.Join(abs, "x")
 	d.base = d.base[:len(d.base)-1]
+	d.marker = filepath.Join(d.locksFolder(), leasesMarker)
 	if err := d.open(options.LeaseFiles); err != nil {
 		return nil, fmt.Errorf("opening storage folder %q: %w", abs, err)
 	}
 	d.closing, d.close = context.WithCancel(context.Background())
-	d.running.Add(1)
+	d.clearing = time.AfterFunc(leftFor, d.clearLeft) // no lock has been left
+	d.clearing.Stop()
 	d.sweeping = time.AfterFunc(sweepAfter, d.sweep)
 	return d, nil
 }
@@ -100,7 +105,12 @@ func (d *DirStorage) open(leaseFiles bool) error {
 	if err := durable.Mkdir(d.locksFolder(), 0o700); err != nil {
 		return err
 	}
-	if d.root, err = os.Stat(d.dir); err != nil {
+	info, err := os.Stat(d.dir)
+	if err != nil {
+		return err
+	}
+	d.mode = info.Mode()
+	if err := readID(d.dir, &d.root); err != nil {
 		return err
 	}
 	if err := d.probe(); err != nil {
@@ -111,7 +121,7 @@ func (d *DirStorage) open(leaseFiles bool) error {
 		return err
 	}
 	d.fresh = !holds
-	if runtime.GOOS != "windows" && d.root.Mode().Perm()&0o077 != 0 { // which mean nothing there
+	if runtime.GOOS != "windows" && d.mode.Perm()&0o077 != 0 { // which mean nothing there
 		d.checkFolderMode(ours)
 		if err := d.checkRecords(); err != nil {
 			return err
@@ -189,12 +199,11 @@ func (d *DirStorage) holdsRecord(rel string) (bool, error) {
 // checkFolderMode warns that others may enter the folder and, when it is ours,
 // closes it. A sticky folder is one that is shared.
 func (d *DirStorage) checkFolderMode(ours bool) {
-	mode := d.root.Mode()
-	if !ours || mode&fs.ModeSticky != 0 {
-		d.warn(d.dir, mode, "left as it is, since it holds other things or is shared")
+	if !ours || d.mode&fs.ModeSticky != 0 {
+		d.warn(d.dir, d.mode, "left as it is, since it holds other things or is shared")
 		return
 	}
-	d.tighten(d.dir, mode, 0o700)
+	d.tighten(d.dir, d.mode, 0o700)
 }
 
 // checkRecords closes the values' files to others. In a folder that nobody else
@@ -234,7 +243,7 @@ func (d *DirStorage) warn(path string, mode fs.FileMode, outcome string) {
 
 // sweep removes the temporary files of writers that died.
 func (d *DirStorage) sweep() {
-	defer d.running.Done()
+	defer close(d.swept)
 	err := durable.Sweep(d.closing, d.dir, sweepAge)
 	if err == nil || d.closing.Err() != nil {
 		return
@@ -247,9 +256,8 @@ func (d *DirStorage) sweep() {
 // useLeaseFiles turns to lease files and leaves word of it for other instances.
 func (d *DirStorage) useLeaseFiles() error {
 	const text = "Locks in this folder are lease files. Remove this file only while nothing uses the folder.\n"
-	marker := filepath.Join(d.locksFolder(), leasesMarker)
-	if _, err := os.Stat(marker); err != nil {
-		if err := durable.WriteFile(marker, []byte(text), 0o600); err != nil {
+	if _, err := os.Stat(d.marker); err != nil {
+		if err := durable.WriteFile(d.marker, []byte(text), 0o600); err != nil {
 			return err
 		}
 	}

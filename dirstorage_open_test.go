@@ -229,7 +229,6 @@ func TestDirStorageCloseEndsSweep(t *testing.T) {
 		}
 		time.Sleep(2 * sweepAfter)
 		synctest.Wait()
-		d.running.Add(1)
 		d.sweep()
 		if _, err := os.Stat(dead); err != nil {
 			t.Errorf("the dead writer's file: %v", err)
@@ -250,8 +249,8 @@ func TestDirStorageWarnsOfSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.Chmod(closed, 0o700) })
-	d.running.Add(1)
-	d.sweep()
+	d.sweeping.Reset(0)
+	<-d.swept
 	if w := d.Warnings(); len(w) != 1 || !strings.Contains(w[0], closed) {
 		t.Errorf("warnings %q", w)
 	}
