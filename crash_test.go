@@ -183,7 +183,7 @@ func (c *crashed) checkResidue() {
 	if temps > c.kills {
 		c.t.Errorf("%d temporary files after %d crashes", temps, c.kills)
 	}
-	dir, err := NewDirStorage(c.dir) // which sweeps
+	dir, err := NewDirStorage(c.dir)
 	if err != nil {
 		c.t.Fatal(err)
 	}
