@@ -2,8 +2,11 @@ package certcache
 
 import (
 	"cmp"
+	"hash/maphash"
+	"math/bits"
 	"slices"
 	"strings"
+	"sync/atomic"
 )
 
 // A change puts an entry into the cell of a name or takes it out.
@@ -11,6 +14,7 @@ type change struct {
 	hash  uint64
 	name  string // without "*."
 	entry *Entry
+	front *front // the entry's, which is far away by the time that it is needed
 	wild  bool
 	out   bool
 }
@@ -23,74 +27,100 @@ func compareChanges(a, b change) int {
 }
 
 // apply changes the entries of one name.
-func (ch *change) apply(list []ranked) []ranked {
+func (ch *change) apply(list []*Entry) []*Entry {
 	if !ch.out {
-		return append(list, ranked{entry: ch.entry})
+		return append(list, ch.entry)
 	}
-	return slices.DeleteFunc(list, func(r ranked) bool { return r.entry == ch.entry })
+	return slices.DeleteFunc(list, func(e *Entry) bool { return e == ch.entry })
 }
 
-// with returns a copy of t with changes, which it sorts; Cache.mu is held.
-func (t *table) with(changes []change) *table {
-	slices.SortFunc(changes, compareChanges)
-	b := builder{old: t, cells: make([]cell, 0, t.used+len(changes))}
-	var replaced []int // cells of t
+// twins reports whether two changes may be of one name.
+func twins(changes []change) bool {
+	if len(changes) == 1 {
+		return false
+	}
+	mask := 1<<bits.Len(uint(2*len(changes))) - 1
+	seen := make([]uint64, mask+1)
+	for i := range changes {
+		hash := changes[i].hash | 1 // 0 is a free place
+		at := int(hash>>1) & mask
+		for ; seen[at] != 0; at = (at + 1) & mask {
+			if seen[at] == hash {
+				return true
+			}
+		}
+		seen[at] = hash
+	}
+	return false
+}
+
+// A builder makes changed copies of tables, one after the other; what it needs
+// for one serves for the next.
+type builder struct {
+	seed   maphash.Seed
+	old    *table
+	cells  []cell
+	hashes []uint64   // of the names of cells
+	more   []*ranking // nil, or one, which may be nil, for each of cells
+
+	replaced []int // cells of old
+	placer   placer
+}
+
+// build returns a copy of a table with changes, which it may sort; Cache.mu is
+// held.
+func (b *builder) build(old *table, changes []change) *table {
+	b.old, b.cells, b.hashes, b.more, b.replaced = old, b.cells[:0], b.hashes[:0], nil, b.replaced[:0]
+	if twins(changes) {
+		slices.SortFunc(changes, compareChanges)
+	}
 	for len(changes) > 0 {
 		n := 1
 		for n < len(changes) && compareChanges(changes[0], changes[n]) == 0 {
 			n++
 		}
-		i := t.find(changes[0].hash, changes[0].name)
-		if i >= 0 {
-			replaced = append(replaced, i)
-		}
-		b.change(i, changes[:n])
+		b.change(changes[:n])
 		changes = changes[n:]
 	}
-	slices.Sort(replaced)
-	for i := range t.cells {
+	slices.Sort(b.replaced)
+	replaced := b.replaced
+	for i := range old.cells {
 		if len(replaced) > 0 && replaced[0] == i {
 			replaced = replaced[1:]
-		} else if c := t.cells[i]; c != (cell{}) {
-			b.add(c, t.moreOf(i))
+		} else if c := old.cells[i]; c != (cell{}) {
+			b.add(maphash.String(b.seed, c.name), c, old.rankingOf(i))
 		}
 	}
 	return b.table()
 }
 
-// A builder makes a table's changed copy.
-type builder struct {
-	old   *table
-	cells []cell
-	more  []*more // nil, or one, which may be nil, for each of cells
-}
-
-func (b *builder) add(c cell, p *more) {
-	if p != nil && b.more == nil {
-		b.more = make([]*more, len(b.cells), cap(b.cells))
+func (b *builder) add(hash uint64, c cell, r *ranking) {
+	if r != nil && b.more == nil {
+		b.more = make([]*ranking, len(b.cells))
 	}
-	b.cells = append(b.cells, c)
+	b.cells, b.hashes = append(b.cells, c), append(b.hashes, hash)
 	if b.more != nil {
-		b.more = append(b.more, p)
+		b.more = append(b.more, r)
 	}
 }
 
-// change adds what the changes of one name make of its cell, of which i is the
-// index, -1 when there is none.
-func (b *builder) change(i int, changes []change) {
+// change adds what the changes of one name make of its cell.
+func (b *builder) change(changes []change) {
 	ch := &changes[0]
+	i := b.old.find(ch.hash, ch.name)
 	if i < 0 && len(changes) == 1 && !ch.wild && !ch.out {
-		b.add(cell{hash: ch.hash, name: ch.name, only: ch.entry}, nil)
+		b.add(ch.hash, cell{name: ch.name, only: ch.entry, front: ch.front}, nil)
 		return
 	}
-	made, p := cell{hash: ch.hash, name: ch.name}, (*more)(nil)
-	var exact, wild []ranked
+	made := cell{name: ch.name}
+	var exact, wild []*Entry
 	if i >= 0 {
+		b.replaced = append(b.replaced, i)
 		made.name = b.old.cells[i].name
-		if p = b.old.moreOf(i); p != nil {
-			exact, wild = slices.Clone(p.Load().exact.list), slices.Clone(p.Load().wild.list)
+		if r := b.old.rankingOf(i); r != nil {
+			exact, wild = slices.Clone(r.ofName()), slices.Clone(r.ofWildcard())
 		} else {
-			exact = []ranked{{entry: b.old.cells[i].only}}
+			exact = []*Entry{b.old.cells[i].only}
 		}
 	}
 	for i := range changes {
@@ -101,26 +131,22 @@ func (b *builder) change(i int, changes []change) {
 		}
 	}
 	if len(exact) == 1 {
-		made.only = exact[0].entry
+		made.only, made.front = exact[0], exact[0].front.Load()
 	}
 	switch {
 	case len(exact)+len(wild) == 0:
 	case len(exact) == 1 && len(wild) == 0:
-		b.add(made, nil)
+		b.add(ch.hash, made, nil)
 	default:
-		if p == nil {
-			p = new(more)
-		}
-		p.Store(&ranking{exact: newGroup(exact), wild: newGroup(wild)})
-		b.add(made, p)
+		b.add(ch.hash, made, rank(exact, wild))
 	}
 }
 
-// Of ten places seven are used, and three names share a bucket, more or less.
+// Of ten places eight are used, and three names share a bucket, more or less.
 // With more of either it takes long to find a move for the last bucket.
 const (
-	usedOfTen = 7
-	perBucket = 3
+	usedOfTen = 8
+	perBucket = 2
 )
 
 // table puts the cells into places, those of the fullest buckets first: the more
@@ -130,66 +156,88 @@ func (b *builder) table() *table {
 	t := &table{moves: make([]uint8, n/perBucket+1), places: n*10/usedOfTen + 1, used: n}
 	t.cells = make([]cell, t.places)
 	if b.more != nil {
-		t.more = make([]*more, t.places)
+		t.more = make([]atomic.Pointer[ranking], t.places)
 	}
-	p := placer{builder: b, table: t, taken: make([]bool, t.places), next: make([]int32, n)}
-	heads, sizes, most := make([]int32, len(t.moves)), make([]int32, len(t.moves)), int32(0)
-	for i := range b.cells {
-		k := bucket(b.cells[i].hash, len(t.moves))
-		p.next[i], heads[k] = heads[k], int32(i+1)
-		sizes[k]++
-		most = max(most, sizes[k])
+	p := &b.placer
+	p.reset(t, n)
+	most := int32(0)
+	for i, hash := range b.hashes {
+		k := bucket(hash, len(t.moves))
+		p.next[i], p.heads[k] = p.heads[k], int32(i+1)
+		p.sizes[k]++
+		most = max(most, p.sizes[k])
 	}
 	for ; most > 0; most-- {
-		for k, size := range sizes {
+		for k, size := range p.sizes {
 			if size == most {
-				p.place(k, heads[k])
+				t.moves[k] = p.place(b.hashes, p.heads[k])
+				b.put(t, p.heads[k])
 			}
 		}
 	}
 	return t
 }
 
-// A placer places the cells of a builder in a table.
+// put puts the cells of a bucket where the placer has found places, or, when it
+// has not, behind all places.
+func (b *builder) put(t *table, head int32) {
+	for n, i := 0, head; i > 0; n, i = n+1, b.placer.next[i-1] {
+		var at int
+		if len(b.placer.at) > 0 {
+			at = b.placer.at[n]
+		} else {
+			at = len(t.cells)
+			t.cells = append(t.cells, cell{})
+			if t.more != nil {
+				t.more = append(t.more, atomic.Pointer[ranking]{})
+			}
+		}
+		t.cells[at] = b.cells[i-1]
+		if t.more != nil {
+			t.more[at].Store(b.more[i-1])
+		}
+	}
+}
+
+// A placer finds places in a table for the cells of a builder.
 type placer struct {
-	*builder
-	*table
+	table *table
 	taken []bool  // places
-	next  []int32 // links the builder's cells of a bucket, by index + 1
+	next  []int32 // the cells of a bucket are a list of their indices + 1
+	heads []int32 // of the lists of buckets
+	sizes []int32 // of buckets
 	at    []int   // places of the cells of one bucket
 }
 
-// place finds the move with which all cells of a bucket have free places. If
-// none does they go behind the places.
-func (p *placer) place(bucket int, head int32) {
+func (p *placer) reset(t *table, cells int) {
+	p.table = t
+	p.taken, p.next = zeroed(p.taken, t.places), zeroed(p.next, cells)
+	p.heads, p.sizes = zeroed(p.heads, len(t.moves)), zeroed(p.sizes, len(t.moves))
+}
+
+func zeroed[T any](list []T, n int) []T {
+	list = slices.Grow(list[:0], n)[:n]
+	clear(list)
+	return list
+}
+
+// place returns a move with which all cells of a bucket have free places, which
+// are in p.at then. That is empty if no move does.
+func (p *placer) place(hashes []uint64, head int32) uint8 {
 	for move := range 256 {
-		if p.try(head, uint8(move)) {
-			p.moves[bucket] = uint8(move)
-			break
+		if p.try(hashes, head, uint8(move)) {
+			return uint8(move)
 		}
 	}
-	for i, k := head, 0; i > 0; i, k = p.next[i-1], k+1 {
-		from := int(i - 1)
-		if len(p.at) > 0 {
-			p.table.cells[p.at[k]] = p.builder.cells[from]
-			if p.table.more != nil {
-				p.table.more[p.at[k]] = p.builder.more[from]
-			}
-			continue
-		}
-		p.table.cells = append(p.table.cells, p.builder.cells[from])
-		if p.table.more != nil {
-			p.table.more = append(p.table.more, p.builder.more[from])
-		}
-	}
+	return 0
 }
 
 // try takes the places of a bucket's cells with a move. When they are not all
-// free it takes none, and p.at is empty.
-func (p *placer) try(head int32, move uint8) bool {
+// free it takes none.
+func (p *placer) try(hashes []uint64, head int32, move uint8) bool {
 	p.at = p.at[:0]
 	for i := head; i > 0; i = p.next[i-1] {
-		at := p.table.place(p.builder.cells[i-1].hash, move)
+		at := p.table.place(hashes[i-1], move)
 		if p.taken[at] {
 			for _, at := range p.at {
 				p.taken[at] = false

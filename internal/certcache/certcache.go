@@ -2,17 +2,16 @@
 // the one for a handshake without a lock, an allocation or a look at the clock,
 // and keeps in parsed form only those that are in use.
 //
-// Names are spread over shards, each an immutable hash table behind an atomic
-// pointer, whose cells point to the entries, which their owner keeps. A look-up
-// loads pointers and reads; adding and removing entries copies the few shards
-// that they touch; what an entry serves is swapped in the entry itself. Whether
-// a certificate is valid now is settled when it is served or refreshed, so
-// whoever owns a Cache calls [Cache.Refresh] when an entry's NotBefore or
-// NotAfter passes.
+// Names are spread over shards, each a hash table behind an atomic pointer, whose
+// cells point to the entries, which their owner keeps. A look-up loads pointers
+// and reads; adding and removing entries copies the few tables that they touch;
+// what an entry serves is swapped in the entry itself. Whether a certificate is
+// valid now is settled when it is served or refreshed, so whoever owns a Cache
+// calls [Cache.Refresh] when an entry's NotBefore or NotAfter passes.
 //
-// A certificate is parsed by its [Source] when it is first asked for. Above the
-// bound of [New], those that have not been asked for the longest are forgotten
-// again, about.
+// A certificate is parsed by its [Source] when it is first asked for. When there
+// are as many parsed ones as [New] allows, the next one takes the place of one
+// that has not been asked for lately.
 package certcache
 
 import (
@@ -101,8 +100,7 @@ func (c *Cache) Hot() int {
 func (c *Cache) Known(name string) bool {
 	for {
 		exact, above := c.view(name), c.above(name)
-		if exact.only != nil || exact.rank != nil && len(exact.rank.exact.list) > 0 ||
-			above.rank != nil && len(above.rank.wild.list) > 0 {
+		if exact.only != nil || len(exact.rank.ofName())+len(above.rank.ofWildcard()) > 0 {
 			return true
 		}
 		if exact.unchanged() && above.unchanged() {
@@ -119,20 +117,13 @@ func (c *Cache) KnownBytes(name []byte) bool { return c.Known(text(name)) }
 func (c *Cache) Entries(name string) []*Entry {
 	key, wild := cutWildcard(name)
 	v := c.view(key)
-	var list []ranked
 	switch {
-	case v.rank != nil && wild:
-		list = v.rank.wild.list
-	case v.rank != nil:
-		list = v.rank.exact.list
-	case v.only != nil && !wild:
+	case wild:
+		return slices.Clone(v.rank.ofWildcard())
+	case v.only != nil:
 		return []*Entry{v.only}
 	}
-	var out []*Entry
-	for _, r := range list {
-		out = append(out, r.entry)
-	}
-	return out
+	return slices.Clone(v.rank.ofName())
 }
 
 // All returns all entries, each once, in no order. Entries that come or go
@@ -156,22 +147,19 @@ func (c *Cache) inShardLocked(i int) []*Entry {
 	t := c.shards[i].table.Load()
 	out := make([]*Entry, 0, t.used)
 	for j := range t.cells {
-		cl, p := &t.cells[j], t.moreOf(j)
-		if p == nil {
-			if cl.only != nil && cl.only.Names[0] == cl.name {
-				out = append(out, cl.only)
-			}
-			continue
+		cl, r := &t.cells[j], t.rankingOf(j)
+		exact := r.ofName()
+		if r == nil && cl.only != nil {
+			exact = []*Entry{cl.only}
 		}
-		rank := p.Load()
-		for _, r := range rank.exact.list {
-			if r.entry.Names[0] == cl.name {
-				out = append(out, r.entry)
+		for _, e := range exact {
+			if e.Names[0] == cl.name {
+				out = append(out, e)
 			}
 		}
-		for _, r := range rank.wild.list {
-			if key, wild := cutWildcard(r.entry.Names[0]); wild && key == cl.name {
-				out = append(out, r.entry)
+		for _, e := range r.ofWildcard() {
+			if key, wild := cutWildcard(e.Names[0]); wild && key == cl.name {
+				out = append(out, e)
 			}
 		}
 	}
@@ -199,10 +187,7 @@ func (c *Cache) viewHashed(hash uint64, name string) view {
 	v := view{shard: s, version: s.version.Load()}
 	t := s.table.Load()
 	if i := t.find(hash, name); i >= 0 {
-		v.only = t.cells[i].only
-		if p := t.moreOf(i); p != nil {
-			v.rank = p.Load()
-		}
+		v.only, v.rank = t.cells[i].only, t.rankingOf(i)
 	}
 	return v
 }

@@ -21,6 +21,9 @@ func (c *Cache) Add(entries ...*Entry) {
 		c.seq++
 		c.len++
 		e.in, e.seq = true, c.seq
+		if e.front.Load() == nil {
+			e.front.Store(new(front))
+		}
 		added = append(added, e)
 	}
 	c.rebuildLocked(added, false)
@@ -33,7 +36,7 @@ func (c *Cache) Remove(now time.Time, entries ...*Entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	removed := make([]*Entry, 0, len(entries))
-	var beside []ranked
+	var beside []*Entry
 	for _, e := range entries {
 		if !e.in {
 			continue
@@ -45,9 +48,9 @@ func (c *Cache) Remove(now time.Time, entries ...*Entry) {
 		removed = append(removed, e)
 	}
 	c.rebuildLocked(removed, true)
-	for _, r := range beside {
-		if r.entry.in {
-			c.reclassLocked(now, r.entry)
+	for _, e := range beside {
+		if e.in {
+			c.reclassLocked(now, e)
 		}
 	}
 	c.soleLocked(nil)
@@ -75,31 +78,32 @@ func (c *Cache) Refresh(now time.Time, e *Entry) {
 }
 
 func (c *Cache) serveLocked(now time.Time, e *Entry, s Served) {
-	e.notBefore, e.notAfter, e.kind = s.NotBefore.Unix(), s.NotAfter.Unix(), s.Kind
-	class := uint32(none)
+	e.notBefore, e.notAfter = s.NotBefore.Unix(), s.NotAfter.Unix()
+	class := none
 	if s.Source != nil {
 		class = e.classAt(now)
 	}
-	was := e.class.Load()
+	was := e.class()
 	c.hotMu.Lock()
 	c.coolLocked(e)
 	e.source = s.Source
-	e.class.Store(class)
+	e.front.Load().set(class, s.Kind)
 	c.hotMu.Unlock()
 	c.settleLocked(e, was)
 }
 
 func (c *Cache) reclassLocked(now time.Time, e *Entry) {
-	was := e.class.Load()
+	was := e.class()
 	if class := e.classAt(now); was != none && class != was {
-		e.class.Store(class)
+		f := e.front.Load()
+		f.set(class, f.kind())
 		c.settleLocked(e, was)
 	}
 }
 
 // settleLocked brings what there is about the names of e up to date after a
 // change of it; was is the class that it had.
-func (c *Cache) settleLocked(e *Entry, was uint32) {
+func (c *Cache) settleLocked(e *Entry, was class) {
 	began, ended := was == none && e.Serving(), was != none && !e.Serving()
 	switch {
 	case began:
@@ -114,20 +118,20 @@ func (c *Cache) settleLocked(e *Entry, was uint32) {
 		hash := maphash.String(c.seed, key)
 		s := c.shard(hash)
 		t := s.table.Load()
-		if p := t.moreOf(t.find(hash, key)); p == nil {
-			c.countLocked(key, began, ended)
+		i := t.find(hash, key)
+		if r := t.rankingOf(i); r != nil {
+			made := rank(r.ofName(), r.ofWildcard())
+			t.more[i].Store(made)
+			c.recountLocked(key, r, made)
 		} else {
-			c.rerankLocked(key, p)
+			c.countLocked(key, began, ended)
 		}
 		s.version.Add(1)
 	}
 }
 
-// rerankLocked makes the ranking of a cell anew.
-func (c *Cache) rerankLocked(key string, p *more) {
-	old := p.Load()
-	made := &ranking{exact: old.exact.again(), wild: old.wild.again()}
-	p.Store(made)
+// recountLocked counts the names of a cell after its ranking has changed.
+func (c *Cache) recountLocked(key string, old, made *ranking) {
 	before, after := old.exact.served > 0, made.exact.served > 0
 	c.countLocked(key, !before && after, before && !after)
 	before, after = old.wild.served > 0, made.wild.served > 0
@@ -188,14 +192,14 @@ func (c *Cache) anyServingLocked() *Entry {
 }
 
 // besideLocked returns the entries that have a name of e.
-func (c *Cache) besideLocked(e *Entry) []ranked {
-	var out []ranked
+func (c *Cache) besideLocked(e *Entry) []*Entry {
+	var out []*Entry
 	for _, name := range e.Names {
 		key, wild := cutWildcard(name)
-		if v := c.view(key); v.rank != nil && wild {
-			out = append(out, v.rank.wild.list...)
-		} else if v.rank != nil {
-			out = append(out, v.rank.exact.list...)
+		if v := c.view(key); wild {
+			out = append(out, v.rank.ofWildcard()...)
+		} else {
+			out = append(out, v.rank.ofName()...)
 		}
 	}
 	return out
@@ -203,34 +207,35 @@ func (c *Cache) besideLocked(e *Entry) []ranked {
 
 // rebuildLocked publishes tables with entries put in, or taken out.
 func (c *Cache) rebuildLocked(entries []*Entry, out bool) {
-	n := 0
-	for _, e := range entries {
-		n += len(e.Names)
-	}
-	changes := make([]change, 0, n)
-	var ends [1<<shardBits + 1]int
+	var hashes []uint64
+	var ends [1<<shardBits + 1]int // of the changes of each shard, after the first, which is 0
 	for _, e := range entries {
 		for _, name := range e.Names {
-			key, wild := cutWildcard(name)
+			key, _ := cutWildcard(name)
 			hash := maphash.String(c.seed, key)
-			changes = append(changes, change{hash: hash, name: key, entry: e, wild: wild, out: out})
+			hashes = append(hashes, hash)
 			ends[hash>>(64-shardBits)+1]++
 		}
 	}
 	for i := range c.shards {
 		ends[i+1] += ends[i]
 	}
-	sorted := make([]change, n)
-	next := ends
-	for _, ch := range changes {
-		at := &next[ch.hash>>(64-shardBits)]
-		sorted[*at] = ch
-		*at++
+	changes, next := make([]change, len(hashes)), ends
+	for _, e := range entries {
+		f := e.front.Load()
+		for _, name := range e.Names {
+			key, wild := cutWildcard(name)
+			at := &next[hashes[0]>>(64-shardBits)]
+			changes[*at] = change{hash: hashes[0], name: key, entry: e, front: f, wild: wild, out: out}
+			*at++
+			hashes = hashes[1:]
+		}
 	}
+	b := builder{seed: c.seed}
 	for i := range c.shards {
-		if part := sorted[ends[i]:ends[i+1]]; len(part) > 0 {
+		if part := changes[ends[i]:ends[i+1]]; len(part) > 0 {
 			s := &c.shards[i]
-			s.table.Store(s.table.Load().with(part))
+			s.table.Store(b.build(s.table.Load(), part))
 			s.version.Add(1)
 		}
 	}

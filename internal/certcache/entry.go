@@ -18,11 +18,6 @@ import (
 // An Entry is pending until [Cache.Serve] gives it something to serve: its
 // names are known, but nothing is found for them.
 type Entry struct {
-	// What a hit reads is together, to be in one cache line.
-	hot   atomic.Pointer[tls.Certificate] // the parsed form, nil while cold; written under Cache.hotMu
-	class atomic.Uint32                   // written under Cache.mu
-	used  atomic.Uint32                   // 1 after a hit since the hand of the clock passed
-
 	// Names are normalised (package hostname) and distinct; wildcards and IP
 	// addresses are names too. They are neither copied nor sorted. An Entry
 	// without names is not added.
@@ -30,8 +25,9 @@ type Entry struct {
 	// Owner is for the owner of the Cache, which does not look at it.
 	Owner any
 
-	source    Source // guarded by Cache.hotMu
-	notBefore int64  // Unix seconds, as are those of notAfter; guarded by Cache.mu, like all below but ring
+	front     atomic.Pointer[front] // nil until the first Add, then the same for good
+	source    Source                // guarded by Cache.hotMu
+	notBefore int64                 // Unix seconds, as are those of notAfter; guarded by Cache.mu, like all below but ring
 	notAfter  int64
 	seq       uint64 // the order of Add
 	ring      uint32 // one more than the place in Cache.ring, 0 while cold; guarded by Cache.hotMu
@@ -40,12 +36,37 @@ type Entry struct {
 	// kind of key; the lowest wins.
 	Rank uint8
 
-	kind Kind
-	in   bool // a Cache
+	in bool // a Cache
+}
+
+// A front is what hits read of an entry. It is apart from that so that four are
+// in a cache line, and the processor's cache has room for more of them.
+type front struct {
+	hot   atomic.Pointer[tls.Certificate] // the parsed form, nil while cold; written under Cache.hotMu
+	state atomic.Uint32                   // class and, above it, kind; written under Cache.mu
+	used  atomic.Uint32                   // 1 after a hit since the hand of the clock passed
+}
+
+func (f *front) class() class { return class(f.state.Load()) }
+
+func (f *front) kind() Kind { return Kind(f.state.Load() >> 8) }
+
+func (f *front) set(c class, k Kind) { f.state.Store(uint32(c) | uint32(k)<<8) }
+
+// parsed returns the certificate of an entry that is hot, and nil for others.
+func (f *front) parsed() *tls.Certificate {
+	cert := f.hot.Load()
+	if cert != nil && f.used.Load() == 0 { // most hits write nothing
+		f.used.Store(1)
+	}
+	return cert
 }
 
 // Serving reports whether e has something to serve, whether valid or not.
-func (e *Entry) Serving() bool { return e.class.Load() != none }
+func (e *Entry) Serving() bool {
+	f := e.front.Load()
+	return f != nil && f.class() != none
+}
 
 // A Source makes the parsed form of a certificate, whose Leaf should be set. It
 // may be called from several goroutines. It does no I/O, since handshakes wait
@@ -94,16 +115,23 @@ func KindOf(pub crypto.PublicKey) Kind {
 // for a better kind.
 func (k Kind) order() int { return -int(min(k, KeyECDSA)) }
 
-// Classes of validity from the best.
+// A class is how good it is to serve an entry.
+type class uint8
+
+// The classes of what is served, from the best, come before none when one is
+// taken off them.
 const (
-	valid uint32 = iota + 1
+	none class = iota // nothing is served
+	valid
 	notYet
 	expired
-	none = 0 // nothing is served
 )
 
+// class returns the class of an entry that is or was in a Cache.
+func (e *Entry) class() class { return e.front.Load().class() }
+
 // classAt returns the class that a serving entry has at a time; Cache.mu is held.
-func (e *Entry) classAt(now time.Time) uint32 {
+func (e *Entry) classAt(now time.Time) class {
 	switch s := now.Unix(); {
 	case s > e.notAfter, s == e.notAfter && now.Nanosecond() > 0:
 		return expired

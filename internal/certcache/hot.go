@@ -14,23 +14,15 @@ type thaw struct {
 
 var errNoCertificate = errors.New("the source has no certificate")
 
-// parsed returns the certificate of an entry that is hot, and nil for others.
-func (e *Entry) parsed() *tls.Certificate {
-	cert := e.hot.Load()
-	if cert != nil && e.used.Load() == 0 { // most hits write nothing
-		e.used.Store(1)
-	}
-	return cert
-}
-
 // certificate returns the certificate of an entry, parsed now if need be, and
 // nil when it serves nothing or cannot be parsed.
 func (c *Cache) certificate(e *Entry) *tls.Certificate {
-	if cert := e.parsed(); cert != nil {
+	f := e.front.Load()
+	if cert := f.parsed(); cert != nil {
 		return cert
 	}
 	c.hotMu.Lock()
-	cert, source, running := e.hot.Load(), e.source, c.thaws[e]
+	cert, source, running := f.hot.Load(), e.source, c.thaws[e]
 	if cert != nil || source == nil {
 		c.hotMu.Unlock()
 		return cert
@@ -82,15 +74,16 @@ func (c *Cache) heatLocked(e *Entry, cert *tls.Certificate) {
 	at := len(c.ring)
 	if c.maxHot > 0 && at >= c.maxHot {
 		at = c.coldestLocked()
-		c.ring[at].hot.Store(nil)
+		c.ring[at].front.Load().hot.Store(nil)
 		c.ring[at].ring = 0
 		c.ring[at] = e
 	} else {
 		c.ring = append(c.ring, e)
 	}
 	e.ring = uint32(at + 1)
-	e.used.Store(0)
-	e.hot.Store(cert)
+	f := e.front.Load()
+	f.used.Store(0)
+	f.hot.Store(cert)
 }
 
 // coldestLocked turns the hand of the clock up to an entry that nobody has used
@@ -101,10 +94,8 @@ func (c *Cache) coldestLocked() int {
 		if c.hand++; c.hand == len(c.ring) {
 			c.hand = 0
 		}
-		if e := c.ring[at]; e.used.Load() == 0 {
+		if c.ring[at].front.Load().used.Swap(0) == 0 {
 			return at
-		} else {
-			e.used.Store(0)
 		}
 	}
 }
@@ -115,7 +106,7 @@ func (c *Cache) coolLocked(e *Entry) {
 	if e.ring == 0 {
 		return
 	}
-	e.hot.Store(nil)
+	e.front.Load().hot.Store(nil)
 	end := len(c.ring) - 1
 	moved := c.ring[end]
 	c.ring[e.ring-1] = moved

@@ -122,8 +122,8 @@ func testDuringThaw(t *testing.T, do func(c *Cache, e *Entry) *tls.Certificate) 
 	close(s.wait)
 	old.Wait()
 	check("after that")
-	if hot := c.Hot(); hot > 1 || (hot == 1) != (want != nil) || e.hot.Load() != want {
-		t.Errorf("Hot = %d, and what is hot is what was served before: %v", hot, e.hot.Load() != want)
+	if hot := c.Hot(); hot > 1 || (hot == 1) != (want != nil) || e.front.Load().hot.Load() != want {
+		t.Errorf("Hot = %d, and what is hot is what was served before: %v", hot, e.front.Load().hot.Load() != want)
 	}
 }
 
@@ -134,7 +134,7 @@ func checkRing(t *testing.T, c *Cache, entries []*Entry) {
 	defer c.hotMu.Unlock()
 	hot := 0
 	for _, e := range entries {
-		if (e.hot.Load() != nil) != (e.ring != 0) || e.ring != 0 && c.ring[e.ring-1] != e {
+		if (e.front.Load().hot.Load() != nil) != (e.ring != 0) || e.ring != 0 && c.ring[e.ring-1] != e {
 			t.Fatalf("%s: its place in the ring is %d", e.Names[0], e.ring)
 		}
 		if e.ring != 0 {

@@ -22,9 +22,19 @@ import (
 // is passed over.
 func (c *Cache) Lookup(name string, hello *tls.ClientHelloInfo) *tls.Certificate {
 	hash := maphash.String(c.seed, name)
-	if cert := c.hit(hash, name); cert != nil {
-		return cert
+	// Most look-ups end here. A function for it would take longer than this.
+	cl := c.shard(hash).table.Load().cell(hash)
+	if f := cl.front; f != nil && f.class() == valid && cl.name == name {
+		if cert := f.parsed(); cert != nil {
+			return cert
+		}
 	}
+	return c.search(hash, name, hello)
+}
+
+// search is Lookup in all its steps. It begins again when what it has seen,
+// one after the other, may never have been there together.
+func (c *Cache) search(hash uint64, name string, hello *tls.ClientHelloInfo) *tls.Certificate {
 	for {
 		exact := c.viewHashed(hash, name)
 		if cert := c.exact(&exact, first, hello); cert != nil {
@@ -55,9 +65,17 @@ func (c *Cache) LookupBytes(name []byte, hello *tls.ClientHelloInfo) *tls.Certif
 // normalised: one that is not, or is a wildcard, has no certificate.
 func (c *Cache) LookupExact(name string, hello *tls.ClientHelloInfo) *tls.Certificate {
 	hash := maphash.String(c.seed, name)
-	if cert := c.hit(hash, name); cert != nil {
-		return cert
+	// As in Lookup.
+	cl := c.shard(hash).table.Load().cell(hash)
+	if f := cl.front; f != nil && f.class() == valid && cl.name == name {
+		if cert := f.parsed(); cert != nil {
+			return cert
+		}
 	}
+	return c.searchExact(hash, name, hello)
+}
+
+func (c *Cache) searchExact(hash uint64, name string, hello *tls.ClientHelloInfo) *tls.Certificate {
 	for {
 		v := c.viewHashed(hash, name)
 		if cert := c.exact(&v, first, hello); cert != nil || v.unchanged() {
@@ -98,21 +116,6 @@ func (c *Cache) ownNamed(p *atomic.Pointer[string]) *tls.Certificate {
 	}
 }
 
-// hit is the way of most look-ups: one entry has the name, and it is hot and
-// valid.
-func (c *Cache) hit(hash uint64, name string) *tls.Certificate {
-	t := c.shard(hash).table.Load()
-	i := t.find(hash, name)
-	if i < 0 {
-		return nil
-	}
-	e := t.cells[i].only
-	if e == nil || e.class.Load() != valid {
-		return nil
-	}
-	return e.parsed()
-}
-
 // own looks up a name, which may be a wildcard, without the wildcard above it.
 func (c *Cache) own(name string, hello *tls.ClientHelloInfo) *tls.Certificate {
 	key, wild := cutWildcard(name)
@@ -136,12 +139,12 @@ func (c *Cache) own(name string, hello *tls.ClientHelloInfo) *tls.Certificate {
 func (c *Cache) exact(v *view, t tier, hello *tls.ClientHelloInfo) *tls.Certificate {
 	switch {
 	case v.only != nil:
-		if class := v.only.class.Load(); class == none || (class == valid) != (t == first) {
+		if class := v.only.class(); class == none || (class == valid) != (t == first) {
 			return nil
 		}
 		return c.certificate(v.only)
 	case v.rank != nil:
-		return c.pick(v.rank.exact.of(t), hello)
+		return c.pick(v.rank.exact.of(t, v.rank.ofName()), hello)
 	}
 	return nil
 }
@@ -151,7 +154,7 @@ func (c *Cache) wild(v *view, t tier, hello *tls.ClientHelloInfo) *tls.Certifica
 	if v.rank == nil {
 		return nil
 	}
-	return c.pick(v.rank.wild.of(t), hello)
+	return c.pick(v.rank.wild.of(t, v.rank.ofWildcard()), hello)
 }
 
 // cutWildcard returns the name of the cell in which a name is, and reports

@@ -20,7 +20,7 @@ type model struct {
 type modelled struct {
 	Entry
 	served Served
-	class  uint32
+	class  class
 }
 
 // A fakeSource has no certificate when it is broken.
@@ -67,7 +67,7 @@ func (m *model) having(name string) []*modelled {
 }
 
 // best returns the best certificate for a name that has one of the classes.
-func (m *model) best(name string, classes ...uint32) *tls.Certificate {
+func (m *model) best(name string, classes ...class) *tls.Certificate {
 	for _, e := range m.having(name) {
 		if !slices.Contains(classes, e.class) {
 			continue

@@ -4,69 +4,72 @@ import (
 	"cmp"
 	"crypto/tls"
 	"slices"
-	"sync/atomic"
 )
 
 // A ranking has the entries of a name and those of the wildcard above it. It is
-// immutable; more is where the present one is.
+// immutable; nil has none.
 type ranking struct {
-	exact, wild group
+	list        []*Entry // those of the name, best first, then those of the wildcard, best first
+	exact, wild counts
 }
 
-type more = atomic.Pointer[ranking]
-
-// A group is the entries of one name, best first, as they were when it was made.
-// The zero group is empty.
-type group struct {
-	list   []ranked
-	valid  int // how many, from the front, serve what is valid
-	served int // how many, from the front, serve something
+// counts are of entries in the order of a ranking, as they were when it was made.
+type counts struct {
+	all    uint32
+	served uint32 // how many, from the front, serve something
+	valid  uint32 // how many, from the front, serve what is valid
 }
 
-type ranked struct {
-	entry *Entry
-	quick bool // takesP256 answers for it
+// rank makes a ranking; Cache.mu is held.
+func rank(exact, wild []*Entry) *ranking {
+	r := &ranking{list: slices.Concat(exact, wild)}
+	r.exact, r.wild = order(r.list[:len(exact)]), order(r.list[len(exact):])
+	return r
 }
 
-// newGroup makes a group of a list, which it takes over; Cache.mu is held.
-func newGroup(list []ranked) group {
-	g := group{list: list}
-	for i := range list {
-		e := list[i].entry
-		list[i].quick = e.kind == KeyECDSAP256
-		if class := e.class.Load(); class != none {
-			g.served++
-			if class == valid {
-				g.valid++
+func order(list []*Entry) counts {
+	n := counts{all: uint32(len(list))}
+	for _, e := range list {
+		if c := e.class(); c != none {
+			n.served++
+			if c == valid {
+				n.valid++
 			}
 		}
 	}
 	if len(list) > 1 {
-		slices.SortFunc(list, better)
+		slices.SortFunc(list, compareEntries)
 	}
-	return g
+	return n
 }
 
-func better(ra, rb ranked) int {
-	a, b := ra.entry, rb.entry
+func compareEntries(a, b *Entry) int {
 	return cmp.Or(
-		cmp.Compare(a.class.Load()-1, b.class.Load()-1), // none, which is 0, comes last
-		cmp.Compare(a.kind.order(), b.kind.order()),
+		cmp.Compare(a.class()-1, b.class()-1), // none is last
+		cmp.Compare(a.front.Load().kind().order(), b.front.Load().kind().order()),
 		cmp.Compare(a.Rank, b.Rank),
 		cmp.Compare(b.notBefore, a.notBefore),
 		cmp.Compare(a.seq, b.seq),
 	)
 }
 
-// again returns the group as it is to be when its entries have changed.
-func (g *group) again() group {
-	if len(g.list) == 0 {
-		return group{}
+// ofName returns the entries of the name itself.
+func (r *ranking) ofName() []*Entry {
+	if r == nil {
+		return nil
 	}
-	return newGroup(slices.Clone(g.list))
+	return r.list[:r.exact.all]
 }
 
-// A tier is the part of a group that a look-up asks at a time.
+// ofWildcard returns the entries of the wildcard above the name.
+func (r *ranking) ofWildcard() []*Entry {
+	if r == nil {
+		return nil
+	}
+	return r.list[r.exact.all:]
+}
+
+// A tier is what a look-up asks for at a time.
 type tier int
 
 const (
@@ -74,23 +77,25 @@ const (
 	last              // what else is served
 )
 
-func (g *group) of(t tier) []ranked {
+// of returns the part of a list that is of a tier.
+func (n *counts) of(t tier, list []*Entry) []*Entry {
 	if t == first {
-		return g.list[:g.valid]
+		return list[:n.valid]
 	}
-	return g.list[g.valid:g.served]
+	return list[n.valid:n.served]
 }
 
 // pick returns the first certificate that hello supports, else just the first,
 // of entries that are in order. One alone is not asked about.
-func (c *Cache) pick(list []ranked, hello *tls.ClientHelloInfo) *tls.Certificate {
+func (c *Cache) pick(list []*Entry, hello *tls.ClientHelloInfo) *tls.Certificate {
 	var fallback *tls.Certificate
-	for _, r := range list {
-		cert := c.certificate(r.entry)
+	for _, e := range list {
+		quick := e.front.Load().kind() == KeyECDSAP256
+		cert := c.certificate(e)
 		if cert == nil {
 			continue
 		}
-		if len(list) == 1 || hello == nil || r.quick && takesP256(hello) || hello.SupportsCertificate(cert) == nil {
+		if len(list) == 1 || hello == nil || quick && takesP256(hello) || hello.SupportsCertificate(cert) == nil {
 			return cert
 		}
 		if fallback == nil {

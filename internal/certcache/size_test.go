@@ -39,7 +39,7 @@ func TestBytesPerName(t *testing.T) {
 		}, 60},
 		{"a name and its wildcard", func(i int) []string {
 			return []string{fmt.Sprintf("host-%d.example.com", i), fmt.Sprintf("*.host-%d.example.com", i)}
-		}, 110},
+		}, 72},
 	} {
 		entries, names := make([]*Entry, n), 0
 		source := fakeSource{}

@@ -1,9 +1,12 @@
 package certcache
 
-// A table is an immutable hash table in which a name has one place: the hash
-// chooses a bucket, and hash and the bucket's move together choose the cell. The
-// moves are chosen when the table is made, so that no two names share a cell. A
-// search looks at one cell, and the processor has nothing to guess wrongly.
+import "sync/atomic"
+
+// A table is a hash table in which a name has one place: the hash chooses a
+// bucket, and hash and the bucket's move together choose the cell. The moves are
+// chosen when the table is made, so that no two names share a cell. A search
+// looks at one cell, and the processor has nothing to guess wrongly. Only the
+// rankings change later.
 type table struct {
 	cells []cell
 	moves []uint8
@@ -11,34 +14,42 @@ type table struct {
 	// move found a free place for, normally none.
 	places int
 	used   int
-	more   []*more // nil, or one, which may be nil, for each of cells
+	// more is nil, or has for each of cells its ranking, nil when only is all that
+	// the cell has.
+	more []atomic.Pointer[ranking]
 }
 
 // A cell has the entries of a name, and of the wildcard above it. Two are in a
 // cache line. In an empty cell all is zero.
 type cell struct {
-	hash uint64
 	name string
 	// only is the one entry of the name itself, nil when there are none or
-	// several.
-	only *Entry
+	// several, and front is that entry's.
+	only  *Entry
+	front *front
+}
+
+// cell returns the cell in which a name with a hash is, unless it is behind the
+// places or nowhere.
+func (t *table) cell(hash uint64) *cell {
+	return &t.cells[t.place(hash, t.moves[bucket(hash, len(t.moves))])]
 }
 
 // find returns the index of a name's cell, -1 when there is none.
 func (t *table) find(hash uint64, name string) int {
 	i := t.place(hash, t.moves[bucket(hash, len(t.moves))])
-	if c := &t.cells[i]; c.hash == hash && c.name == name {
+	if t.cells[i].name == name {
 		return i
 	}
 	if len(t.cells) == t.places {
 		return -1
 	}
-	return t.findBehind(hash, name)
+	return t.findBehind(name)
 }
 
-func (t *table) findBehind(hash uint64, name string) int {
+func (t *table) findBehind(name string) int {
 	for i := t.places; i < len(t.cells); i++ {
-		if t.cells[i].hash == hash && t.cells[i].name == name {
+		if t.cells[i].name == name {
 			return i
 		}
 	}
@@ -48,15 +59,17 @@ func (t *table) findBehind(hash uint64, name string) int {
 // bucket uses the low bits of a hash; the high ones choose the shard.
 func bucket(hash uint64, buckets int) int { return int(uint64(uint32(hash)) * uint64(buckets) >> 32) }
 
+// place multiplies a hash with a number that depends on the move: each move takes
+// each hash on by a distance of its own.
 func (t *table) place(hash uint64, move uint8) int {
-	mixed := (hash ^ uint64(move)*0x9e3779b97f4a7c15) * 0xd6e8feb86659fd93
-	return int(mixed >> 32 * uint64(t.places) >> 32)
+	moved := hash * (0x9e3779b97f4a7c15 + 2*uint64(move))
+	return int(moved >> 32 * uint64(t.places) >> 32)
 }
 
-// moreOf returns where the ranking of a cell is, nil when only is all it has.
-func (t *table) moreOf(i int) *more {
+// rankingOf returns the ranking of a cell, nil when only is all that it has.
+func (t *table) rankingOf(i int) *ranking {
 	if t.more == nil {
 		return nil
 	}
-	return t.more[i]
+	return t.more[i].Load()
 }
