@@ -204,39 +204,3 @@ func (c *Cache) besideLocked(e *Entry) []*Entry {
 	}
 	return out
 }
-
-// rebuildLocked publishes tables with entries put in, or taken out.
-func (c *Cache) rebuildLocked(entries []*Entry, out bool) {
-	var hashes []uint64
-	var ends [1<<shardBits + 1]int // of the changes of each shard, after the first, which is 0
-	for _, e := range entries {
-		for _, name := range e.Names {
-			key, _ := cutWildcard(name)
-			hash := maphash.String(c.seed, key)
-			hashes = append(hashes, hash)
-			ends[hash>>(64-shardBits)+1]++
-		}
-	}
-	for i := range c.shards {
-		ends[i+1] += ends[i]
-	}
-	changes, next := make([]change, len(hashes)), ends
-	for _, e := range entries {
-		f := e.front.Load()
-		for _, name := range e.Names {
-			key, wild := cutWildcard(name)
-			at := &next[hashes[0]>>(64-shardBits)]
-			changes[*at] = change{hash: hashes[0], name: key, entry: e, front: f, wild: wild, out: out}
-			*at++
-			hashes = hashes[1:]
-		}
-	}
-	b := builder{seed: c.seed}
-	for i := range c.shards {
-		if part := changes[ends[i]:ends[i+1]]; len(part) > 0 {
-			s := &c.shards[i]
-			s.table.Store(b.build(s.table.Load(), part))
-			s.version.Add(1)
-		}
-	}
-}

@@ -87,14 +87,15 @@ func (c *Cache) heatLocked(e *Entry, cert *tls.Certificate) {
 }
 
 // coldestLocked turns the hand of the clock up to an entry that nobody has used
-// since it last passed, and one further.
+// since it last passed, and one further. It turns once around at most, however
+// busy all of them are meanwhile.
 func (c *Cache) coldestLocked() int {
-	for {
+	for turned := 0; ; turned++ {
 		at := c.hand
 		if c.hand++; c.hand == len(c.ring) {
 			c.hand = 0
 		}
-		if c.ring[at].front.Load().used.Swap(0) == 0 {
+		if c.ring[at].front.Load().used.Swap(0) == 0 || turned == len(c.ring) {
 			return at
 		}
 	}

@@ -102,6 +102,26 @@ func TestLookupNeverMissesWhatMoves(t *testing.T) {
 	}
 }
 
+// TestKnownNeverMissesWhatMoves does the same with entries that are pending.
+func TestKnownNeverMissesWhatMoves(t *testing.T) {
+	c, at := New(0), &Entry{Names: []string{"a.example"}}
+	c.Add(at)
+	look := func() bool {
+		if !c.Known("a.example") {
+			t.Error("a name that always has an entry is not known")
+			return false
+		}
+		return true
+	}
+	to := []string{"*.example", "a.example"}
+	during(40_000, look, func(i int) {
+		next := &Entry{Names: to[i%2 : i%2+1]}
+		c.Add(next)
+		c.Remove(now, at)
+		at = next
+	})
+}
+
 // TestLookupNeverMissesWhoServes leaves the entries where they are and moves
 // what is served.
 func TestLookupNeverMissesWhoServes(t *testing.T) {
@@ -117,7 +137,7 @@ func TestLookupNeverMissesWhoServes(t *testing.T) {
 		}
 		return true
 	}
-	during(10_000, look, func(i int) {
+	during(20_000, look, func(i int) {
 		c.Serve(now, &all[(i+1)%3].Entry, all[(i+1)%3].served)
 		c.Serve(now, &all[i%3].Entry, Served{})
 	})
