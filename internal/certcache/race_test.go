@@ -13,8 +13,12 @@ import (
 	"time"
 )
 
-// during runs look in two goroutines while change runs, rounds times.
+// during runs look in two goroutines while change runs, rounds times, or an
+// eighth of that with -short.
 func during(rounds int, look func() bool, change func(i int)) {
+	if testing.Short() {
+		rounds /= 8
+	}
 	var stop atomic.Bool
 	var readers sync.WaitGroup
 	for range 2 {
@@ -114,7 +118,7 @@ func TestKnownNeverMissesWhatMoves(t *testing.T) {
 		return true
 	}
 	to := []string{"*.example", "a.example"}
-	during(40_000, look, func(i int) {
+	during(15_000, look, func(i int) {
 		next := &Entry{Names: to[i%2 : i%2+1]}
 		c.Add(next)
 		c.Remove(now, at)
