@@ -85,7 +85,7 @@ func TestManyNamesAtOnce(t *testing.T) {
 		for i := range list {
 			list[i] = fmt.Sprintf("n%04d.example.com", i)
 		}
-		// An order takes about a dozen calls and two polls of 15 ms; loading
+		// An order takes about a dozen calls and two looks at the CA; loading
 		// what is there takes two calls a name.
 		for _, tt := range []struct {
 			what string

@@ -167,27 +167,36 @@ func (r *run) solve(ctx context.Context, authz *acme.Authorization, ch *acme.Cha
 	if err := solver.Present(ctx, task); err != nil {
 		return fail(StepPresent, err)
 	}
+	p := newPoll()
 	if ch.Status != acme.StatusProcessing {
-		if err := r.initiate(ctx, ch); err != nil {
+		retryAfter, err := r.initiate(ctx, ch)
+		if err != nil {
 			return err
 		}
+		if retryAfter > 0 {
+			p.next(retryAfter)
+		}
 	}
-	return r.pollAuthz(ctx, authz, ch.Type)
+	return r.pollAuthz(ctx, authz, ch.Type, p)
 }
 
 // initiate tells the CA that the challenge can be validated. A CA that has
-// begun already, or has decided, is asked for the authorization instead.
-func (r *run) initiate(ctx context.Context, ch *acme.Challenge) error {
-	_, err := r.c.call(ctx, StepChallenge, idempotent, func(ctx context.Context, api *acme.Client) error {
+// begun already, or has decided, is asked for the authorization instead. It
+// returns how long the CA asks to wait before the first look at that.
+func (r *run) initiate(ctx context.Context, ch *acme.Challenge) (retryAfter time.Duration, err error) {
+	x, err := r.c.call(ctx, StepChallenge, idempotent, func(ctx context.Context, api *acme.Client) error {
 		_, err := api.InitiateChallenge(ctx, r.acct.Account, acme.Challenge{URL: ch.URL, Type: ch.Type, Token: ch.Token})
 		return err
 	})
 	var e *Error
 	if errors.As(err, &e) && e.Problem != nil && e.Problem.Status == 400 && !e.Problem.is(accountDoesNotExist) {
 		r.c.log.DebugContext(ctx, "the challenge was not accepted; looking at its authorization", "err", err)
-		return nil
+		return 0, nil
 	}
-	return err
+	if err != nil {
+		return 0, err
+	}
+	return x.retryAfter, nil
 }
 
 func (r *run) getAuthz(ctx context.Context, authzURL string) (*acme.Authorization, time.Duration, error) {
@@ -203,8 +212,8 @@ func (r *run) getAuthz(ctx context.Context, authzURL string) (*acme.Authorizatio
 	return &authz, x.retryAfter, nil
 }
 
-func (r *run) pollAuthz(ctx context.Context, authz *acme.Authorization, challenge string) error {
-	for p := newPoll(); ; {
+func (r *run) pollAuthz(ctx context.Context, authz *acme.Authorization, challenge string, p *poll) error {
+	for {
 		if !p.wait(ctx) {
 			return &Error{Step: StepChallenge, Identifier: authz.IdentifierValue(), Challenge: challenge, Err: fmt.Errorf("waiting for the CA's validation: %w", context.Cause(ctx))}
 		}
@@ -257,7 +266,8 @@ func fromAcmez(p *acme.Problem) *Problem {
 type poll struct{ pause time.Duration }
 
 const (
-	firstPoll    = 15 * time.Millisecond
+	firstPoll    = time.Millisecond
+	quickPolls   = 100 * time.Millisecond // from here on a pause is half of what it adds up to
 	slowestPoll  = 5 * time.Second
 	longestAsked = time.Minute
 )
@@ -267,9 +277,14 @@ func newPoll() *poll { return &poll{pause: firstPoll} }
 func (p *poll) wait(ctx context.Context) bool { return sleep(ctx, p.pause) }
 
 func (p *poll) next(retryAfter time.Duration) {
-	if retryAfter > 0 {
+	switch {
+	case retryAfter > 0:
 		p.pause = min(retryAfter, longestAsked)
-		return
+	case p.pause == 0:
+		p.pause = firstPoll
+	case p.pause < quickPolls:
+		p.pause *= 3
+	default:
+		p.pause = min(p.pause*3/2, slowestPoll)
 	}
-	p.pause = min(p.pause*3/2, slowestPoll)
 }

@@ -2,16 +2,55 @@ package acmeflow
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
 )
+
+// plain is what of an account, order, authorization or challenge could keep
+// acmez from decoding it, in acmez's own types.
+type plain struct {
+	Expires       time.Time        `json:"expires"`
+	NotBefore     time.Time        `json:"notBefore"`
+	NotAfter      time.Time        `json:"notAfter"`
+	Type          string           `json:"type"`
+	URL           string           `json:"url"`
+	Token         string           `json:"token"`
+	Validated     string           `json:"validated"`
+	From          string           `json:"from"`
+	Replaces      string           `json:"replaces"`
+	Profile       string           `json:"profile"`
+	Certificate   string           `json:"certificate"`
+	Orders        string           `json:"orders"`
+	Contact       []string         `json:"contact"`
+	IssuerDomains []string         `json:"issuer-domain-names"`
+	Wildcard      bool             `json:"wildcard"`
+	Error         *acme.Problem    `json:"error"`
+	Challenges    []acme.Challenge `json:"challenges"`
+}
+
+// isClean reports whether there is nothing to remove from an object, as is the
+// rule; to find out takes one pass over it.
+func isClean(body []byte) bool {
+	var p plain
+	return json.Unmarshal(body, &p) == nil &&
+		!slices.ContainsFunc(p.Challenges, func(c acme.Challenge) bool { return c.Type == "" })
+}
 
 // cleanObject removes from an account, order, authorization or challenge what
 // acmez could not decode, so that a member or a challenge of an unknown kind
 // never stops an order (RFC 8555 §7.1.4, §8: a client ignores what it does not
 // know). What cannot be read at all is returned as it is.
 func cleanObject(body []byte) []byte {
+	if isClean(body) {
+		return body
+	}
+	return stripObject(body)
+}
+
+// stripObject is cleanObject for a body that there may be something to remove from.
+func stripObject(body []byte) []byte {
 	var obj map[string]json.RawMessage
 	if json.Unmarshal(body, &obj) != nil {
 		return body

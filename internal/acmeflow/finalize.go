@@ -108,7 +108,9 @@ func (r *run) finalize(ctx context.Context, order *acme.Order, pr *progress) (*a
 		if got.Status == acme.StatusValid || got.Status == acme.StatusInvalid {
 			return &got, nil
 		}
-		pr.poll = newPoll()
+		// Some CAs are done when they reply, and do not say so; for the others
+		// the way to the CA and back is a pause.
+		pr.poll = new(poll)
 		if retryAfter > 0 {
 			pr.poll.next(retryAfter)
 		}

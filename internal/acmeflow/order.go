@@ -2,7 +2,6 @@ package acmeflow
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -356,20 +355,4 @@ func (r *run) sameIdentifiers(order *acme.Order) bool {
 		return slices.Compact(out)
 	}
 	return slices.Equal(set(values(order.Identifiers)), set(r.req.Names))
-}
-
-// fits reports whether the leaf of a chain is for the request's key.
-func (r *run) fits(chainPEM []byte) error {
-	chain, err := certpem.ParseChain(chainPEM)
-	if err != nil {
-		return err
-	}
-	csr, err := x509.ParseCertificateRequest(r.req.CSR)
-	if err != nil {
-		return fmt.Errorf("parsing the CSR: %w", err)
-	}
-	if !certpem.Match(chain[0].PublicKey, csr.PublicKey) {
-		return errors.New("the certificate is for another key than the one in the CSR")
-	}
-	return nil
 }
