@@ -147,20 +147,21 @@ func (r *run) rank(challengeType string) int {
 }
 
 // solve presents a challenge, has the CA validate it and waits for the verdict.
-// What was presented is cleaned up on every way out.
+// What was presented is cleaned up on every way out: the CA, which needs it no
+// more, is not kept waiting for that.
 func (r *run) solve(ctx context.Context, authz *acme.Authorization, ch *acme.Challenge) error {
 	solver := r.req.Solvers[ch.Type]
 	task := Challenge{
 		Type: ch.Type, Identifier: authz.Identifier.Value, IdentifierType: authz.Identifier.Type, Wildcard: authz.Wildcard,
 		Token: ch.Token, KeyAuthorization: ch.KeyAuthorization, Account: r.acct.Location, IssuerDomains: ch.IssuerDomainNames,
 	}
-	defer func() {
+	defer r.cleaning.Go(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
 		defer cancel()
 		if err := solver.CleanUp(ctx, task); err != nil {
 			r.c.log.WarnContext(ctx, "cleaning up a challenge", "name", task.Identifier, "challenge", task.Type, "err", err)
 		}
-	}()
+	})
 	fail := func(step Step, err error) error {
 		return &Error{Step: step, Identifier: authz.IdentifierValue(), Challenge: ch.Type, Err: err}
 	}

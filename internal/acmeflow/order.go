@@ -38,6 +38,8 @@ type run struct {
 
 	mu     sync.Mutex // guards solved
 	solved []string   // challenge types that succeeded
+
+	cleaning sync.WaitGroup // challenges being cleaned up beside the requests that follow
 }
 
 // Issue gets a certificate: it goes on with the order named in req.State when
@@ -93,6 +95,7 @@ func (r *run) issue(ctx context.Context) (res *Result, err error) {
 			}
 		}
 		res, err := r.complete(ctx, order)
+		r.cleaning.Wait()
 		if err == nil || ctx.Err() != nil {
 			return res, err
 		}
