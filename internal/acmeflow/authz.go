@@ -19,6 +19,9 @@ const (
 // authorize brings every authorization of the order to valid. Valid ones cost
 // one look each and no challenge.
 func (r *run) authorize(ctx context.Context, order *acme.Order) error {
+	if len(order.Authorizations) == 1 {
+		return r.authorizeOne(ctx, order.Authorizations[0])
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var (
