@@ -21,5 +21,4 @@ require (
 	github.com/letsencrypt/challtestsrv v1.4.2 // indirect
 	go.uber.org/multierr v1.10.0 // indirect
 	golang.org/x/text v0.44.0 // indirect
-	golang.org/x/tools v0.52.0 // indirect
 )
