@@ -1,0 +1,218 @@
+package corpus
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"golang.org/x/crypto/acme/autocert"
+
+	"github.com/certwright/certwright/internal/record"
+)
+
+// IssuerID names the issuer in stores.
+const IssuerID = "ca.example-directory"
+
+// certRecord is a certificate as certwright stores it.
+type certRecord struct {
+	ID     string          `json:"id"`
+	Names  []string        `json:"names"`
+	Issuer string          `json:"issuer"`
+	Stored time.Time       `json:"stored"`
+	Key    string          `json:"key"`
+	Chain  string          `json:"chain"`
+	Data   json.RawMessage `json:"issuer_data,omitempty"`
+}
+
+// Record returns the key and the value of a pair in certwright's storage. The
+// names are those in the leaf.
+func (p Pair) Record() (key string, value []byte, err error) {
+	private, err := x509.ParseECPrivateKey(p.Key)
+	if err != nil {
+		return "", nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return "", nil, err
+	}
+	leaf, err := x509.ParseCertificate(p.Leaf)
+	if err != nil {
+		return "", nil, err
+	}
+	r := certRecord{
+		ID: recordID(leaf.DNSNames), Names: leaf.DNSNames, Issuer: IssuerID, Stored: leaf.NotBefore.Add(time.Hour),
+		Key: string(encode("PRIVATE KEY", der)), Chain: string(p.ChainPEM()),
+		Data: json.RawMessage(`{"url":"https://ca.example/cert/` + fmt.Sprintf("%x", leaf.SerialNumber) + `"}`),
+	}
+	value, err = record.Encode("certificate", r)
+	return "v1/certs/" + IssuerID + "/" + r.ID, value, err
+}
+
+// recordID is the identity of a certificate in certwright's storage.
+func recordID(names []string) string {
+	if len(names) == 1 {
+		return names[0]
+	}
+	sorted := slices.Clone(names)
+	slices.Sort(sorted)
+	sum := sha256.Sum256([]byte(strings.Join(sorted, ",")))
+	return names[0] + "+" + hex.EncodeToString(sum[:8])
+}
+
+// CertwrightDir returns a folder with the certificates for the plain names as a
+// certwright.DirStorage keeps them.
+func (c *Corpus) CertwrightDir() (string, error) {
+	return c.folder("certwright", func(dir string, p Pair) error {
+		key, value, err := p.Record()
+		if err != nil {
+			return err
+		}
+		// Plain names and the issuer's ID stand for themselves in file names.
+		return os.WriteFile(filepath.Join(dir, filepath.FromSlash(key)+".rec"), value, 0o600)
+	}, "v1/certs/"+IssuerID, "locks")
+}
+
+// CertMagicDir is CertwrightDir for a certmagic.FileStorage.
+func (c *Corpus) CertMagicDir() (string, error) {
+	return c.folder("certmagic", func(dir string, p Pair) error {
+		keys := certmagic.StorageKeys
+		if err := os.Mkdir(filepath.Join(dir, keys.CertsSitePrefix(IssuerID, p.Name)), 0o700); err != nil {
+			return err
+		}
+		return errors.Join(
+			os.WriteFile(filepath.Join(dir, keys.SiteCert(IssuerID, p.Name)), p.ChainPEM(), 0o600),
+			os.WriteFile(filepath.Join(dir, keys.SitePrivateKey(IssuerID, p.Name)), p.KeyPEM(), 0o600),
+			os.WriteFile(filepath.Join(dir, keys.SiteMeta(IssuerID, p.Name)), p.certMagicMeta(), 0o600),
+		)
+	}, certmagic.StorageKeys.CertsPrefix(IssuerID))
+}
+
+// certMagicMeta is the third of the files that CertMagic keeps.
+func (p Pair) certMagicMeta() []byte {
+	return fmt.Appendf(nil, "{\n\t\"sans\": [\n\t\t%q\n\t],\n\t\"issuer_data\": {\n\t\t\"url\": \"https://ca.example/cert/%x\",\n\t\t\"ca\": \"https://ca.example/directory\"\n\t}\n}",
+		p.Name, sha256.Sum256(p.Leaf))
+}
+
+// AutocertDir is CertwrightDir for an autocert.DirCache: one PEM file a
+// certificate.
+func (c *Corpus) AutocertDir() (string, error) {
+	return c.folder("autocert", func(dir string, p Pair) error {
+		return os.WriteFile(filepath.Join(dir, p.Name), p.pemFile(), 0o600)
+	})
+}
+
+func (p Pair) pemFile() []byte { return slices.Concat(p.KeyPEM(), p.ChainPEM()) }
+
+// folder makes a folder with subs in it, once, and has each pair written.
+func (c *Corpus) folder(name string, put func(dir string, p Pair) error, subs ...string) (string, error) {
+	dir := filepath.Join(c.dir, name)
+	err := build(dir, func(tmp string) error {
+		for _, sub := range subs {
+			if err := os.MkdirAll(filepath.Join(tmp, filepath.FromSlash(sub)), 0o700); err != nil {
+				return err
+			}
+		}
+		return parallel(c.N, func(i int) error {
+			p, err := c.Pair(i)
+			if err != nil {
+				return err
+			}
+			return put(tmp, p)
+		})
+	})
+	if err != nil {
+		return "", fmt.Errorf("writing the store of %s: %w", name, err)
+	}
+	return dir, nil
+}
+
+// CertMagicStorage is a certmagic.Storage with all pairs of a corpus, which it
+// reads from one file. It holds nothing else and takes nothing.
+type CertMagicStorage struct{ Corpus *Corpus }
+
+var _ certmagic.Storage = CertMagicStorage{}
+
+// Load implements certmagic.Storage.
+func (s CertMagicStorage) Load(_ context.Context, key string) ([]byte, error) {
+	site, file := filepath.Split(key)
+	name := strings.Replace(filepath.Base(site), "wildcard_", "*", 1)
+	i, ok := s.Corpus.Index(name)
+	if !ok {
+		return nil, fmt.Errorf("loading %q: %w", key, fs.ErrNotExist)
+	}
+	p, err := s.Corpus.Pair(i)
+	if err != nil {
+		return nil, err
+	}
+	switch filepath.Ext(file) {
+	case ".crt":
+		return p.ChainPEM(), nil
+	case ".key":
+		return p.KeyPEM(), nil
+	}
+	return p.certMagicMeta(), nil
+}
+
+// Exists implements certmagic.Storage.
+func (s CertMagicStorage) Exists(ctx context.Context, key string) bool {
+	_, err := s.Load(ctx, key)
+	return err == nil
+}
+
+// Store implements certmagic.Storage.
+func (CertMagicStorage) Store(context.Context, string, []byte) error { return errors.ErrUnsupported }
+
+// Delete implements certmagic.Storage.
+func (CertMagicStorage) Delete(context.Context, string) error { return errors.ErrUnsupported }
+
+// List implements certmagic.Storage.
+func (CertMagicStorage) List(context.Context, string, bool) ([]string, error) {
+	return nil, errors.ErrUnsupported
+}
+
+// Stat implements certmagic.Storage.
+func (CertMagicStorage) Stat(context.Context, string) (certmagic.KeyInfo, error) {
+	return certmagic.KeyInfo{}, errors.ErrUnsupported
+}
+
+// Lock implements certmagic.Storage.
+func (CertMagicStorage) Lock(context.Context, string) error { return errors.ErrUnsupported }
+
+// Unlock implements certmagic.Storage.
+func (CertMagicStorage) Unlock(context.Context, string) error { return errors.ErrUnsupported }
+
+// AutocertCache is an autocert.Cache with all pairs of a corpus, which it reads
+// from one file. It holds nothing else and takes nothing.
+type AutocertCache struct{ Corpus *Corpus }
+
+var _ autocert.Cache = AutocertCache{}
+
+// Get implements autocert.Cache.
+func (a AutocertCache) Get(_ context.Context, key string) ([]byte, error) {
+	i, ok := a.Corpus.Index(key)
+	if !ok {
+		return nil, autocert.ErrCacheMiss
+	}
+	p, err := a.Corpus.Pair(i)
+	if err != nil {
+		return nil, err
+	}
+	return p.pemFile(), nil
+}
+
+// Put implements autocert.Cache.
+func (AutocertCache) Put(context.Context, string, []byte) error { return errors.ErrUnsupported }
+
+// Delete implements autocert.Cache.
+func (AutocertCache) Delete(context.Context, string) error { return errors.ErrUnsupported }
