@@ -8,6 +8,8 @@
 package corpus
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -166,4 +168,17 @@ func (p Pair) KeyPEM() []byte { return encode("EC PRIVATE KEY", p.Key) }
 
 func encode(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
+// Certificate parses the pair.
+func (p Pair) Certificate() (*tls.Certificate, error) {
+	key, err := x509.ParseECPrivateKey(p.Key)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := x509.ParseCertificate(p.Leaf)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Certificate{Certificate: [][]byte{p.Leaf, p.Intermediate}, PrivateKey: key, Leaf: leaf}, nil
 }

@@ -73,3 +73,11 @@ func Child(args ...string) error {
 	}
 	return nil
 }
+
+// Short writes a round number of names for an ID.
+func Short(n int) string {
+	if n >= 1_000_000 {
+		return fmt.Sprintf("%dm", n/1_000_000)
+	}
+	return fmt.Sprintf("%dk", n/1000)
+}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
@@ -115,6 +116,18 @@ func overDir(dir string) (*Certwright, error) {
 // Load implements Peer.
 func (c *Certwright) Load(ctx context.Context, names []string) error {
 	return c.ManageSync(ctx, names)
+}
+
+// Settle returns when nothing is due: the upkeep of a certificate follows its
+// loading.
+func (c *Certwright) Settle() {
+	for {
+		h := c.Health()
+		if h.Running == 0 && (h.NextDue.IsZero() || time.Until(h.NextDue) > time.Minute) {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 // Begin implements Peer.

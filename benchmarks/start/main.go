@@ -93,12 +93,10 @@ func child(args []string) error {
 		return fmt.Errorf("%s with %d certificates: %w", column, n, err)
 	}
 	if args[3] == "false" {
-		harness.Row(fmt.Sprintf("start-%s-%s", what, short(n)), column, harness.Milliseconds(took), "ms")
+		harness.Row(fmt.Sprintf("start-%s-%s", what, harness.Short(n)), column, harness.Milliseconds(took), "ms")
 	}
 	return nil
 }
-
-func short(n int) string { return fmt.Sprintf("%dk", n/1000) }
 
 // ready measures until every name has its certificate.
 func ready(column string, c *corpus.Corpus, names []string) (time.Duration, error) {

@@ -1,0 +1,133 @@
+//go:build unix
+
+// Command lookup measures GetCertificate for certificates that are in memory:
+// exact names, wildcards, upper case, unknown names, on one goroutine and on
+// two. The limit is a map behind an atomic pointer.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/certwright/certwright/benchmarks/corpus"
+	"github.com/certwright/certwright/benchmarks/harness"
+	"github.com/certwright/certwright/benchmarks/peers"
+)
+
+// plan is how much is measured.
+type plan struct {
+	names  int           // certificates
+	rounds int           // of each measurement, with the columns in turn
+	each   time.Duration // of one measurement
+}
+
+func main() {
+	quick := flag.Bool("quick", false, "measure shortly, with few certificates")
+	flag.Parse()
+	p := plan{names: 10_000, rounds: 15, each: 25 * time.Millisecond}
+	if *quick {
+		p = plan{names: 1_000, rounds: 1, each: 10 * time.Millisecond}
+	}
+	harness.Main(func() error { return measure(p) }, nil)
+}
+
+// column is what is measured.
+type column struct {
+	name string
+	get  harness.Get
+}
+
+// measure measures all columns over the same certificates, one name each.
+func measure(p plan) error {
+	c, err := corpus.Open(p.names)
+	if err != nil {
+		return err
+	}
+	var columns []column
+	for _, name := range []string{harness.Certwright, harness.CertMagic, harness.Autocert} {
+		peer, err := peers.InFile(name, c)
+		if err != nil {
+			return err
+		}
+		names := c.Names()
+		if name != harness.Autocert { // which has no wildcards
+			names = append(names, c.Wildcards()...)
+		}
+		if err := peer.Load(context.Background(), names); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if ours, ok := peer.(*peers.Certwright); ok {
+			ours.Settle()
+		}
+		columns = append(columns, column{name, peer.GetCertificate})
+	}
+	bare, err := peers.NewMap(c)
+	if err != nil {
+		return err
+	}
+	for _, k := range kinds(c, bare) {
+		if err := k.measure(columns, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kind is a kind of look-up.
+type kind struct {
+	id     string
+	names  []string // what clients ask for, in any order
+	wild   bool
+	misses bool // there is no certificate
+	cores  int
+	counts bool // allocations too
+	limit  harness.Get
+}
+
+func kinds(c *corpus.Corpus, bare *peers.Map) []kind {
+	exact := shuffled(c.Names())
+	return []kind{
+		{id: "hit", names: exact, cores: 1, counts: true, limit: bare.Exact},
+		{id: "hit-2cores", names: exact, cores: 2, limit: bare.Exact},
+		{id: "wildcard", names: shuffled(underWildcards(c)), wild: true, cores: 1, counts: true, limit: bare.Wildcard},
+		{id: "upper", names: upper(exact), cores: 1, counts: true, limit: bare.Upper},
+		{id: "unknown", names: shuffled(unknown(c.N)), misses: true, cores: 1, counts: true, limit: bare.Wildcard},
+	}
+}
+
+// measure prints the time of a look-up and what it allocates, for the columns in
+// turn.
+func (k kind) measure(columns []column, p plan) error {
+	var probes []*harness.Probe
+	columns = append(slices.Clone(columns), column{harness.Limit, k.limit})
+	columns = slices.DeleteFunc(columns, func(c column) bool { return k.wild && c.name == harness.Autocert })
+	for _, col := range columns {
+		if k.misses {
+			col.get = expectMiss(col.get)
+		}
+		probe, err := harness.NewProbe(col.get, k.names, k.cores, p.each)
+		if err != nil {
+			return fmt.Errorf("%s of %s: %w", k.id, col.name, err)
+		}
+		defer probe.Close()
+		probes = append(probes, probe)
+	}
+	for range p.rounds {
+		runtime.GC()
+		for i, probe := range probes {
+			r, err := probe.Run()
+			if err != nil {
+				return fmt.Errorf("%s of %s: %w", k.id, columns[i].name, err)
+			}
+			harness.Row(k.id, columns[i].name, r.Nanoseconds, "ns")
+			if k.counts {
+				harness.Row(k.id+"-allocs", columns[i].name, r.Allocs, "allocs")
+			}
+		}
+	}
+	return nil
+}
