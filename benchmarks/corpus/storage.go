@@ -40,20 +40,26 @@ func (s CertwrightStorage) Load(ctx context.Context, key string) ([]byte, error)
 	return value, err
 }
 
-// Shared makes certificates that hold several names each, n names in all.
+const extraFormat = "extra%06d.hosting.example"
+
+// Shared are certificates that hold several names each, and some for one name
+// beside them.
 type Shared struct {
 	Names [][]string // of each certificate
 	Pairs []Pair
+	Extra []Pair
 }
 
-// NewShared makes certificates with per names each for n names.
-func NewShared(n, per int) (*Shared, error) {
+// NewShared makes certificates with per names each for n names, and as many
+// extra ones as are asked for.
+func NewShared(n, per, extra int) (*Shared, error) {
 	signer, err := newCA()
 	if err != nil {
 		return nil, err
 	}
-	s := &Shared{Names: make([][]string, (n+per-1)/per), Pairs: make([]Pair, (n+per-1)/per)}
-	err = parallel(len(s.Pairs), func(i int) error {
+	size := (n + per - 1) / per
+	s := &Shared{Names: make([][]string, size), Pairs: make([]Pair, size), Extra: make([]Pair, extra)}
+	err = parallel(size, func(i int) error {
 		for k := i * per; k < min((i+1)*per, n); k++ {
 			s.Names[i] = append(s.Names[i], fmt.Sprintf(nameFormat, k))
 		}
@@ -61,14 +67,22 @@ func NewShared(n, per int) (*Shared, error) {
 		s.Pairs[i], err = signer.issue(s.Names[i]...)
 		return err
 	})
-	return s, err
+	if err != nil {
+		return nil, err
+	}
+	return s, parallel(extra, func(i int) error {
+		var err error
+		s.Extra[i], err = signer.issue(fmt.Sprintf(extraFormat, i))
+		return err
+	})
 }
 
-// Storage returns a certwright.Storage in memory that has the certificates of s.
+// Storage returns a certwright.Storage in memory that has all certificates of s.
 func (s *Shared) Storage(ctx context.Context) (*certwright.MemStorage, error) {
 	mem := certwright.NewMemStorage()
-	err := parallel(len(s.Pairs), func(i int) error {
-		key, value, err := s.Pairs[i].Record()
+	all := slices.Concat(s.Pairs, s.Extra)
+	err := parallel(len(all), func(i int) error {
+		key, value, err := all[i].Record()
 		if err != nil {
 			return err
 		}
@@ -80,11 +94,16 @@ func (s *Shared) Storage(ctx context.Context) (*certwright.MemStorage, error) {
 	return mem, nil
 }
 
-// Specs returns what a Manager is asked to manage.
+// Specs returns what a Manager is asked to manage, the extra ones aside. It
+// shares no memory with s.
 func (s *Shared) Specs() []certwright.Spec {
 	specs := make([]certwright.Spec, 0, len(s.Names))
 	for _, names := range s.Names {
-		specs = append(specs, certwright.Spec{Names: slices.Clone(names)})
+		own := make([]string, len(names))
+		for i, name := range names {
+			own[i] = strings.Clone(name)
+		}
+		specs = append(specs, certwright.Spec{Names: own})
 	}
 	return specs
 }

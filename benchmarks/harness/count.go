@@ -45,3 +45,16 @@ func Heap() int64 {
 	runtime.ReadMemStats(&s)
 	return int64(s.HeapAlloc)
 }
+
+// Watch returns how long the process has been running on a core while wait was
+// waiting, and how many objects it allocated.
+func Watch(wait func() error) (cpu time.Duration, objects uint64, err error) {
+	runtime.GC()
+	time.Sleep(100 * time.Millisecond) // the collector has its own work to end
+	before, _ := Allocations()
+	began := CPU()
+	err = wait()
+	cpu = CPU() - began
+	after, _ := Allocations()
+	return cpu, after - before, err
+}

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -91,4 +92,10 @@ func ask(g Get, hello tls.ClientHelloInfo, names []string, first, n int) error {
 		}
 	}
 	return nil
+}
+
+// Shuffle puts names into an order that is the same each time, and returns them.
+func Shuffle(names []string) []string {
+	rand.New(rand.NewPCG(1, 2)).Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	return names
 }

@@ -4,6 +4,7 @@
 package harness
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -57,6 +58,9 @@ func Main(parent func() error, child func(args []string) error) {
 	os.Exit(0) // whatever a library has left running
 }
 
+// childTime is the most that a child takes; one that hangs is killed.
+const childTime = 3 * time.Minute
+
 // Child runs this program again, as a process with nothing in its memory, and
 // lets it print rows.
 func Child(args ...string) error {
@@ -64,11 +68,17 @@ func Child(args ...string) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(exe)
+	ctx, cancel := context.WithTimeout(context.Background(), childTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, exe)
 	line := strings.Join(args, " ")
 	cmd.Env = append(os.Environ(), envChild+"="+line)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	if err := cmd.Run(); err != nil {
+	err = cmd.Run()
+	if ctx.Err() != nil {
+		err = fmt.Errorf("it took longer than %v", childTime)
+	}
+	if err != nil {
 		return fmt.Errorf("measuring %q: %w", line, err)
 	}
 	return nil

@@ -89,13 +89,13 @@ type kind struct {
 }
 
 func kinds(c *corpus.Corpus, bare *peers.Map) []kind {
-	exact := shuffled(c.Names())
+	exact := harness.Shuffle(c.Names())
 	return []kind{
 		{id: "hit", names: exact, cores: 1, counts: true, limit: bare.Exact},
 		{id: "hit-2cores", names: exact, cores: 2, limit: bare.Exact},
-		{id: "wildcard", names: shuffled(underWildcards(c)), wild: true, cores: 1, counts: true, limit: bare.Wildcard},
+		{id: "wildcard", names: harness.Shuffle(underWildcards(c)), wild: true, cores: 1, counts: true, limit: bare.Wildcard},
 		{id: "upper", names: upper(exact), cores: 1, counts: true, limit: bare.Upper},
-		{id: "unknown", names: shuffled(unknown(c.N)), misses: true, cores: 1, counts: true, limit: bare.Wildcard},
+		{id: "unknown", names: harness.Shuffle(unknown(c.N)), misses: true, cores: 1, counts: true, limit: bare.Wildcard},
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strings"
 
 	"github.com/certwright/certwright/benchmarks/corpus"
@@ -22,12 +21,6 @@ func expectMiss(get harness.Get) harness.Get {
 		}
 		return none, nil
 	}
-}
-
-// shuffled returns names in an order that is the same each time.
-func shuffled(names []string) []string {
-	rand.New(rand.NewPCG(1, 2)).Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
-	return names
 }
 
 func upper(names []string) []string {

@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -88,7 +89,8 @@ func (b *Bare) load(name string) (*held, error) {
 	if key == nil || leaf == nil {
 		return nil, fmt.Errorf("there is no certificate for %q", name)
 	}
-	return &held{leaf: leaf.Bytes, key: key.Bytes, rest: b.chain(text)}, nil
+	// What pem.Decode returns has room to spare.
+	return &held{leaf: bytes.Clone(leaf.Bytes), key: bytes.Clone(key.Bytes), rest: b.chain(text)}, nil
 }
 
 // chain decodes the rest of a chain, once for all that share it.

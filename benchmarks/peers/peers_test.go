@@ -105,7 +105,7 @@ func TestMissing(t *testing.T) {
 
 // TestShared has certwright serve names that share certificates.
 func TestShared(t *testing.T) {
-	s, err := corpus.NewShared(250, 100)
+	s, err := corpus.NewShared(250, 100, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,12 +121,19 @@ func TestShared(t *testing.T) {
 	if err := p.Manage(t.Context(), s.Specs()...); err != nil {
 		t.Fatal(err)
 	}
+	var extra []string
+	for _, pair := range s.Extra {
+		extra = append(extra, pair.Name)
+	}
+	if err := p.Load(t.Context(), extra); err != nil {
+		t.Fatal(err)
+	}
 	hello, release, err := harness.Hello()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(release)
-	for _, names := range s.Names {
+	for _, names := range append(s.Names, extra) {
 		for _, name := range names {
 			asked := *hello
 			asked.ServerName = name

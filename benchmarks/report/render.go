@@ -39,11 +39,7 @@ func (r *results) judge(s spec) verdict {
 		if !ok || base <= 0 {
 			return notMeasured
 		}
-		if s.goal.least {
-			good = value/base >= s.goal.ratio
-		} else {
-			good = value/base <= s.goal.ratio
-		}
+		good = value/base <= s.goal.ratio
 	}
 	if good {
 		return reached
@@ -57,8 +53,6 @@ func (r *results) goalText(s spec) string {
 	switch {
 	case s.goal.bounded:
 		text = strings.TrimSpace("≤ " + number(s.goal.most) + " " + r.units[s.id])
-	case s.goal.least:
-		text = "≥ " + number(s.goal.ratio) + " × limit"
 	case s.goal.ratio != 0:
 		text = "≤ " + number(s.goal.ratio) + " × limit"
 	}
