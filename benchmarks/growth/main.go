@@ -8,9 +8,8 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
-	"fmt"
-	"os"
 	"runtime"
 	"strconv"
 	"time"
@@ -41,19 +40,14 @@ func main() {
 }
 
 func parent(sizes []int) error {
+	var errs []error
 	for _, n := range sizes {
-		if err := harness.Child(harness.Certwright, strconv.Itoa(n)); err != nil {
-			// The curve ends here; what is below it stays.
-			fmt.Fprintln(os.Stderr, err)
-		}
-		if n > magicMost {
-			continue
-		}
-		if err := harness.Child(harness.CertMagic, strconv.Itoa(n)); err != nil {
-			return err
+		errs = append(errs, harness.Child(harness.Certwright, strconv.Itoa(n)))
+		if n <= magicMost {
+			errs = append(errs, harness.Child(harness.CertMagic, strconv.Itoa(n)))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func child(args []string) error {

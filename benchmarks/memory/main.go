@@ -8,6 +8,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"flag"
 	"fmt"
 	"runtime"
@@ -35,6 +36,7 @@ func main() {
 }
 
 func parent(quick bool) error {
+	var errs []error
 	all := sizes(quick)
 	for i, size := range all {
 		c, err := corpus.Open(size.n)
@@ -50,13 +52,11 @@ func parent(quick bool) error {
 		}
 		for range size.rounds {
 			for _, column := range []string{harness.Certwright, harness.CertMagic, harness.Autocert, harness.Limit, harness.LimitParsed} {
-				if err := harness.Child(column, strconv.Itoa(size.n), under); err != nil {
-					return err
-				}
+				errs = append(errs, harness.Child(column, strconv.Itoa(size.n), under))
 			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func child(args []string) error {

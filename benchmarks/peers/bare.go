@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/certwright/certwright/benchmarks/corpus"
 	"github.com/certwright/certwright/benchmarks/harness"
 )
 
@@ -36,10 +38,30 @@ type held struct {
 }
 
 func newBare(column string, read func(name string) ([]byte, error)) (*Bare, error) {
-	if column != harness.Limit && column != harness.LimitParsed {
+	switch column {
+	case harness.LimitJSON:
+		inner := read
+		read = func(name string) ([]byte, error) { return pemOfRecord(inner, name) }
+	case harness.Limit, harness.LimitParsed:
+	default:
 		return nil, fmt.Errorf("there is nothing to measure for column %q", column)
 	}
 	return &Bare{read: read, parsed: column == harness.LimitParsed, chains: map[string][]byte{}}, nil
+}
+
+// pemOfRecord returns the PEM in one of certwright's records.
+func pemOfRecord(read func(name string) ([]byte, error), name string) ([]byte, error) {
+	value, err := read("v1/certs/" + corpus.IssuerID + "/" + name + ".rec")
+	if err != nil {
+		return nil, err
+	}
+	var r struct {
+		Body struct{ Key, Chain string }
+	}
+	if err := json.Unmarshal(value, &r); err != nil {
+		return nil, err
+	}
+	return []byte(r.Body.Key + r.Body.Chain), nil
 }
 
 func readDir(dir string) func(name string) ([]byte, error) {
@@ -121,7 +143,7 @@ func (b *Bare) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, err
 	if cert := h.cert.Load(); cert != nil {
 		return cert, nil
 	}
-	key, err := x509.ParseECPrivateKey(h.key)
+	key, err := parseKey(h.key)
 	if err != nil {
 		return nil, err
 	}
@@ -132,6 +154,14 @@ func (b *Bare) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, err
 	cert := &tls.Certificate{Certificate: [][]byte{h.leaf, h.rest}, PrivateKey: key, Leaf: leaf}
 	h.cert.Store(cert)
 	return cert, nil
+}
+
+// parseKey reads a key in either of the forms that the stores have.
+func parseKey(der []byte) (any, error) {
+	if key, err := x509.ParseECPrivateKey(der); err == nil {
+		return key, nil
+	}
+	return x509.ParsePKCS8PrivateKey(der)
 }
 
 // Certificate returns what a Bare holds for a name, parsed, and nil for a name

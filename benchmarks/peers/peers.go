@@ -41,7 +41,7 @@ var errNoOrders = errors.New("nothing is to be ordered in a benchmark")
 // missing. The limit reads autocert's.
 func Folder(column string, c *corpus.Corpus) (string, error) {
 	switch column {
-	case harness.Certwright:
+	case harness.Certwright, harness.LimitJSON:
 		return c.CertwrightDir()
 	case harness.CertMagic:
 		return c.CertMagicDir()

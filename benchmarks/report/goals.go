@@ -74,11 +74,14 @@ func starts() section {
 		"From `New` to a certificate for each name, and to the first one that `GetCertificate` returns for the last of the names, " +
 			"each in a process of its own over a folder whose files are in the page cache. autocert loads when it is asked; it is asked for each name in turn. " +
 			"The limit reads one PEM file a certificate on 2 goroutines and decodes leaf and key without parsing them; in brackets, with `tls.X509KeyPair`. " +
-			"For the first certificate it reads and parses that one alone.",
+			"For the first certificate it reads and parses that one alone. The same limit over certwright's records instead of PEM files, with encoding/json, is in rows of its own.",
 		[]spec{
 			{id: "start-ready-1k", title: "1,000 certificates, all ready"},
 			{id: "start-ready-10k", title: "10,000 certificates, all ready", goal: within(1.05)},
 			{id: "start-ready-100k", title: "100,000 certificates, all ready"},
+			{id: "start-json-1k", title: "1,000 records of certwright's, read with encoding/json"},
+			{id: "start-json-10k", title: "10,000 records of certwright's, read with encoding/json"},
+			{id: "start-json-100k", title: "100,000 records of certwright's, read with encoding/json"},
 			{id: "start-first-1k", title: "1,000 certificates, first served", goal: atMost(20)},
 			{id: "start-first-10k", title: "10,000 certificates, first served", goal: atMost(20)},
 			{id: "start-first-100k", title: "100,000 certificates, first served", goal: atMost(20)},

@@ -2,7 +2,7 @@
 // median of each, compares it with the limit and with its goal, and writes
 // tables in Markdown.
 //
-//	report [-out file] [-revision text] rows...
+//	report [-out file] [-revision text] [-note text] rows...
 package main
 
 import (
@@ -19,15 +19,22 @@ import (
 func main() {
 	out := flag.String("out", "", "the page that is written besides the tables on standard output")
 	revision := flag.String("revision", "", "what was measured")
+	note := flag.String("note", "", "what else is to be known")
 	mod := flag.String("mod", "go.mod", "where the versions of the compared libraries stand")
 	flag.Parse()
-	if err := run(*out, *revision, *mod, flag.Args()); err != nil {
+	if err := run(*out, about{revision: *revision, note: *note}, *mod, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(out, revision, mod string, files []string) error {
+// about is what was measured, and when and where.
+type about struct {
+	machine, versions, revision, note string
+	now                               time.Time
+}
+
+func run(out string, a about, mod string, files []string) error {
 	r := newResults()
 	for _, name := range files {
 		text, err := os.ReadFile(name)
@@ -45,7 +52,8 @@ func run(out, revision, mod string, files []string) error {
 	if err != nil {
 		return err
 	}
-	text := r.page(machine(), versionsIn(string(versions)), revision, time.Now())
+	a.machine, a.versions, a.now = machine(), versionsIn(string(versions)), time.Now()
+	text := r.page(a)
 	fmt.Print(text)
 	if out == "" {
 		return nil

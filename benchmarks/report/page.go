@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
-	"time"
 )
 
 const intro = `# Performance
@@ -24,12 +23,15 @@ that it was not measured. Goals are those set for certwright.
 `
 
 // page writes the whole page.
-func (r *results) page(machine, versions, revision string, now time.Time) string {
+func (r *results) page(a about) string {
 	var b strings.Builder
 	b.WriteString(intro)
-	fmt.Fprintf(&b, "\nMeasured on %s, with %s, on %s. %s.", now.UTC().Format("2 January 2006"), runtime.Version(), machine, versions)
-	if revision != "" {
-		fmt.Fprintf(&b, " certwright at %s.", revision)
+	fmt.Fprintf(&b, "\nMeasured on %s, with %s, on %s. %s.", a.now.UTC().Format("2 January 2006"), runtime.Version(), a.machine, a.versions)
+	if a.revision != "" {
+		fmt.Fprintf(&b, " certwright at %s.", a.revision)
+	}
+	if a.note != "" {
+		b.WriteString(" " + a.note)
 	}
 	b.WriteString("\n")
 	good, bad := r.count()

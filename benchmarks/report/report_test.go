@@ -133,14 +133,14 @@ func TestPage(t *testing.T) {
 		"row growth-hit-1k certwright 30 ns", "row growth-hit-1m certwright 45 ns",
 		"row surprise certwright 7 bytes",
 	}, "\n"))
-	page := r.page("a machine", "CertMagic v1", "abc123", time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC))
+	page := r.page(about{"a machine", "CertMagic v1", "abc123", "A note.", time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)})
 	for _, want := range []string{
 		"| hit, exact name, ns | 50 (1.25 ×) | 4,710 (118 ×) | – | 40 | ≤ 1.5 × limit: reached |\n",
 		"| 10,000 certificates, all ready, ms | 1,000 (2.00 ×) | – | – | 500 (790) | ≤ 1.05 × limit: **not reached** |\n",
 		"| on-demand hit | on-demand: not built yet |",
 		"| hit, ns | certwright | 30 | – | – | 45 |\n",
 		"| surprise, bytes | 7 |",
-		"Measured on 28 November 2026", "a machine", "CertMagic v1", "abc123",
+		"Measured on 28 November 2026", "a machine", "CertMagic v1", "abc123. A note.",
 		"\n1 goals reached, 1 not.\n",
 	} {
 		if !strings.Contains(page, want) {
@@ -173,7 +173,7 @@ func TestRun(t *testing.T) {
 	if err := os.WriteFile(rows, []byte("row hit certwright 50 ns\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := run(out, "", "../go.mod", []string{rows}); err != nil {
+	if err := run(out, about{}, "../go.mod", []string{rows}); err != nil {
 		t.Fatal(err)
 	}
 	page, err := os.ReadFile(out)
@@ -186,7 +186,7 @@ func TestRun(t *testing.T) {
 	if err := os.WriteFile(rows, []byte("nothing\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := run(out, "", "../go.mod", []string{rows}); err == nil {
+	if err := run(out, about{}, "../go.mod", []string{rows}); err == nil {
 		t.Error("a page without rows was written")
 	}
 }
