@@ -3,7 +3,9 @@ package certpem
 import (
 	"bytes"
 	"crypto/x509"
+	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 const (
@@ -17,13 +19,18 @@ const (
 type Chains struct {
 	mu    sync.Mutex        // guards known
 	known map[string]*links // by PEM text as EncodeChain writes it
+
+	buffers sync.Pool // of *[]byte, for the work on one certificate at a time
 }
 
 // links are the certificates that follow a leaf, each signed by the next. They
 // are not changed.
 type links struct {
-	first *x509.Certificate // the issuer of the leaf
-	der   [][]byte
+	first  *x509.Certificate // the issuer of the leaf
+	der    [][]byte
+	shared bool // by all leaves that have them
+
+	template atomic.Pointer[template] // set once, from the first leaf packed
 }
 
 // find returns what is known by its text.
@@ -49,11 +56,11 @@ func (c *Chains) intern(certs []*x509.Certificate) (*links, error) {
 	if err := Verify(certs, nil, nil); err != nil {
 		return nil, err
 	}
-	l := &links{first: certs[0]}
+	l := &links{first: certs[0], shared: c != nil && len(text) <= maxSharedText}
 	for _, cert := range certs {
 		l.der = append(l.der, cert.Raw)
 	}
-	if c == nil || len(text) > maxSharedText {
+	if !l.shared {
 		return l, nil
 	}
 	return c.add(string(text), l), nil
@@ -80,4 +87,36 @@ func (l *links) follow(leaf *Facts) bool {
 	id := l.first.SubjectKeyId
 	return bytes.Equal(l.first.RawSubject, leaf.RawIssuer) &&
 		(len(id) == 0 || len(leaf.authorityKey) == 0 || bytes.Equal(id, leaf.authorityKey))
+}
+
+// delta appends to script what a leaf differs in from the first one that it was
+// called for. It is false when the leaf is better kept as it is.
+func (l *links) delta(script, leaf []byte) ([]byte, bool) {
+	if l == nil || !l.shared || len(leaf) < window || len(leaf) > maxDelta {
+		return nil, false
+	}
+	if l.template.Load() == nil {
+		l.template.CompareAndSwap(nil, newTemplate(leaf))
+	}
+	return l.template.Load().encode(script, leaf)
+}
+
+// buffer returns n bytes to work in, which go back with release.
+func (c *Chains) buffer(n int) *[]byte {
+	if c != nil {
+		if b, ok := c.buffers.Get().(*[]byte); ok {
+			*b = slices.Grow((*b)[:0], n)[:n]
+			return b
+		}
+	}
+	b := make([]byte, n)
+	return &b
+}
+
+// release clears a buffer, for there may have been a key in it.
+func (c *Chains) release(b *[]byte) {
+	clear(*b)
+	if c != nil {
+		c.buffers.Put(b)
+	}
 }

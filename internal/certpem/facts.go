@@ -64,6 +64,25 @@ func Scan(cert []byte) (Facts, error) {
 	return f, nil
 }
 
+// clone returns the same facts in memory of their own.
+func (f *Facts) clone() Facts {
+	c := *f
+	parts := [...]*[]byte{&c.Serial, &c.RawIssuer, &c.PublicKey, &c.names, &c.authorityKey}
+	size := 0
+	for _, part := range parts {
+		size += len(*part)
+	}
+	buf := make([]byte, 0, size)
+	for _, part := range parts {
+		if *part != nil {
+			n := len(buf)
+			buf = append(buf, *part...)
+			*part = buf[n:len(buf):len(buf)]
+		}
+	}
+	return c
+}
+
 // scan follows RFC 5280 §4.1.
 func (f *Facts) scan(data cryptobyte.String) bool {
 	var cert, tbs, validity cryptobyte.String

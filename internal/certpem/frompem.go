@@ -19,9 +19,9 @@ const (
 	maxQuick = 64 << 10 // bytes of DER of a leaf or a key
 )
 
-// FromPEM returns a stored key and chain in compact form. It takes and refuses
-// what [DecodeKey], [ParseChain] and [Verify] do, names aside. The texts are not
-// kept.
+// FromPEM returns a stored key and chain in compact form, and what the leaf says of
+// itself. It takes and refuses what [DecodeKey], [ParseChain] and [Verify] do,
+// names aside. The texts are not kept.
 //
 // It is fast for texts as [EncodeKey] and [EncodeChain] write them, with
 // certificates behind the leaf that are known to in: nothing is parsed then, and
@@ -29,10 +29,18 @@ const (
 // public key stored beside it, and that the leaf belongs to the others from the
 // name and the key identifier of its issuer. What is damaged inside the leaf or
 // the key is left to [Packed.Certificate].
-func FromPEM(key, chain []byte, in *Chains) (Packed, error) {
-	if p, ok := quick(key, chain, in); ok {
-		return p, nil
+func FromPEM(key, chain []byte, in *Chains) (Packed, Facts, error) {
+	if p, facts, ok := quick(key, chain, in); ok {
+		return p, facts, nil
 	}
+	p, err := slow(key, chain, in)
+	if err != nil {
+		return Packed{}, Facts{}, err
+	}
+	return p, p.Facts(), nil
+}
+
+func slow(key, chain []byte, in *Chains) (Packed, error) {
 	signer, err := DecodeKey(key)
 	if err != nil {
 		return Packed{}, err
@@ -53,29 +61,34 @@ func FromPEM(key, chain []byte, in *Chains) (Packed, error) {
 
 // quick is the fast way of FromPEM. It is false for whatever is not plain; the
 // other way then gives the verdict.
-func quick(key, chain []byte, in *Chains) (Packed, bool) {
-	leaf, rest, ok := cutBlock(chain, beginCert+"\n", endCert)
-	if !ok || leaf.size > maxQuick {
-		return Packed{}, false
+func quick(key, chain []byte, in *Chains) (Packed, Facts, bool) {
+	text, rest, ok := cutBlock(chain, beginCert+"\n", endCert)
+	if !ok || text.size > maxQuick {
+		return Packed{}, Facts{}, false
 	}
 	links := in.find(rest)
 	if links == nil && len(rest) > 0 {
-		return Packed{}, false
+		return Packed{}, Facts{}, false
 	}
 	block, rest, ok := cutBlock(key, beginKey, endKey)
 	if !ok || len(rest) > 0 || block.size > maxQuick {
-		return Packed{}, false
+		return Packed{}, Facts{}, false
 	}
 	form, size := storedForm(block.size)
-	blob := make([]byte, leaf.size+size)
-	if !leaf.decode(blob[:leaf.size]) {
-		return Packed{}, false
+	buf := in.buffer(text.size + size + text.size)
+	defer in.release(buf)
+	leaf, room := (*buf)[:text.size], (*buf)[text.size:]
+	secret, script := room[:size], room[size:size]
+	if !text.decode(leaf) {
+		return Packed{}, Facts{}, false
 	}
-	facts, err := Scan(blob[:leaf.size:leaf.size])
-	if err != nil || links != nil && !links.follow(&facts) || !facts.readOwnKey(block, form, blob[leaf.size:]) {
-		return Packed{}, false
+	facts, err := Scan(leaf)
+	if err != nil || links != nil && !links.follow(&facts) || !facts.readOwnKey(block, form, secret) {
+		return Packed{}, Facts{}, false
 	}
-	return Packed{blob: blob, links: links, leaf: uint32(leaf.size), kind: facts.Kind, form: form}, true
+	p := Packed{links: links, kind: facts.Kind, form: form}
+	p.put(leaf, secret, script)
+	return p, facts.clone(), true
 }
 
 // pemBody is the base64 lines of a PEM block, each with a line feed.

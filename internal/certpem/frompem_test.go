@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -43,18 +44,21 @@ func TestFromPEM(t *testing.T) {
 			leaf := publicLeaf(t, p.low, tt.key.Public(), "example.com", "www.example.com")
 			for _, chain := range [][]*x509.Certificate{{leaf}, {leaf, p.low.cert}, {leaf, p.low.cert, p.mid.cert}} {
 				key, text := keyPEM(t, tt.key), EncodeChain(chain)
-				if _, ok := quick(key, text, &in); ok != tt.quick {
+				if _, _, ok := quick(key, text, &in); ok != tt.quick {
 					t.Errorf("%s, %d certificates: quick is %v; want %v", name, len(chain), ok, tt.quick)
 				}
-				got, err := FromPEM(key, text, &in)
+				got, facts, err := FromPEM(key, text, &in)
 				if err != nil {
 					t.Fatalf("%s: %v", name, err)
 				}
 				clear(key)
 				clear(text) // it must not be kept
 				checkPacked(t, &got, chain, tt.key)
+				if want, err := Scan(chain[0].Raw); err != nil || !reflect.DeepEqual(facts, want) {
+					t.Errorf("%s: the facts are %+v; want %+v", name, facts, want)
+				}
 				want := mustPack(t, chain, tt.key, &in)
-				if !bytes.Equal(got.blob, want.blob) || got.links != want.links || got.form != want.form || got.kind != want.kind || got.leaf != want.leaf {
+				if !bytes.Equal(got.blob, want.blob) || got.links != want.links || got.form != want.form || got.kind != want.kind || got.leaf != want.leaf || got.delta != want.delta {
 					t.Errorf("%s: FromPEM and Pack differ", name)
 				}
 			}
@@ -66,7 +70,7 @@ func TestFromPEMKnowsAChainAfterItsFirst(t *testing.T) {
 	p := newPKI(t)
 	var in Chains
 	key, text := keyPEM(t, p.key), EncodeChain([]*x509.Certificate{p.leaf, p.low.cert, p.mid.cert})
-	if _, ok := quick(key, text, &in); ok {
+	if _, _, ok := quick(key, text, &in); ok {
 		t.Error("a chain that was never checked is taken for good")
 	}
 	var wg sync.WaitGroup
@@ -74,7 +78,7 @@ func TestFromPEMKnowsAChainAfterItsFirst(t *testing.T) {
 	for i := range got {
 		wg.Go(func() {
 			var err error
-			if got[i], err = FromPEM(key, text, &in); err != nil {
+			if got[i], _, err = FromPEM(key, text, &in); err != nil {
 				t.Error(err)
 			}
 		})
@@ -85,10 +89,10 @@ func TestFromPEMKnowsAChainAfterItsFirst(t *testing.T) {
 			t.Error("one chain is kept twice")
 		}
 	}
-	if _, ok := quick(key, text, &in); !ok {
+	if _, _, ok := quick(key, text, &in); !ok {
 		t.Error("a chain that was checked is not known")
 	}
-	if _, err := FromPEM(key, text, nil); err != nil {
+	if _, _, err := FromPEM(key, text, nil); err != nil {
 		t.Errorf("without Chains: %v", err)
 	}
 }
@@ -122,7 +126,7 @@ func TestFromPEMTakesOddTexts(t *testing.T) {
 		{"SEC 1", encode("EC PRIVATE KEY", sec1), text},
 		{"a public key that is not its own beside the key", encode("PRIVATE KEY", stranger), text},
 	} {
-		got, err := FromPEM([]byte(tt.key), []byte(tt.chain), &in)
+		got, _, err := FromPEM([]byte(tt.key), []byte(tt.chain), &in)
 		if err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 			continue
@@ -161,7 +165,7 @@ func TestFromPEMRefuses(t *testing.T) {
 	mustPack(t, []*x509.Certificate{p.leaf, p.low.cert, p.mid.cert}, p.key, &in)
 	for _, tt := range tests {
 		for what, in := range map[string]*Chains{"known": &in, "fresh": {}, "none": nil} {
-			got, err := FromPEM([]byte(tt.key), []byte(tt.chain), in)
+			got, _, err := FromPEM([]byte(tt.key), []byte(tt.chain), in)
 			if err == nil || !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("%s, chains %s: %v; want an error that says %q", tt.name, what, err, tt.says)
 			}
@@ -176,7 +180,7 @@ func TestFromPEMLeavesADamagedScalarToCertificate(t *testing.T) {
 	p := newPKI(t)
 	block, _ := pem.Decode(keyPEM(t, p.key))
 	block.Bytes[len(headP256)] ^= 1
-	got, err := FromPEM(pem.EncodeToMemory(block), EncodeChain([]*x509.Certificate{p.leaf}), nil)
+	got, _, err := FromPEM(pem.EncodeToMemory(block), EncodeChain([]*x509.Certificate{p.leaf}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,11 +198,11 @@ func TestFromPEMAllocations(t *testing.T) {
 		mustPack(t, chain, key, &in)
 		data, text := keyPEM(t, key), EncodeChain(chain)
 		if n := testing.AllocsPerRun(100, func() {
-			if _, err := FromPEM(data, text, &in); err != nil {
+			if _, _, err := FromPEM(data, text, &in); err != nil {
 				t.Fatal(err)
 			}
-		}); n != 1 {
-			t.Errorf("%s: %v allocations; want that of the certificate alone", kt, n)
+		}); n != 2 {
+			t.Errorf("%s: %v allocations; want one for the certificate and one for its facts", kt, n)
 		}
 	}
 }
@@ -221,7 +225,7 @@ func FuzzFromPEM(f *testing.F) {
 				_, _ = in.intern(certs)
 			}
 		}
-		got, ok := quick(key, text, &in)
+		got, facts, ok := quick(key, text, &in)
 		if !ok {
 			return
 		}
@@ -236,6 +240,9 @@ func FuzzFromPEM(f *testing.F) {
 		certs, err := ParseChain(text)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if want, err := Scan(certs[0].Raw); err != nil || !reflect.DeepEqual(facts, want) {
+			t.Fatalf("the facts are %+v; want %+v", facts, want)
 		}
 		if want := got.Chain(); !slices.EqualFunc(certs, want, func(c *x509.Certificate, der []byte) bool { return bytes.Equal(c.Raw, der) }) {
 			t.Fatalf("the chain is read as another: %q", titles(certs))
@@ -274,7 +281,7 @@ func benchmarkFromPEM(b *testing.B, kt KeyType, in *Chains) {
 	b.ReportMetric(float64(len(leaf.Raw)), "leaf-bytes")
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := FromPEM(data, text, in); err != nil {
+		if _, _, err := FromPEM(data, text, in); err != nil {
 			b.Fatal(err)
 		}
 	}

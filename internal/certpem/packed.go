@@ -14,12 +14,14 @@ import (
 
 // Packed is a certificate chain with its key in little memory: the leaf and the
 // key are one piece, and what follows the leaf is shared with other leaves of
-// its issuer. It is not changed after it was made: it may be copied, and used by
+// its issuer. So is what such leaves have in common, if they are packed with the
+// same [Chains]. It is not changed after it was made: it may be copied, and used by
 // several goroutines. The zero Packed is none, and the same as no other.
 type Packed struct {
-	blob  []byte // the DER of the leaf, then the key
+	blob  []byte // the key, then the leaf or what it differs in from the template of links
 	links *links // nil when the leaf is alone
-	leaf  uint32 // bytes of the leaf
+	leaf  uint32 // bytes of the leaf's DER
+	delta uint16 // bytes of the difference; 0 when the leaf is kept as it is
 	kind  KeyKind
 	form  keyForm
 }
@@ -68,8 +70,30 @@ func pack(chain []*x509.Certificate, key crypto.Signer, in *Chains) (Packed, err
 	if len(leaf) > math.MaxInt32 {
 		return Packed{}, fmt.Errorf("the leaf has %d bytes", len(leaf))
 	}
-	blob := append(append(make([]byte, 0, len(leaf)+len(secret)), leaf...), secret...)
-	return Packed{blob: blob, links: links, leaf: uint32(len(leaf)), kind: facts.Kind, form: form}, nil
+	defer clear(secret)
+	p := Packed{links: links, kind: facts.Kind, form: form}
+	p.put(leaf, secret, nil)
+	return p, nil
+}
+
+// put sets what p holds of the leaf and the key, which are copied. The script is
+// room to work in.
+func (p *Packed) put(leaf, secret, script []byte) {
+	last := leaf
+	if script, ok := p.links.delta(script, leaf); ok {
+		last, p.delta = script, uint16(len(script))
+	}
+	p.leaf = uint32(len(leaf))
+	p.blob = append(append(make([]byte, 0, len(secret)+len(last)), secret...), last...)
+}
+
+// cut returns the key and what is behind it.
+func (p *Packed) cut() (secret, last []byte) {
+	n := len(p.blob) - int(p.leaf)
+	if p.delta > 0 {
+		n = len(p.blob) - int(p.delta)
+	}
+	return p.blob[:n:n], p.blob[n:len(p.blob):len(p.blob)]
 }
 
 func marshalKey(key crypto.Signer) ([]byte, keyForm, error) {
@@ -85,9 +109,17 @@ func marshalKey(key crypto.Signer) ([]byte, keyForm, error) {
 	return secret, formPKCS8, err
 }
 
-// Leaf returns the DER of the leaf, not to be changed.
+// Leaf returns the DER of the leaf, not to be changed. It is put together anew when
+// p holds no more than the difference to another leaf, which takes an allocation
+// of its size; who needs it twice had better keep it.
 func (p *Packed) Leaf() []byte {
-	return p.blob[:p.leaf:p.leaf]
+	_, last := p.cut()
+	if p.delta == 0 {
+		return last
+	}
+	leaf := make([]byte, p.leaf)
+	p.links.template.Load().decode(leaf, last)
+	return leaf
 }
 
 // Rest returns the DER of the certificates behind the leaf, in order and not to
@@ -100,13 +132,17 @@ func (p *Packed) Rest() [][]byte {
 }
 
 // Chain returns the DER of all certificates, leaf first. They are not to be
-// changed.
+// changed. The leaf is that of [Packed.Leaf].
 func (p *Packed) Chain() [][]byte {
 	if p.leaf == 0 {
 		return nil
 	}
+	return p.chain(p.Leaf())
+}
+
+func (p *Packed) chain(leaf []byte) [][]byte {
 	rest := p.Rest()
-	return append(append(make([][]byte, 0, 1+len(rest)), p.Leaf()), rest...)
+	return append(append(make([][]byte, 0, 1+len(rest)), leaf), rest...)
 }
 
 // Issuer returns the certificate behind the leaf, parsed, shared and not to be
@@ -118,7 +154,8 @@ func (p *Packed) Issuer() *x509.Certificate {
 	return p.links.first
 }
 
-// Facts returns what the leaf says of itself.
+// Facts returns what the leaf says of itself. Its slices are parts of what
+// [Packed.Leaf] returns.
 func (p *Packed) Facts() Facts {
 	facts, _ := Scan(p.Leaf()) // what cannot be scanned is not packed
 	return facts
@@ -129,10 +166,19 @@ func (p *Packed) KeyKind() KeyKind { return p.kind }
 
 // SameLeaf reports whether both have the same leaf.
 func (p *Packed) SameLeaf(other *Packed) bool {
-	return p.leaf > 0 && bytes.Equal(p.Leaf(), other.Leaf())
+	if p.leaf == 0 || p.leaf != other.leaf {
+		return false
+	}
+	if p.delta > 0 && other.delta > 0 && p.links == other.links {
+		// The template is the same, and so are the differences of the same leaf.
+		_, a := p.cut()
+		_, b := other.cut()
+		return bytes.Equal(a, b)
+	}
+	return bytes.Equal(p.Leaf(), other.Leaf())
 }
 
-// Parse returns the leaf parsed anew. It shares memory with p.
+// Parse returns the leaf parsed anew, from what [Packed.Leaf] returns.
 func (p *Packed) Parse() (*x509.Certificate, error) {
 	leaf, err := x509.ParseCertificate(p.Leaf())
 	if err != nil {
@@ -141,8 +187,8 @@ func (p *Packed) Parse() (*x509.Certificate, error) {
 	return leaf, nil
 }
 
-// Certificate returns what crypto/tls serves, with Leaf set, parsed anew. It
-// shares the memory of the certificates with p. It fails when crypto/x509
+// Certificate returns what crypto/tls serves, with Leaf set, parsed anew. The leaf's
+// DER is there once, and the certificates behind it share memory with p. It fails when crypto/x509
 // refuses the leaf, and when the key is damaged or not the leaf's, which
 // [FromPEM] does not look into.
 func (p *Packed) Certificate() (*tls.Certificate, error) {
@@ -157,12 +203,12 @@ func (p *Packed) Certificate() (*tls.Certificate, error) {
 	if !Match(leaf.PublicKey, key.Public()) {
 		return nil, fmt.Errorf("reading the key of %q: the leaf is not for it", title(leaf))
 	}
-	return &tls.Certificate{Certificate: p.Chain(), PrivateKey: key, Leaf: leaf}, nil
+	return &tls.Certificate{Certificate: p.chain(leaf.Raw), PrivateKey: key, Leaf: leaf}, nil
 }
 
 // key says nothing of what the parsers said, as parseKey does.
 func (p *Packed) key() (crypto.Signer, error) {
-	secret := p.blob[p.leaf:]
+	secret, _ := p.cut()
 	curve := elliptic.P256()
 	switch p.form {
 	case formPKCS8:

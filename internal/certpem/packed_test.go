@@ -91,16 +91,21 @@ func TestPack(t *testing.T) {
 			if !whole.SameLeaf(&alone) || !alone.SameLeaf(&unshared) {
 				t.Error("the leaves are not the same")
 			}
-			if n := len(whole.blob) - len(leaf.Raw); tt.size != 0 && n != tt.size || cap(whole.blob) > len(leaf.Raw)+n {
-				t.Errorf("the key takes %d bytes; want %d", n, tt.size)
+			for _, p := range []*Packed{&whole, &alone, &unshared} {
+				if secret, last := p.cut(); tt.size != 0 && len(secret) != tt.size || cap(p.blob) != len(secret)+len(last) {
+					t.Errorf("the key takes %d bytes; want %d", len(secret), tt.size)
+				}
+			}
+			if whole.delta == 0 || alone.delta != 0 || unshared.delta != 0 {
+				t.Error("the leaf is kept as it is although there is a template, or it is not and there is none")
 			}
 		})
 	}
 }
 
 func TestPackedIsSmallAndShares(t *testing.T) {
-	if size := unsafe.Sizeof(Packed{}); size > 56 {
-		t.Errorf("a Packed has %d bytes; want at most 56", size)
+	if size := unsafe.Sizeof(Packed{}); size > 40 {
+		t.Errorf("a Packed has %d bytes; want at most 40", size)
 	}
 	p := newPKI(t)
 	var in Chains
@@ -114,11 +119,15 @@ func TestPackedIsSmallAndShares(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if &cert.Certificate[0][0] != &a.blob[0] || &cert.Leaf.Raw[0] != &a.blob[0] || &cert.Certificate[1][0] != &b.Rest()[0][0] {
+	if &cert.Certificate[0][0] != &cert.Leaf.Raw[0] || &cert.Certificate[1][0] != &b.Rest()[0][0] {
 		t.Error("the certificates are copied")
 	}
-	// What is handed out cannot be made longer to reach the key or other leaves' chains.
-	if leaf := a.Leaf(); cap(leaf) != len(leaf) || cap(a.Rest()) != len(a.Rest()) {
+	alone := mustPack(t, []*x509.Certificate{p.leaf}, p.key, &in)
+	if parsed, err := alone.Parse(); err != nil || &parsed.Raw[0] != &alone.blob[32] || &alone.Leaf()[0] != &alone.blob[32] {
+		t.Errorf("a leaf that is kept as it is is copied, %v", err)
+	}
+	// What is handed out cannot be made longer to reach other leaves' chains.
+	if leaf := a.Leaf(); cap(leaf) != len(leaf) || cap(alone.Leaf()) != len(alone.Leaf()) || cap(a.Rest()) != len(a.Rest()) {
 		t.Error("there is room behind the leaf or the chain")
 	}
 	var zero Packed
@@ -164,14 +173,15 @@ func TestCertificateFindsADamagedKey(t *testing.T) {
 		} {
 			bad := good
 			bad.blob = slices.Clone(good.blob)
-			edit(bad.blob[bad.leaf:])
+			secret, _ := bad.cut()
+			edit(secret)
 			if _, err := bad.Certificate(); err == nil {
 				t.Errorf("%s: a key that is %s passes", name, what)
 			}
 		}
 		bad := good
 		bad.blob = slices.Clone(good.blob)
-		clear(bad.blob[:bad.leaf])
+		clear(bad.Leaf())
 		if _, err := bad.Certificate(); err == nil {
 			t.Errorf("%s: a leaf of zeros passes", name)
 		}
