@@ -44,11 +44,10 @@ func hash(w uint32) uint32 { return w * 0x9e3779b1 >> (32 - indexBits) }
 func (t *template) encode(script, leaf []byte) ([]byte, bool) {
 	limit := len(script) + len(leaf)*15/16
 	done, ahead := 0, 0 // bytes of leaf that are written, and how far on the like of it is in t
-	for i := 0; i+window <= len(leaf); {
-		from, n := t.match(leaf[i:], i+ahead)
+	for {
+		i, from, n := t.next(leaf, done, ahead)
 		if n == 0 {
-			i++
-			continue
+			break
 		}
 		// What comes before may be the same, but for the index.
 		for i > done && from > 0 && leaf[i-1] == t.der[from-1] {
@@ -59,9 +58,7 @@ func (t *template) encode(script, leaf []byte) ([]byte, bool) {
 		if len(script) > limit {
 			return nil, false
 		}
-		ahead = from - i
-		i += n
-		done = i
+		done, ahead = i+n, from-i
 	}
 	if done < len(leaf) {
 		script = append(appendNumber(script, len(leaf)-done), leaf[done:]...)
@@ -69,19 +66,25 @@ func (t *template) encode(script, leaf []byte) ([]byte, bool) {
 	return script, len(script) <= limit
 }
 
-// match finds bytes in t that b begins with, where they are due or wherever the
-// index says. The number is 0 when there are too few.
-func (t *template) match(b []byte, due int) (from, n int) {
-	w := binary.LittleEndian.Uint32(b)
-	if due+window <= len(t.der) && binary.LittleEndian.Uint32(t.der[due:]) == w {
-		from, n = due, common(b, t.der[due:])
-	}
-	if at := int(t.index[hash(w)]); at != due && binary.LittleEndian.Uint32(t.der[at:]) == w {
-		if m := common(b, t.der[at:]); m >= farWindow && m > n {
-			from, n = at, m
+// next finds the first bytes of leaf from i on that are in t, too, where they are due
+// or wherever the index says. The number is 0 when there are none.
+func (t *template) next(leaf []byte, i, ahead int) (at, from, n int) {
+	for ; i+window <= len(leaf); i++ {
+		w := binary.LittleEndian.Uint32(leaf[i:])
+		due := i + ahead
+		if due+window <= len(t.der) && binary.LittleEndian.Uint32(t.der[due:]) == w {
+			from, n = due, common(leaf[i:], t.der[due:])
+		}
+		if at := int(t.index[hash(w)]); at != due && binary.LittleEndian.Uint32(t.der[at:]) == w {
+			if m := common(leaf[i:], t.der[at:]); m >= farWindow && m > n {
+				from, n = at, m
+			}
+		}
+		if n > 0 {
+			break
 		}
 	}
-	return from, n
+	return i, from, n
 }
 
 // common returns how many bytes a and b begin with in common.
@@ -136,6 +139,6 @@ func number(b []byte) (int, []byte) {
 	return int(b[0]&0x7f) | int(b[1])<<7, b[2:]
 }
 
-func zigzag(n int) int { return n<<1 ^ n>>63 }
+func zigzag(n int) int { return n<<1 ^ n>>(bits.UintSize-1) }
 
 func unzigzag(n int) int { return n>>1 ^ -(n & 1) }
