@@ -144,11 +144,7 @@ func (d *decoder) quick(id string, body []byte) (s storedBundle, ok bool) {
 	if !good || !f.Whole() || len(names) == 0 {
 		return s, false
 	}
-	p, err := certpem.FromPEM(key, chain, &d.chains)
-	if err != nil {
-		return s, false
-	}
-	facts, err := certpem.Scan(p.Leaf())
+	p, facts, err := certpem.FromPEM(key, chain, &d.chains)
 	if err != nil || facts.Covers(names) != nil {
 		return s, false
 	}

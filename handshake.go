@@ -10,11 +10,13 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/certwright/certwright/internal/acmeflow"
+	"github.com/certwright/certwright/internal/certcache"
 	"github.com/certwright/certwright/internal/challenge"
 	"github.com/certwright/certwright/internal/hostname"
 )
@@ -62,46 +64,69 @@ func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, 
 
 // certificate selects from what is in memory.
 func (m *Manager) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	// Names in the cache are normalised, so one that is found as it came needs no
-	// look at its form.
-	if cert := m.cache.LookupExact(hello.ServerName, hello); cert != nil {
-		return cert, nil
-	}
-	if hello.ServerName == "" {
+	sni := hello.ServerName
+	if sni == "" {
 		return m.unnamed(hello)
 	}
-	return m.search(hello)
+	cert, match := m.cache.Find(sni, hello)
+	switch {
+	case cert == nil:
+	case match == certcache.Own:
+		return cert, nil
+	case hostname.IsLabel(firstLabel(sni)) && len(sni) <= hostname.MaxSNI: // the rest is that of a wildcard
+		return cert, nil
+	}
+	form := hostname.FormOf(sni)
+	if form == hostname.OtherForm {
+		return m.respelled(hello)
+	}
+	if form == hostname.NoName { // though it may end as one with a wildcard does
+		cert, match = nil, certcache.None
+	} else if match != certcache.None || m.later.Load() != nil {
+		cert, match = m.pending(hello, sni, match)
+	}
+	return m.found(hello, cert, match)
 }
 
-// search selects for a name that has no valid certificate of its own, or is not
-// written as it is stored.
-func (m *Manager) search(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+func firstLabel(name string) string { return name[:strings.IndexByte(name, '.')] }
+
+// respelled selects for a name that is not written as it is stored.
+func (m *Manager) respelled(hello *tls.ClientHelloInfo) (cert *tls.Certificate, err error) {
 	var buf [hostname.MaxSNI]byte
-	name, ok := hostname.AppendSNI(buf[:0], hello.ServerName)
-	known := false
-	if ok {
-		if cert := m.cache.LookupBytes(name, hello); cert != nil {
-			return cert, nil
-		}
-		known = m.cache.KnownBytes(name)
-		if m.later.Load() != nil && !known {
-			known = m.addAsked(string(name), "*."+hostname.Parent(string(name)))
-		}
-		if known {
-			if cert := m.loadAsked(hello, string(name)); cert != nil {
-				return cert, nil
-			}
+	match := certcache.None
+	name, form := hostname.AppendSNI(buf[:0], hello.ServerName)
+	if form != hostname.NoName {
+		cert, match = m.cache.FindBytes(name, hello)
+		if cert == nil && (match != certcache.None || m.later.Load() != nil) {
+			cert, match = m.pending(hello, string(name), match)
 		}
 	}
-	if m.conf.FallbackName != "" {
-		if cert := m.cache.Lookup(m.conf.FallbackName, hello); cert != nil {
-			return cert, nil
-		}
+	return m.found(hello, cert, match)
+}
+
+// found returns what was found for a name, or what is served in its place.
+func (m *Manager) found(hello *tls.ClientHelloInfo, cert *tls.Certificate, match certcache.Match) (*tls.Certificate, error) {
+	if cert == nil && m.conf.FallbackName != "" {
+		cert = m.cache.Lookup(m.conf.FallbackName, hello)
 	}
-	if known {
+	switch {
+	case cert != nil:
+		return cert, nil
+	case match != certcache.None:
 		return nil, (*pendingError)(hello)
 	}
 	return nil, (*unknownError)(hello)
+}
+
+// pending selects for a name that may be managed and is not served.
+func (m *Manager) pending(hello *tls.ClientHelloInfo, name string, match certcache.Match) (*tls.Certificate, certcache.Match) {
+	if match == certcache.None && m.addAsked(name, "*."+hostname.Parent(name)) {
+		match = certcache.Own
+	}
+	if match == certcache.None {
+		return nil, match
+	}
+	return m.loadAsked(hello, name), match
 }
 
 // loadAsked reads the certificates for a managed name whose turn at the start
@@ -177,7 +202,7 @@ type (
 )
 
 func (e *unknownError) Error() string {
-	if _, ok := hostname.AppendSNI(nil, e.ServerName); !ok {
+	if _, form := hostname.AppendSNI(nil, e.ServerName); form == hostname.NoName {
 		return ErrNoCertificate.Error() + ": the server name is not a DNS name"
 	}
 	return fmt.Sprintf("%v for %q: %v", ErrNoCertificate, e.ServerName, ErrNotManaged)
@@ -186,8 +211,8 @@ func (e *unknownError) Error() string {
 // Is reports whether the error is of that kind.
 func (e *unknownError) Is(target error) bool {
 	if target == ErrNotManaged {
-		_, ok := hostname.AppendSNI(nil, e.ServerName)
-		return ok
+		_, form := hostname.AppendSNI(nil, e.ServerName)
+		return form != hostname.NoName
 	}
 	return target == ErrNoCertificate
 }

@@ -26,8 +26,10 @@ import (
 
 // fakeSigner is an Issuer that signs at once.
 type fakeSigner struct {
-	root *x509.Certificate
-	key  *ecdsa.PrivateKey
+	root  *x509.Certificate
+	by    *x509.Certificate // whose key signs: root, or the intermediate below it
+	key   *ecdsa.PrivateKey // of by
+	above []byte            // PEM, what is in a chain behind the leaf
 
 	mu       sync.Mutex // guards the fields below
 	issued   int
@@ -55,7 +57,28 @@ func newFakeSigner(t testing.TB) *fakeSigner {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &fakeSigner{root: root, key: key, byName: map[string]*x509.Certificate{}}
+	return &fakeSigner{root: root, by: root, key: key, byName: map[string]*x509.Certificate{}}
+}
+
+// addIntermediate has an intermediate sign from now on, as public CAs do.
+func (f *fakeSigner) addIntermediate(t testing.TB) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "test intermediate"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: f.root.NotBefore, NotAfter: f.root.NotAfter,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, f.root, key.Public(), f.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.by, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	f.key, f.above = key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
 func (f *fakeSigner) ID() string { return "fake" }
@@ -105,7 +128,7 @@ func (f *fakeSigner) Issue(ctx context.Context, req IssueRequest) (Issued, error
 	if f.validity != nil {
 		tmpl.NotBefore, tmpl.NotAfter = f.validity()
 	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, f.root, csr.PublicKey, f.key)
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, f.by, csr.PublicKey, f.key)
 	if err != nil {
 		return Issued{}, err
 	}
@@ -114,7 +137,8 @@ func (f *fakeSigner) Issue(ctx context.Context, req IssueRequest) (Issued, error
 		return Issued{}, err
 	}
 	f.byName[req.Names[0]] = leaf
-	return Issued{Chain: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}, nil
+	leafPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return Issued{Chain: append(leafPEM, f.above...)}, nil
 }
 
 // offline is a Manager that no network is needed for.

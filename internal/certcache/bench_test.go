@@ -107,15 +107,6 @@ func BenchmarkLookup(b *testing.B) {
 	run("hit", hits, true)
 	run("wildcard", wild, true)
 	run("unknown", benchQueries(names, "un.known"), false)
-	b.Run("exact", func(b *testing.B) {
-		i := 0
-		for b.Loop() {
-			if c.LookupExact(hits[i%queries], nil) == nil {
-				b.Fatal("not found")
-			}
-			i++
-		}
-	})
 	b.Run("parallel", func(b *testing.B) {
 		b.RunParallel(func(pb *testing.PB) {
 			for i := rand.IntN(queries); pb.Next(); i++ {

@@ -95,23 +95,6 @@ func (c *Cache) Hot() int {
 	return len(c.ring)
 }
 
-// Known reports whether an entry, pending or not, has a normalised name or the
-// wildcard above it.
-func (c *Cache) Known(name string) bool {
-	for {
-		exact, above := c.view(name), c.above(name)
-		if exact.only != nil || len(exact.rank.ofName())+len(above.rank.ofWildcard()) > 0 {
-			return true
-		}
-		if exact.unchanged() && above.unchanged() {
-			return false
-		}
-	}
-}
-
-// KnownBytes is [Cache.Known] for a name in a buffer.
-func (c *Cache) KnownBytes(name []byte) bool { return c.Known(text(name)) }
-
 // Entries returns the entries, pending or not, that have exactly this name,
 // which may be a wildcard, in the order in which they are served.
 func (c *Cache) Entries(name string) []*Entry {

@@ -21,65 +21,76 @@ import (
 // are not yet come before those that no longer are. One that cannot be parsed
 // is passed over.
 func (c *Cache) Lookup(name string, hello *tls.ClientHelloInfo) *tls.Certificate {
-	hash := maphash.String(c.seed, name)
-	// Most look-ups end here. A function for it would take longer than this.
-	cl := c.shard(hash).table.Load().cell(hash)
-	if f := cl.front; f != nil && f.class() == valid && cl.name == name {
-		if cert := f.parsed(); cert != nil {
-			return cert
-		}
-	}
-	return c.search(hash, name, hello)
+	cert, _ := c.Find(name, hello)
+	return cert
 }
 
-// search is Lookup in all its steps. It begins again when what it has seen,
-// one after the other, may never have been there together.
-func (c *Cache) search(hash uint64, name string, hello *tls.ClientHelloInfo) *tls.Certificate {
-	for {
-		exact := c.viewHashed(hash, name)
-		if cert := c.exact(&exact, first, hello); cert != nil {
-			return cert
+// Match says which entries there are for a name, whether they serve something
+// or not.
+type Match int
+
+const (
+	None     Match = iota // no entry
+	Own                   // entries that have the name
+	Wildcard              // none of those, but entries that have the wildcard above it
+)
+
+// Find is [Cache.Lookup] that says which entries there are too. The name need not
+// be normalised: since those of entries are, one that is not has no entries of
+// its own, and at most its first label differs from one that has a wildcard's.
+func (c *Cache) Find(name string, hello *tls.ClientHelloInfo) (*tls.Certificate, Match) {
+	hash := maphash.String(c.seed, name)
+	s := c.shard(hash)
+	v := view{shard: s, version: s.version.Load()}
+	t := s.table.Load()
+	i := t.index(hash)
+	// Most look-ups end here. A function for it would take longer than this.
+	cl := &t.cells[i]
+	if f := cl.front; f != nil && f.class() == valid && cl.name == name {
+		if cert := f.parsed(); cert != nil {
+			return cert, Own
+		}
+	}
+	if cl.name == name || len(t.cells) > t.places {
+		v = c.viewHashed(hash, name)
+	}
+	return c.search(v, hash, name, hello)
+}
+
+// FindBytes is [Cache.Find] for a name in a buffer, of which nothing is kept.
+func (c *Cache) FindBytes(name []byte, hello *tls.ClientHelloInfo) (*tls.Certificate, Match) {
+	return c.Find(text(name), hello)
+}
+
+// search is Find in all its steps, of which the first led to exact. It begins
+// again when what it has seen, one after the other, may never have been there
+// together.
+func (c *Cache) search(exact view, hash uint64, name string, hello *tls.ClientHelloInfo) (*tls.Certificate, Match) {
+	for ; ; exact = c.viewHashed(hash, name) {
+		match := None
+		if exact.only != nil || len(exact.rank.ofName()) > 0 {
+			match = Own
+			if cert := c.exact(&exact, first, hello); cert != nil {
+				return cert, match
+			}
 		}
 		above := c.above(name)
-		if cert := c.wild(&above, first, hello); cert != nil {
-			return cert
+		if len(above.rank.ofWildcard()) > 0 {
+			if match == None {
+				match = Wildcard
+			}
+			if cert := c.wild(&above, first, hello); cert != nil {
+				return cert, match
+			}
 		}
-		cert := c.exact(&exact, last, hello)
-		if cert == nil {
-			cert = c.wild(&above, last, hello)
+		var cert *tls.Certificate
+		if match != None {
+			if cert = c.exact(&exact, last, hello); cert == nil {
+				cert = c.wild(&above, last, hello)
+			}
 		}
 		if exact.unchanged() && above.unchanged() {
-			return cert
-		}
-	}
-}
-
-// LookupBytes is [Cache.Lookup] for a name in a buffer, of which nothing is
-// kept.
-func (c *Cache) LookupBytes(name []byte, hello *tls.ClientHelloInfo) *tls.Certificate {
-	return c.Lookup(text(name), hello)
-}
-
-// LookupExact returns what [Cache.Lookup] returns when that is a valid
-// certificate for the name itself, and nil otherwise. The name need not be
-// normalised: one that is not, or is a wildcard, has no certificate.
-func (c *Cache) LookupExact(name string, hello *tls.ClientHelloInfo) *tls.Certificate {
-	hash := maphash.String(c.seed, name)
-	// As in Lookup.
-	cl := c.shard(hash).table.Load().cell(hash)
-	if f := cl.front; f != nil && f.class() == valid && cl.name == name {
-		if cert := f.parsed(); cert != nil {
-			return cert
-		}
-	}
-	return c.searchExact(hash, name, hello)
-}
-
-func (c *Cache) searchExact(hash uint64, name string, hello *tls.ClientHelloInfo) *tls.Certificate {
-	for {
-		v := c.viewHashed(hash, name)
-		if cert := c.exact(&v, first, hello); cert != nil || v.unchanged() {
-			return cert
+			return cert, match
 		}
 	}
 }

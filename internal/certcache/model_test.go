@@ -226,8 +226,8 @@ func (p *pair) compare() error {
 		if strings.HasPrefix(name, wildcard) {
 			continue
 		}
-		if c.Lookup(name, nil) != m.lookup(name) || c.LookupExact(name, nil) != m.best(name, valid) || c.Known(name) != m.known(name) {
-			return fmt.Errorf("%s: Lookup %v, LookupExact %v, Known %v", name, c.Lookup(name, nil) == m.lookup(name), c.LookupExact(name, nil) == m.best(name, valid), c.Known(name))
+		if c.Lookup(name, nil) != m.lookup(name) || known(c, name) != m.known(name) {
+			return fmt.Errorf("%s: Lookup %v, known %v", name, c.Lookup(name, nil) == m.lookup(name), known(c, name))
 		}
 	}
 	for _, name := range p.names {

@@ -88,6 +88,9 @@ func (n *counts) of(t tier, list []*Entry) []*Entry {
 // pick returns the first certificate that hello supports, else just the first,
 // of entries that are in order. One alone is not asked about.
 func (c *Cache) pick(list []*Entry, hello *tls.ClientHelloInfo) *tls.Certificate {
+	if len(list) == 1 {
+		return c.certificate(list[0])
+	}
 	var fallback *tls.Certificate
 	for _, e := range list {
 		quick := e.front.Load().kind() == KeyECDSAP256
@@ -95,7 +98,7 @@ func (c *Cache) pick(list []*Entry, hello *tls.ClientHelloInfo) *tls.Certificate
 		if cert == nil {
 			continue
 		}
-		if len(list) == 1 || hello == nil || quick && takesP256(hello) || hello.SupportsCertificate(cert) == nil {
+		if hello == nil || quick && takesP256(hello) || hello.SupportsCertificate(cert) == nil {
 			return cert
 		}
 		if fallback == nil {

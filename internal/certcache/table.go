@@ -31,13 +31,13 @@ type cell struct {
 
 // cell returns the cell in which a name with a hash is, unless it is behind the
 // places or nowhere.
-func (t *table) cell(hash uint64) *cell {
-	return &t.cells[t.place(hash, t.moves[bucket(hash, len(t.moves))])]
+func (t *table) index(hash uint64) int {
+	return t.place(hash, t.moves[bucket(hash, len(t.moves))])
 }
 
 // find returns the index of a name's cell, -1 when there is none.
 func (t *table) find(hash uint64, name string) int {
-	i := t.place(hash, t.moves[bucket(hash, len(t.moves))])
+	i := t.index(hash)
 	if t.cells[i].name == name {
 		return i
 	}

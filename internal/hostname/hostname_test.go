@@ -351,3 +351,34 @@ func FuzzReverseName(f *testing.F) {
 		}
 	})
 }
+
+// AppendSNI and FromSNI agree, and IsLabel knows the labels of what they return.
+func FuzzAppendSNI(f *testing.F) {
+	for _, s := range []string{"example.com", "Example.COM.", "192.0.2.1", "[2001:DB8::1]", "::ffff:192.0.2.1", "*.example.com", "a b.example", "a..b", strings.Repeat("a", 64) + ".b", "1.2.3", "a.7"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		want, ok := FromSNI(s)
+		got, form := AppendSNI([]byte("x"), s)
+		if (form != NoName) != ok || ok && string(got) != "x"+want {
+			t.Fatalf("AppendSNI(%q) = %q, %v; FromSNI = %q, %v", s, got, form, want, ok)
+		}
+		if form == NormalizedForm && s != want {
+			t.Fatalf("%q counts as normalised, its form is %q", s, want)
+		}
+		if label, _, _ := strings.Cut(s, "."); form == NormalizedForm && !IsLabel(label) {
+			t.Fatalf("%q is no label", label)
+		}
+	})
+}
+
+func TestIsLabel(t *testing.T) {
+	for s, want := range map[string]bool{
+		"a": true, "a-1_b": true, "7": true, strings.Repeat("a", 63): true,
+		"": false, "A": false, "a.b": false, "*": false, "a b": false, "é": false, "[": false, strings.Repeat("a", 64): false,
+	} {
+		if got := IsLabel(s); got != want {
+			t.Errorf("IsLabel(%q) = %v", s, got)
+		}
+	}
+}

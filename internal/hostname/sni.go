@@ -39,24 +39,61 @@ func FromSNI(s string) (string, bool) {
 	return "", false
 }
 
-// AppendSNI is FromSNI for a buffer: it appends the normalised form to dst. It
-// allocates nothing when dst has room for MaxSNI bytes.
-func AppendSNI(dst []byte, s string) ([]byte, bool) {
-	s = strings.TrimSuffix(s, ".")
+// A Form says how a server name is written.
+type Form int
+
+const (
+	NoName         Form = iota // not a name
+	NormalizedForm             // as it is normalised
+	OtherForm                  // in another way
+)
+
+// FormOf says how a server name is written, as AppendSNI does, without writing it
+// anew. It takes what may be an IP address for a name in another form.
+func FormOf(s string) Form {
 	switch formOf(s) {
 	case formLower:
-		return append(dst, s...), true
-	case formUpper:
-		n := len(dst)
-		dst = append(dst, s...)
-		lowerBytes(dst[n:])
-		return dst, true
-	case formAddress:
-		if addr, ok := addressFromSNI(s); ok {
-			return addr.AppendTo(dst), true
+		return NormalizedForm
+	case formNone:
+		if !strings.HasSuffix(s, ".") {
+			return NoName
 		}
 	}
-	return dst, false
+	return OtherForm
+}
+
+// AppendSNI is FromSNI for a buffer: it appends the normalised form to dst, and
+// says whether s differs from it. It allocates nothing when dst has room for
+// MaxSNI bytes.
+func AppendSNI(dst []byte, s string) ([]byte, Form) {
+	name := strings.TrimSuffix(s, ".")
+	form, n := OtherForm, len(dst)
+	switch formOf(name) {
+	case formLower:
+		if name == s {
+			form = NormalizedForm
+		}
+		return append(dst, name...), form
+	case formUpper:
+		dst = append(dst, name...)
+		lowerBytes(dst[n:])
+		return dst, form
+	case formAddress:
+		if addr, ok := addressFromSNI(name); ok {
+			return addr.AppendTo(dst), form
+		}
+	}
+	return dst, NoName
+}
+
+// IsLabel reports whether s is one label of a normalised DNS name, but for where
+// its hyphens stand.
+func IsLabel(s string) bool {
+	var all class
+	for i := range len(s) {
+		all |= classes[s[i]]
+	}
+	return s != "" && len(s) <= maxLabel && all&^classLetter == 0
 }
 
 // form is what a server name looks like.
@@ -90,7 +127,7 @@ var classes = func() (t [256]class) {
 			t[i] = classLetter | classUpper
 		case c == ':' || c == '[' || c == ']':
 			t[i] = classAddress
-		case c < '0' || c > '9':
+		case c < '0' || c > '9': // a dot too
 			t[i] = classOther
 		}
 	}
