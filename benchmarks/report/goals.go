@@ -95,7 +95,7 @@ func memory() section {
 		"What the heap grows by with the certificates, names included, by the number of certificates; in a process of its own, " +
 			"before and after collecting garbage. \"In use\" is after each name was asked for once; what certwright parses then is bounded. " +
 			"The limit holds leaf and key in DER in a map, and the chain once; in brackets, parsed certificates. " +
-			"Garbage is collected while 2 goroutines make 400,000 look-ups, most of them for few of the names, and 8 kB of garbage at each.",
+			"Garbage is collected while 2 goroutines make 600,000 look-ups, most of them for few of the names, and 16 kB of garbage at each.",
 		[]spec{
 			{id: "heap-10k", title: "heap a certificate, 10,000 of them", goal: atMost(1300)},
 			{id: "heap-100k", title: "heap a certificate, 100,000 of them", goal: atMost(1300)},
