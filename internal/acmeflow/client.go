@@ -198,7 +198,7 @@ func (c *Client) once(ctx context.Context, dir *directory, op operation) (*excha
 	err := op(context.WithValue(ctx, exchangeKey{}, x), c.acmez(dir))
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return &exchange{posted: x.posted, url: x.url, status: x.status, problem: x.problem, err: x.err, retryAfter: x.retryAfter}, err
+	return &exchange{posted: x.posted, url: x.url, status: x.status, problem: x.problem, err: x.err, retryAfter: x.retryAfter, chain: x.chain}, err
 }
 
 // ok reports whether the CA accepted the request, whatever acmez made of the reply.

@@ -131,23 +131,23 @@ func (r *run) download(ctx context.Context, order *acme.Order) (*Result, error) 
 	if order.Certificate == "" {
 		return nil, &Error{Step: StepDownload, URL: order.Location, Err: deadError{errors.New("the valid order lacks the member certificate (RFC 8555 §7.1.3)")}}
 	}
-	var chains []acme.Certificate
-	_, err := r.c.call(ctx, StepDownload, idempotent, func(ctx context.Context, api *acme.Client) error {
-		var err error
-		chains, err = api.GetCertificateChain(ctx, r.acct.Account, order.Certificate)
+	// GetOrder is acmez's plain POST-as-GET (RFC 8555 §6.3). GetCertificateChain
+	// would download every alternate chain and ask for renewal info besides.
+	x, err := r.c.call(ctx, StepDownload, idempotent, func(ctx context.Context, api *acme.Client) error {
+		_, err := api.GetOrder(ctx, r.acct.Account, acme.Order{Location: order.Certificate})
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	if len(chains) == 0 {
+	if x.chain == nil {
 		return nil, fail(errors.New("the CA sent no chain"))
 	}
-	if err := r.fits(chains[0].ChainPEM); err != nil {
+	if err := r.fits(x.chain); err != nil {
 		return nil, fail(deadError{err})
 	}
 	return &Result{
-		ChainPEM:  chains[0].ChainPEM,
+		ChainPEM:  x.chain,
 		URL:       order.Certificate,
 		Account:   r.acct.Location,
 		Directory: r.c.opts.Directory,

@@ -50,6 +50,7 @@ type exchange struct {
 	problem    *Problem
 	err        error // of the transport
 	retryAfter time.Duration
+	chain      []byte // PEM, when the reply was a certificate chain
 }
 
 func (x *exchange) fail(err error, p *Problem) {
@@ -92,7 +93,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	case resp.StatusCode >= 400:
 		x.fail(nil, parseProblem(resp.StatusCode, body))
 	case req.Method == http.MethodPost:
-		body = cleanReply(resp, body)
+		body = t.clean(x, resp, body)
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	resp.ContentLength = int64(len(body))
@@ -128,19 +129,21 @@ func bareURL(u *url.URL) string {
 	return c.String()
 }
 
-// cleanReply makes a reply fit for acmez's strict decoder and gives it the
-// content type that its body shows.
-func cleanReply(resp *http.Response, body []byte) []byte {
+// clean makes a reply fit for acmez's strict decoder and gives it the content
+// type that its body shows. A chain is kept in x, and acmez gets an object
+// without members in its place.
+func (t *transport) clean(x *exchange, resp *http.Response, body []byte) []byte {
 	trimmed := bytes.TrimSpace(body)
 	switch {
 	case bytes.HasPrefix(trimmed, []byte("{")):
 		resp.Header.Set("Content-Type", "application/json")
 		body = cleanObject(trimmed)
 	case bytes.Contains(trimmed, []byte("-----BEGIN CERTIFICATE-----")):
-		resp.Header.Set("Content-Type", "application/pem-certificate-chain")
-		// acmez would download every alternate chain (RFC 8555 §7.4.2), and
-		// follow "up" links, which only drafts of the RFC had, without end.
-		resp.Header.Del("Link")
+		x.mu.Lock()
+		x.chain = body
+		x.mu.Unlock()
+		resp.Header.Set("Content-Type", "application/json")
+		return []byte("{}")
 	}
 	return body
 }

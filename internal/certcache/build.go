@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"math/bits"
 	"slices"
+	"sort"
 	"strings"
 	"sync/atomic"
 )
@@ -54,6 +55,14 @@ func twins(changes []change) bool {
 	return false
 }
 
+// byName sorts changes. It is sort's own code that does it: package slices would
+// link a copy of its own for this type.
+type byName []change
+
+func (s byName) Len() int           { return len(s) }
+func (s byName) Less(i, j int) bool { return compareChanges(s[i], s[j]) < 0 }
+func (s byName) Swap(i, j int)      { s[i], s[j] = s[j], s[i] }
+
 // A builder makes changed copies of tables, one after the other; what it needs
 // for one serves for the next.
 type builder struct {
@@ -72,7 +81,7 @@ type builder struct {
 func (b *builder) build(old *table, changes []change) *table {
 	b.old, b.cells, b.hashes, b.more, b.replaced = old, b.cells[:0], b.hashes[:0], nil, b.replaced[:0]
 	if twins(changes) {
-		slices.SortFunc(changes, compareChanges)
+		sort.Stable(byName(changes))
 	}
 	for len(changes) > 0 {
 		n := 1

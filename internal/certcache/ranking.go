@@ -37,8 +37,10 @@ func order(list []*Entry) counts {
 			}
 		}
 	}
-	if len(list) > 1 {
-		slices.SortFunc(list, compareEntries)
+	for i := range list { // there are few
+		for ; i > 0 && compareEntries(list[i], list[i-1]) < 0; i-- {
+			list[i], list[i-1] = list[i-1], list[i]
+		}
 	}
 	return n
 }
