@@ -1,6 +1,7 @@
 package certwright
 
 import (
+	"context"
 	"time"
 
 	"github.com/certwright/certwright/internal/certcache"
@@ -9,8 +10,18 @@ import (
 
 // plan is a checked Spec.
 type plan struct {
-	names []string
+	name  string   // the first
+	names []string // all; nil when there is but one
 	how   *how
+}
+
+// all returns the names. Those of a plan for one name are in the slice given,
+// which has room for them.
+func (p *plan) all(room []string) []string {
+	if p.names != nil {
+		return p.names
+	}
+	return append(room, p.name)
 }
 
 // how is what plans have in common.
@@ -25,8 +36,10 @@ const slab = 36
 
 // add puts plans under management and has each looked at. w is told how that
 // ends; nil means that nobody waits.
-func (m *Manager) add(plans []plan, w *callWait) error {
-	m.settle()
+func (m *Manager) add(ctx context.Context, plans []plan, w *callWait) error {
+	if err := m.settle(ctx); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.isClosed {
@@ -43,9 +56,9 @@ func (m *Manager) addLocked(plans []plan, w *callWait) {
 	}
 	b.all = make([]schedule.Work, 0, len(plans))
 	b.added = make([]*certcache.Entry, 0, len(plans))
-	for _, p := range plans {
-		for rank, t := range p.how.keyTypes {
-			c := b.entryLocked(p, t, rank)
+	for i := range plans {
+		for rank, t := range plans[i].how.keyTypes {
+			c := b.entryLocked(&plans[i], t, rank)
 			if w != nil {
 				c.mu.Lock()
 				c.waitLocked(waiter{call: w, i: len(b.all)})
@@ -66,12 +79,15 @@ type batch struct {
 	all   []schedule.Work
 	added []*certcache.Entry
 	free  []managed
+	names []string // room for the names of new ones
+	made  int      // new ones
 }
 
 // entryLocked returns the managed certificate for a plan and key type. It needs
 // the Manager's mu.
-func (b *batch) entryLocked(p plan, t KeyType, rank int) *managed {
-	id := certID(p.names, t)
+func (b *batch) entryLocked(p *plan, t KeyType, rank int) *managed {
+	var one [1]string
+	id := certID(p.all(one[:0]), t)
 	c := b.ids[id]
 	if c == nil {
 		c = b.m.find(id)
@@ -82,16 +98,15 @@ func (b *batch) entryLocked(p plan, t KeyType, rank int) *managed {
 		c.mu.Unlock()
 		return c
 	}
-	if len(b.free) == 0 {
-		n := 1
-		if b.ids != nil {
-			n = slab
-		}
-		b.free = make([]managed, n)
+	if len(b.free) == 0 { // few of many are new when a list is given once more
+		n := min(b.made+1, slab)
+		b.free, b.names = make([]managed, n), make([]string, n)
 	}
 	c, b.free = &b.free[0], b.free[1:]
 	c.m, c.keyType, c.set = b.m, t.index(), p.how.set
-	c.Names, c.Rank, c.Owner = p.names, uint8(rank), c
+	c.Names, c.Rank, c.Owner = p.all(b.names[:0:1]), uint8(rank), c
+	b.names = b.names[1:]
+	b.made++
 	c.has.next, c.has.nextAt = stepLoad, b.now
 	b.added = append(b.added, &c.Entry)
 	if b.ids != nil {

@@ -113,7 +113,10 @@ func (d *decoder) quick(id string, body []byte) (s storedBundle, ok bool) {
 	)
 	good := true
 	buf := d.buffer()
-	defer d.texts.Put(buf)
+	defer func() {
+		clear(*buf) // of a private key
+		d.texts.Put(buf)
+	}()
 	text := func(raw []byte) []byte {
 		n := len(*buf)
 		b, ok := record.Unquote(raw, *buf)

@@ -6,17 +6,23 @@ import (
 	"crypto/ecdsa"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/certwright/certwright/internal/certpem"
+	"github.com/certwright/certwright/internal/record"
 )
 
 // TestBrokenKey has a record that is whole and whose key is not one that fits:
-// nothing is served for it, Status says so, and it is told once.
-func TestBrokenKey(t *testing.T) {
+// nothing is served for it, Status says so, it is told once, and it is replaced.
+func TestBrokenKey(t *testing.T) { synctest.Test(t, testBrokenKey) }
+
+func testBrokenKey(t *testing.T) {
 	f := newFakeSigner(t)
 	mem := NewMemStorage()
 	first := offline(t, f, func(c *Config) { c.Storage = mem })
@@ -46,6 +52,7 @@ func TestBrokenKey(t *testing.T) {
 	if err := storeRecord(t.Context(), mem, recordPlace{key, kindCertificate}, r); err != nil {
 		t.Fatal(err)
 	}
+	f.set(func() { f.err = errors.New("not today") })
 	log, logs := observed(zap.ErrorLevel)
 	m := offline(t, f, func(c *Config) { c.Storage, c.Logger = mem, log })
 	manage(t, m, "a.example.com", "b.example.com")
@@ -58,15 +65,62 @@ func TestBrokenKey(t *testing.T) {
 	if s := statusFor(t, m, "a.example.com"); !strings.Contains(s.Degraded, "cannot be parsed") {
 		t.Errorf("Status says %q", s.Degraded)
 	}
-	if n := logs.Len(); n != 1 {
-		t.Errorf("%d errors in the log; want one", n)
+	if n := logs.FilterMessageSnippet("cannot be parsed").Len(); n != 1 {
+		t.Errorf("told %d times; want once", n)
 	}
-	if err := m.Renew(t.Context(), "a.example.com"); err != nil {
+	f.set(func() { f.err = nil })
+	for leafOf(m, "a.example.com") == nil {
+		synctest.Wait()
+		time.Sleep(time.Minute)
+	}
+	if s := statusFor(t, m, "a.example.com"); s.Degraded != "" {
+		t.Errorf("afterwards, Status says %q", s.Degraded)
+	}
+}
+
+// TestUnparsableLeaf has a certificate that only crypto/x509 refuses be replaced.
+func TestUnparsableLeaf(t *testing.T) { synctest.Test(t, testUnparsableLeaf) }
+
+func testUnparsableLeaf(t *testing.T) {
+	f := newFakeSigner(t)
+	f.addIntermediate(t)
+	mem := NewMemStorage()
+	first := offline(t, f, func(c *Config) { c.Storage = mem })
+	manage(t, first, "a.example.com", "b.example.com")
+	closeManager(t, first)
+	place := recordPlace{storageKey(keyCerts, f.ID(), "a.example.com"), kindCertificate}
+	value, err := mem.Load(t.Context(), place.key)
+	if err != nil {
 		t.Fatal(err)
 	}
-	mustLeaf(t, m, "a.example.com")
-	if s := statusFor(t, m, "a.example.com"); s.Degraded != "" {
-		t.Errorf("after Renew, Status says %q", s.Degraded)
+	var r certRecord
+	if err := record.Decode(kindCertificate, value, &r); err != nil {
+		t.Fatal(err)
+	}
+	block, rest := pem.Decode([]byte(r.Chain))
+	// The last algorithm identifier, which is outside of what is signed.
+	oid := []byte{0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02}
+	i := bytes.LastIndex(block.Bytes, oid)
+	block.Bytes[i+len(oid)-1]++
+	r.Chain = string(pem.EncodeToMemory(block)) + string(rest)
+	if err := storeRecord(t.Context(), mem, place, r); err != nil {
+		t.Fatal(err)
+	}
+	m := offline(t, f, func(c *Config) { c.Storage = mem })
+	manage(t, m, "b.example.com") // now the chain behind the leaf is known
+	manage(t, m, "a.example.com")
+	if leafOf(m, "a.example.com") != nil {
+		t.Error("what cannot be parsed is served")
+	}
+	for leafOf(m, "a.example.com") == nil {
+		synctest.Wait()
+		time.Sleep(time.Minute)
+	}
+	if s := statusFor(t, m, "a.example.com"); s.Degraded != "" || s.State != StateValid {
+		t.Errorf("Status says %+v", s)
+	}
+	if n := f.count(); n != 3 {
+		t.Errorf("%d certificates were issued; want 3", n)
 	}
 }
 

@@ -58,8 +58,10 @@ func (f *lockFile) try() (bool, error) {
 	return false, os.NewSyscallError("flock", err)
 }
 
-// close closes the file, which unlocks it. It is the last call.
+// close unlocks and closes the file. It is the last call. Closing alone would not
+// do: a child process that is just being started has a copy of the descriptor.
 func (f *lockFile) close() error {
+	_ = untilDone(func() error { return unix.Flock(f.fd, unix.LOCK_UN) }) // or the close does it
 	return os.NewSyscallError("close", unix.Close(f.fd))
 }
 

@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 func TestS11_NetworkFileSystems(t *testing.T) {
@@ -119,5 +123,54 @@ func TestLockWatchesAreFew(t *testing.T) {
 	}
 	if err := watches.close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDirLock_FreeWhileChildrenStart has a lock be free when Unlock has returned
+// although the process is starting others, which inherit its descriptors for a
+// moment.
+func TestDirLock_FreeWhileChildrenStart(t *testing.T) {
+	d, err := NewDirStorage(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for !stop.Load() {
+				_ = exec.Command("/bin/true").Run()
+			}
+		})
+	}
+	held := 0
+	for range 2000 {
+		lease, err := d.Lock(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := lease.Unlock(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		files, err := filepath.Glob(filepath.Join(d.locksFolder(), "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range files {
+			fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+			if err != nil {
+				continue
+			}
+			if unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != nil {
+				held++
+			}
+			_ = unix.Close(fd)
+		}
+	}
+	stop.Store(true)
+	wg.Wait()
+	if held > 0 {
+		t.Errorf("the lock was still held %d times after Unlock", held)
 	}
 }

@@ -69,8 +69,8 @@ func (w *lockWatch) wait(ctx context.Context) error {
 	if w.file == nil {
 		return w.pause.wait(ctx)
 	}
-	if err := w.file.SetReadDeadline(time.Now().Add(w.pause.take())); err != nil {
-		return err
+	if w.file.SetReadDeadline(time.Now().Add(w.pause.take())) != nil {
+		return w.pause.wait(ctx) // it cannot be waited for
 	}
 	stop := context.AfterFunc(ctx, func() { _ = w.file.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -85,7 +85,7 @@ func (w *lockWatch) wait(ctx context.Context) error {
 	case err == nil:
 		w.pause = kernelPause()
 	case !errors.Is(err, os.ErrDeadlineExceeded):
-		return err
+		return w.pause.wait(ctx)
 	}
 	return nil
 }

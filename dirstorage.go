@@ -87,7 +87,9 @@ func (d *DirStorage) Fresh() bool { return d.fresh }
 // use: mostly permissions, when the folder was opened, that were wider than 0700
 // for the folder and 0600 for files. Each says which path, and whether it could
 // be mended. Files in a folder of 0700 are not looked at, since nobody else
-// reaches them there; a Store gives its file 0600 in any case.
+// reaches them there; a Store gives its file 0600 in any case. What the sweep of
+// dead writers' files met, half a minute after opening, comes to it then; a
+// Manager logs what there was when it was made.
 func (d *DirStorage) Warnings() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()

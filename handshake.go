@@ -1,7 +1,6 @@
 package certwright
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -13,17 +12,11 @@ import (
 	"strings"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/certwright/certwright/internal/acmeflow"
 	"github.com/certwright/certwright/internal/certcache"
 	"github.com/certwright/certwright/internal/challenge"
 	"github.com/certwright/certwright/internal/hostname"
 )
-
-// loadPatience bounds how long a handshake waits for storage. It does so only
-// while a start has not come to its name.
-const loadPatience = 10 * time.Second
 
 // alpnProto is the protocol of tls-alpn-01 validation (RFC 8737 §6.2).
 const alpnProto = "acme-tls/1"
@@ -68,6 +61,7 @@ func (m *Manager) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, err
 	if sni == "" {
 		return m.unnamed(hello)
 	}
+	adding := m.adding()
 	cert, match := m.cache.Find(sni, hello)
 	switch {
 	case cert == nil:
@@ -76,95 +70,61 @@ func (m *Manager) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, err
 	case hostname.IsLabel(firstLabel(sni)) && len(sni) <= hostname.MaxSNI: // the rest is that of a wildcard
 		return cert, nil
 	}
-	form := hostname.FormOf(sni)
-	if form == hostname.OtherForm {
+	switch form := hostname.FormOf(sni); {
+	case form == hostname.OtherForm:
 		return m.respelled(hello)
+	case form == hostname.NoName: // though it may end as one with a wildcard does
+		return m.instead(hello, certcache.None)
+	case adding || match != certcache.None:
+		if cert, match = m.loadAsked(hello, sni); cert != nil {
+			return cert, nil
+		}
 	}
-	if form == hostname.NoName { // though it may end as one with a wildcard does
-		cert, match = nil, certcache.None
-	} else if match != certcache.None || m.later.Load() != nil {
-		cert, match = m.pending(hello, sni, match)
-	}
-	return m.found(hello, cert, match)
+	return m.instead(hello, match)
 }
 
 func firstLabel(name string) string { return name[:strings.IndexByte(name, '.')] }
 
 // respelled selects for a name that is not written as it is stored.
-func (m *Manager) respelled(hello *tls.ClientHelloInfo) (cert *tls.Certificate, err error) {
+func (m *Manager) respelled(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	var buf [hostname.MaxSNI]byte
-	match := certcache.None
 	name, form := hostname.AppendSNI(buf[:0], hello.ServerName)
-	if form != hostname.NoName {
-		cert, match = m.cache.FindBytes(name, hello)
-		if cert == nil && (match != certcache.None || m.later.Load() != nil) {
-			cert, match = m.pending(hello, string(name), match)
-		}
+	if form == hostname.NoName {
+		return m.instead(hello, certcache.None)
 	}
-	return m.found(hello, cert, match)
+	adding := m.adding()
+	cert, match := m.cache.FindBytes(name, hello)
+	if cert == nil && (adding || match != certcache.None) {
+		cert, match = m.loadAsked(hello, string(name))
+	}
+	if cert != nil {
+		return cert, nil
+	}
+	return m.instead(hello, match)
 }
 
-// found returns what was found for a name, or what is served in its place.
-func (m *Manager) found(hello *tls.ClientHelloInfo, cert *tls.Certificate, match certcache.Match) (*tls.Certificate, error) {
-	if cert == nil && m.conf.FallbackName != "" {
-		cert = m.cache.Lookup(m.conf.FallbackName, hello)
+// instead returns what is served in place of a name that has no certificate.
+func (m *Manager) instead(hello *tls.ClientHelloInfo, match certcache.Match) (*tls.Certificate, error) {
+	if m.conf.FallbackName != "" {
+		if cert := m.lookup(hello, m.conf.FallbackName); cert != nil {
+			return cert, nil
+		}
 	}
-	switch {
-	case cert != nil:
-		return cert, nil
-	case match != certcache.None:
+	if match != certcache.None {
 		return nil, (*pendingError)(hello)
 	}
 	return nil, (*unknownError)(hello)
 }
 
-// pending selects for a name that may be managed and is not served.
-func (m *Manager) pending(hello *tls.ClientHelloInfo, name string, match certcache.Match) (*tls.Certificate, certcache.Match) {
-	if match == certcache.None && m.addAsked(name, "*."+hostname.Parent(name)) {
-		match = certcache.Own
-	}
-	if match == certcache.None {
-		return nil, match
-	}
-	return m.loadAsked(hello, name), match
-}
-
-// loadAsked reads the certificates for a managed name whose turn at the start
-// has not come yet, and which is asked for. Each is read once; handshakes for it
-// share that, and wait no longer than loadPatience.
-func (m *Manager) loadAsked(hello *tls.ClientHelloInfo, name string) *tls.Certificate {
-	list := m.managedFor(name)
-	if len(list) == 0 {
-		list = m.managedFor("*." + hostname.Parent(name))
-	}
-	list = slices.DeleteFunc(list, func(c *managed) bool { return c.isLoaded() })
-	if len(list) == 0 {
-		return nil
-	}
-	ctx := hello.Context()
-	if ctx == nil { // the hello was made by hand
-		ctx = m.ctx
-	}
-	ctx, cancel := context.WithTimeout(ctx, loadPatience)
-	defer cancel()
-	for _, c := range list {
-		_, err, _ := m.loads.Do(ctx, c.id(), func(ctx context.Context) (struct{}, error) { return struct{}{}, m.loadEarly(ctx, c) })
-		if err != nil {
-			m.log.Debug("a certificate that was asked for could not be loaded", zap.String("name", name), zap.Error(err))
-		}
-	}
-	return m.cache.Lookup(name, hello)
-}
-
 // unnamed selects for a client that sent no server name.
 func (m *Manager) unnamed(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if addr, ok := localAddr(hello.Conn); ok {
-		if cert := m.cache.LookupIP(addr, hello); cert != nil {
+		if cert := m.forAddress(hello, addr); cert != nil {
 			return cert, nil
 		}
 	}
 	if m.conf.DefaultName != "" {
-		if cert := m.cache.Lookup(m.conf.DefaultName, hello); cert != nil {
+		if cert := m.lookup(hello, m.conf.DefaultName); cert != nil {
 			return cert, nil
 		}
 	}
@@ -175,11 +135,24 @@ func (m *Manager) unnamed(hello *tls.ClientHelloInfo) (*tls.Certificate, error) 
 		return cert, nil
 	}
 	if m.conf.FallbackName != "" {
-		if cert := m.cache.Lookup(m.conf.FallbackName, hello); cert != nil {
+		if cert := m.lookup(hello, m.conf.FallbackName); cert != nil {
 			return cert, nil
 		}
 	}
 	return nil, fmt.Errorf("%w: the client named no server and there is more than one certificate; set Config.DefaultName", ErrNoCertificate)
+}
+
+// forAddress selects for the address that a client connected to.
+func (m *Manager) forAddress(hello *tls.ClientHelloInfo, addr netip.Addr) *tls.Certificate {
+	if cert := m.cache.LookupIP(addr, hello); cert != nil {
+		return cert
+	}
+	var buf [64]byte
+	name := addr.AppendTo(buf[:0])
+	if _, match := m.cache.FindBytes(name, hello); match != certcache.None || m.adding() {
+		return m.lookup(hello, string(name))
+	}
+	return nil
 }
 
 func localAddr(conn net.Conn) (netip.Addr, bool) {

@@ -85,7 +85,7 @@ func (m *Manager) obtain(ctx context.Context, c *job, force bool) (b *bundle, ad
 // another one than the one in use and not due itself. For a forced renewal it
 // must be younger than the wish for it.
 func (m *Manager) suffices(c *job, old *bundle, force bool, began time.Time) bool {
-	if old == nil || old.same(c.bundle) && (force || c.revoked) {
+	if old == nil || old.same(c.bundle) && (force || c.revoked || c.isBroken()) {
 		return false
 	}
 	if force && old.stored().Before(began) {
@@ -212,9 +212,8 @@ func (m *Manager) issueFrom(ctx context.Context, c *job, t issueTask) (_ *bundle
 	}
 	if t.replaces.bundle != nil {
 		if req.Replaces, err = t.replaces.Parse(); err != nil {
-			return nil, &StepError{Issuer: id, Step: "order", Err: err}
-		}
-		if t.replaces.issuer == id {
+			m.log.Warn("the certificate that is replaced cannot be parsed", zap.String("name", c.Names[0]), zap.Error(err))
+		} else if t.replaces.issuer == id {
 			req.ReplacesData = t.replaces.data
 		}
 	}
@@ -244,6 +243,7 @@ func (m *Manager) accept(ctx context.Context, c *job, t issueTask, issued Issued
 	}
 	chain, err := certpem.ParseChain(issued.Chain)
 	if err != nil {
+		m.dropOrder(ctx, c) // it would bring the same chain
 		return nil, fail("verify", err)
 	}
 	now := time.Now().UTC().Round(0)

@@ -141,7 +141,7 @@ func fromNanos(n int64) time.Time {
 	if n == 0 {
 		return time.Time{}
 	}
-	return time.Unix(0, n)
+	return time.Unix(0, n).UTC()
 }
 
 // open unpacks what is known of c.
@@ -165,10 +165,7 @@ func (c *managed) open() *job {
 
 // unpackRenewalInfo sets the CA's suggestion and the window that follows from it.
 func (c *job) unpackRenewalInfo(p *packed) {
-	r := ariRecord{Start: fromNanos(p.ariStart).UTC(), End: fromNanos(p.ariEnd).UTC(), Refresh: fromNanos(p.ariRefresh), Odd: p.flags.has(isARIOdd)}
-	if p.ariStart == 0 {
-		r.Start, r.End = time.Time{}, time.Time{}
-	}
+	r := ariRecord{Start: fromNanos(p.ariStart), End: fromNanos(p.ariEnd), Refresh: fromNanos(p.ariRefresh), Odd: p.flags.has(isARIOdd)}
 	c.ari = r
 	if c.served != nil && !r.Odd && p.ariStart != 0 {
 		c.window, _ = newWindow(c.facts(c.served), r.Start, r.End)
@@ -206,9 +203,8 @@ func (c *job) keep() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.has = p
-	if a := c.act; a != nil && a.ready != nil && p.flags.has(isServing) {
-		close(a.ready)
-		a.ready = nil
+	if p.flags.has(isServing) {
+		c.tellReadyLocked()
 	}
 }
 

@@ -1,6 +1,8 @@
 package certwright
 
 import (
+	"context"
+	"crypto/x509"
 	"fmt"
 	"reflect"
 	"testing"
@@ -91,6 +93,40 @@ func TestJobRoundTrip(t *testing.T) {
 		j.explanation, j.other, j.ari.Serial = back.explanation, back.other, "" // are elsewhere
 		if a, b := fmt.Sprintf("%+v", *j), fmt.Sprintf("%+v", *back); a != b {
 			t.Errorf("kept\n%s\nfound\n%s", a, b)
+		}
+	})
+}
+
+// informing is a signer that suggests windows.
+type informing struct {
+	*fakeSigner
+	info func() (RenewalInfo, error)
+}
+
+func (i *informing) RenewalInfo(context.Context, *x509.Certificate) (RenewalInfo, error) {
+	return i.info()
+}
+
+// TestWindowStays has the window stay that a CA suggested before it said that it
+// has none.
+func TestWindowStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		asked := 0
+		iss := &informing{newFakeSigner(t), func() (RenewalInfo, error) {
+			if asked++; asked > 1 {
+				return RenewalInfo{}, ErrNoRenewalInfo
+			}
+			return RenewalInfo{Start: begin.Add(10 * day), End: begin.Add(11 * day)}, nil
+		}}
+		m := offline(t, iss.fakeSigner, func(c *Config) { c.Issuers, c.DisableRenewalInfo = []Issuer{iss}, false })
+		manage(t, m, "a.example.com")
+		synctest.Wait()
+		before := statusFor(t, m, "a.example.com")
+		time.Sleep(3 * day)
+		after := statusFor(t, m, "a.example.com")
+		if asked < 2 || before.WindowStart.IsZero() || !after.WindowStart.Equal(before.WindowStart) || !after.RenewAt.Equal(before.RenewAt) {
+			t.Errorf("asked %d times; before %v and %v, after %v and %v", asked, before.WindowStart, before.RenewAt, after.WindowStart, after.RenewAt)
 		}
 	})
 }

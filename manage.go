@@ -33,7 +33,7 @@ func (m *Manager) ManageAsync(names []string) error {
 		return err
 	}
 	if len(plans) <= atOnce {
-		return m.add(plans, nil)
+		return m.add(m.ctx, plans, nil)
 	}
 	return m.addLater(plans)
 }
@@ -56,7 +56,7 @@ func (m *Manager) manage(ctx context.Context, plans []plan) error {
 		n += len(p.how.keyTypes)
 	}
 	w := newWait(n)
-	if err := m.add(plans, w); err != nil {
+	if err := m.add(ctx, plans, w); err != nil {
 		return err
 	}
 	return w.await(ctx, "waiting for certificates")
@@ -66,7 +66,6 @@ func (m *Manager) manage(ctx context.Context, plans []plan) error {
 func (m *Manager) checkNames(names []string) ([]plan, error) {
 	h := &how{keyTypes: m.conf.KeyTypes, set: &settings{profile: m.conf.Profile, issuers: m.conf.Issuers, anyKey: len(m.conf.KeyTypes) == 1}}
 	plans := make([]plan, 0, len(names))
-	all := make([]string, len(names))
 	var errs []error
 	for i, n := range names {
 		name, err := hostname.Normalize(n)
@@ -74,9 +73,8 @@ func (m *Manager) checkNames(names []string) ([]plan, error) {
 			errs = append(errs, fmt.Errorf("name %d: %w", i+1, &ConfigError{Field: "Spec.Names[0]", Err: err}))
 			continue
 		}
-		all[i] = name
-		p := plan{names: all[i : i+1 : i+1], how: h}
-		if err := checkIssuers(p); err != nil {
+		p := plan{name: name, how: h}
+		if err := checkIssuers(&p); err != nil {
 			errs = append(errs, fmt.Errorf("name %d: %w", i+1, err))
 			continue
 		}
@@ -133,7 +131,8 @@ func (m *Manager) checkSpec(s Spec) (plan, error) {
 			return p, err
 		}
 	}
-	return p, checkIssuers(p)
+	p.name = p.names[0]
+	return p, checkIssuers(&p)
 }
 
 // bindAll ties the issuers of a Spec to the Manager.
@@ -152,8 +151,10 @@ func (m *Manager) bindAll(issuers []Issuer) (bound []Issuer, err error) {
 
 // checkIssuers says what none of the issuers could issue; what one of them can
 // is left to be tried.
-func checkIssuers(p plan) error {
+func checkIssuers(p *plan) error {
 	var first error
+	var one [1]string
+	names := p.all(one[:0])
 	for _, iss := range p.how.set.issuers {
 		ck, ok := iss.(interface {
 			check(names []string, profile string) error
@@ -161,7 +162,7 @@ func checkIssuers(p plan) error {
 		if !ok {
 			return nil
 		}
-		err := ck.check(p.names, p.how.set.profile)
+		err := ck.check(names, p.how.set.profile)
 		if err == nil {
 			return nil
 		}
@@ -200,7 +201,7 @@ func (m *Manager) Unmanage(names ...string) error {
 // removeManaged takes certificates for the names in set out of the cache, and
 // with it out of management.
 func (m *Manager) removeManaged(set map[string]bool) (dropped []*managed, err error) {
-	m.settle()
+	_ = m.settle(m.ctx)
 	var errs []error
 	var entries []*certcache.Entry
 	seen := map[*managed]bool{}
@@ -233,7 +234,7 @@ func (m *Manager) removeManaged(set map[string]bool) (dropped []*managed, err er
 // are due, and returns when that is done or has failed. Back-off of the
 // Manager's own is passed over.
 func (m *Manager) Renew(ctx context.Context, name string) error {
-	list, err := m.entries(name)
+	list, err := m.entries(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -251,7 +252,7 @@ func (m *Manager) Renew(ctx context.Context, name string) error {
 
 // Wait returns when a certificate for a managed name is served, or ctx ends.
 func (m *Manager) Wait(ctx context.Context, name string) error {
-	list, err := m.entries(name)
+	list, err := m.entries(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -281,7 +282,7 @@ func (m *Manager) managedFor(name string) []*managed {
 }
 
 // entries returns the managed certificates for a name.
-func (m *Manager) entries(name string) ([]*managed, error) {
+func (m *Manager) entries(ctx context.Context, name string) ([]*managed, error) {
 	n, err := hostname.Normalize(name)
 	if err != nil {
 		return nil, err
@@ -292,7 +293,9 @@ func (m *Manager) entries(name string) ([]*managed, error) {
 	if closed {
 		return nil, ErrClosed
 	}
-	m.settle()
+	if err := m.settle(ctx); err != nil {
+		return nil, err
+	}
 	list := m.managedFor(n)
 	if len(list) == 0 {
 		return nil, fmt.Errorf("name %q: %w", n, ErrNotManaged)

@@ -51,8 +51,8 @@ type action struct {
 	gone     error              // why it is not managed any more; nil while it is
 	ready    chan struct{}      // closed when a certificate is served; nil when nobody waits for that
 	degraded string             // what could not be kept or read in storage
-	broken   bool               // what is served cannot be parsed, which was told
-	early    bool               // a handshake had storage read before the schedule came to it
+	broken   bool               // what is served cannot be parsed
+	early    chan struct{}      // closed when a handshake's early load has ended; nil: there was none
 }
 
 // waiter waits for the end of a run.
@@ -97,7 +97,7 @@ func (c *managed) actionLocked() *action {
 
 // tidyLocked lets go of an action that says nothing.
 func (c *managed) tidyLocked() {
-	if a := c.act; a != nil && len(a.waiters) == 0 && a.cancel == nil && a.gone == nil && a.ready == nil && a.degraded == "" && !a.broken && (!a.early || c.has.flags.has(isLoaded)) {
+	if a := c.act; a != nil && len(a.waiters) == 0 && a.cancel == nil && a.gone == nil && a.ready == nil && a.degraded == "" && !a.broken && (a.early == nil || c.has.flags.has(isLoaded)) {
 		c.act = nil
 	}
 }
@@ -129,8 +129,10 @@ func (c *managed) begin(ctx context.Context) (run context.Context, waiters []wai
 func (c *managed) putBack(waiters []waiter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	a := c.actionLocked()
-	a.waiters = append(a.waiters, waiters...)
+	for _, w := range waiters {
+		c.waitLocked(w) // it may be gone meanwhile
+	}
+	c.tidyLocked()
 }
 
 func (c *managed) end() {
@@ -178,6 +180,30 @@ func (c *managed) ready() <-chan struct{} {
 		a.ready = make(chan struct{})
 	}
 	return a.ready
+}
+
+// tellReadyLocked wakes who waits for a certificate.
+func (c *managed) tellReadyLocked() {
+	if a := c.act; a != nil && a.ready != nil {
+		close(a.ready)
+		a.ready = nil
+	}
+}
+
+// mend forgets that what was served could not be parsed.
+func (c *managed) mend() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.act != nil {
+		c.act.broken = false
+	}
+}
+
+// isBroken reports whether what is served could not be parsed.
+func (c *managed) isBroken() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.act != nil && c.act.broken
 }
 
 // noteDegraded keeps what could not be kept in storage for Status.

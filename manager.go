@@ -19,7 +19,6 @@ import (
 
 	"github.com/certwright/certwright/internal/certcache"
 	"github.com/certwright/certwright/internal/challenge"
-	"github.com/certwright/certwright/internal/keyed"
 	"github.com/certwright/certwright/internal/schedule"
 )
 
@@ -40,7 +39,7 @@ type Manager struct {
 	cache   *certcache.Cache
 	table   *challenge.Table
 	decoder decoder
-	loads   *keyed.Group[struct{}]
+	early   chan struct{} // holds a value for each early load that runs
 	ports   *challenge.Ports
 	queue   *schedule.Queue
 	events  *events
@@ -177,7 +176,7 @@ func (m *Manager) noteStorage() {
 // start begins the work.
 func (m *Manager) start() {
 	m.ctx, m.cancel = context.WithCancel(context.Background())
-	m.loads = keyed.NewGroup[struct{}](m.ctx)
+	m.early = make(chan struct{}, m.conf.Workers)
 	m.queue = schedule.New(schedule.Options{
 		Workers: m.conf.Workers,
 		Panic: func(w schedule.Work, value any, stack []byte) {
@@ -224,7 +223,6 @@ func (m *Manager) Close(ctx context.Context) error {
 // finish waits for the run group and lets go of what it used.
 func (m *Manager) finish() {
 	m.work.Wait()
-	m.loads.Wait()
 	for _, c := range m.all() {
 		c.drop(ErrClosed)
 	}
@@ -299,7 +297,12 @@ func (m *Manager) Subscribe(f func(Event)) (cancel func()) { return m.events.sub
 
 // all returns every managed certificate.
 func (m *Manager) all() []*managed {
-	m.settle()
+	_ = m.settle(m.ctx)
+	return m.added()
+}
+
+// added is all for what was added already.
+func (m *Manager) added() []*managed {
 	list := make([]*managed, 0, m.cache.Len())
 	for e := range m.cache.All() {
 		if c := asManaged(e); c != nil {
@@ -311,7 +314,7 @@ func (m *Manager) all() []*managed {
 
 // entry returns the managed certificate with that ID, or nil.
 func (m *Manager) entry(id string) *managed {
-	m.settle()
+	_ = m.settle(m.ctx)
 	return m.find(id)
 }
 

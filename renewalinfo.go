@@ -65,7 +65,7 @@ func (m *Manager) refreshRenewalInfo(ctx context.Context, c *job) {
 	switch {
 	case errors.Is(err, ErrNoRenewalInfo):
 		c.ariKnown = true
-		c.ari = ariRecord{Refresh: jittered(now, ariMost)}
+		c.ari.Refresh = jittered(now, ariMost) // what it suggested before stays
 		return
 	case err != nil:
 		c.ariKnown = true

@@ -140,7 +140,7 @@ func (m *Manager) Health() Health {
 	if !q.OldestSince.IsZero() {
 		h.Oldest = time.Since(q.OldestSince)
 	}
-	for _, c := range m.all() {
+	for _, c := range m.added() {
 		h.Managed++
 		c.mu.Lock()
 		if r := c.has.rare; r != nil && r.state.Error != "" {

@@ -13,7 +13,8 @@ import (
 )
 
 // tick does what is due for one certificate and sets when it is looked at
-// again. Exactly one tick for a certificate runs at a time.
+// again. Exactly one tick for a certificate runs at a time; after Unmanage and
+// Manage the last tick of the one before may still run, under its own lease.
 func (m *Manager) tick(ctx context.Context, kept *managed) {
 	ctx, waiters, ok := kept.begin(ctx)
 	if !ok {
@@ -28,19 +29,23 @@ func (m *Manager) tick(ctx context.Context, kept *managed) {
 		}
 		answered = true
 	}
+	returned := false
 	defer func() {
-		p := recover()
-		if p == nil {
+		if returned {
 			return
 		}
+		p := recover() // nil when an Issuer ended the goroutine
 		if !answered {
 			answer(panicError(p))
 		}
 		c.panics++
 		m.plan(c, stepRetry, time.Now().Add(delay(c.panics, c.left(), 0)))
-		panic(p) // counted and logged by the schedule
+		if p != nil {
+			panic(p) // counted and logged by the schedule
+		}
 	}()
 	m.do(ctx, c, waiters, answer)
+	returned = true
 	c.panics = 0
 	c.keep()
 }
@@ -198,7 +203,7 @@ func (m *Manager) load(ctx context.Context, c *job) error {
 // due reports whether c needs another certificate now.
 func (m *Manager) due(c *job) bool {
 	now := time.Now()
-	if c.bundle == nil || c.revoked {
+	if c.bundle == nil || c.revoked || c.isBroken() {
 		return true
 	}
 	return !now.Before(c.renewAt(c.bundle, c.window))
@@ -211,6 +216,7 @@ func (m *Manager) take(c *job, b *bundle) {
 		c.window, c.ari, c.ariKnown = window{}, ariRecord{}, false
 		c.staple, c.stapleAt, c.stapled = nil, time.Time{}, false
 		c.revoked = false
+		c.mend()
 	}
 	c.bundle = b
 	m.install(c)

@@ -159,6 +159,8 @@ func (r *run) solve(ctx context.Context, authz *acme.Authorization, ch *acme.Cha
 		Token: ch.Token, KeyAuthorization: ch.KeyAuthorization, Account: r.acct.Location, IssuerDomains: ch.IssuerDomainNames,
 	}
 	defer r.cleaning.Go(func() {
+		r.cleanSlots <- struct{}{}
+		defer func() { <-r.cleanSlots }()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
 		defer cancel()
 		if err := solver.CleanUp(ctx, task); err != nil {

@@ -39,14 +39,15 @@ type run struct {
 	mu     sync.Mutex // guards solved
 	solved []string   // challenge types that succeeded
 
-	cleaning sync.WaitGroup // challenges being cleaned up beside the requests that follow
+	cleaning   sync.WaitGroup // challenges being cleaned up beside the requests that follow
+	cleanSlots chan struct{}  // holds a value for each that runs
 }
 
 // Issue gets a certificate: it goes on with the order named in req.State when
 // the CA still has it, and else makes one. An account that the CA has lost is
 // registered again, once.
 func (c *Client) Issue(ctx context.Context, req *Request) (*Result, error) {
-	r := &run{c: c, req: req}
+	r := &run{c: c, req: req, cleanSlots: make(chan struct{}, maxParallelAuthz)}
 	if json.Unmarshal(req.State, &r.state) != nil || r.state.Directory != c.opts.Directory {
 		r.state = state{Directory: c.opts.Directory}
 	}
@@ -76,6 +77,7 @@ func isProblem(err error, problemType string) bool {
 // issue runs one order to its end, and another one for each challenge type
 // that failed.
 func (r *run) issue(ctx context.Context) (res *Result, err error) {
+	defer r.cleaning.Wait() // also when a solver panics
 	var earlier []*Error
 	defer func() {
 		if e, ok := err.(*Error); ok && len(earlier) > 0 {

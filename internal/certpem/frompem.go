@@ -20,15 +20,17 @@ const (
 )
 
 // FromPEM returns a stored key and chain in compact form, and what the leaf says of
-// itself. It takes and refuses what [DecodeKey], [ParseChain] and [Verify] do,
-// names aside. The texts are not kept.
+// itself. It takes all that [DecodeKey], [ParseChain] and [Verify] take, names
+// aside, and more: see below. The texts are not kept.
 //
 // It is fast for texts as [EncodeKey] and [EncodeChain] write them, with
 // certificates behind the leaf that are known to in: nothing is parsed then, and
 // no signature or key is computed. That the key is the leaf's is told from the
 // public key stored beside it, and that the leaf belongs to the others from the
 // name and the key identifier of its issuer. What is damaged inside the leaf or
-// the key is left to [Packed.Certificate].
+// the key, such as a leaf that only crypto/x509 refuses, a private half that is
+// not that of the public one, or a signature that is not the issuer's, is left
+// to [Packed.Certificate] and to clients.
 func FromPEM(key, chain []byte, in *Chains) (Packed, Facts, error) {
 	if p, facts, ok := quick(key, chain, in); ok {
 		return p, facts, nil
