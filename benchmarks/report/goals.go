@@ -93,14 +93,15 @@ func memory() section {
 	return section{
 		"Memory and garbage collection",
 		"What the heap grows by with the certificates, names included, by the number of certificates; in a process of its own, " +
-			"before and after collecting garbage. \"In use\" is after each name was asked for once; what certwright parses then is bounded. " +
+			"before and after collecting garbage. \"In use\" is after each name was asked for once. " +
 			"The limit holds leaf and key in DER in a map, and the chain once; in brackets, parsed certificates. " +
-			"Garbage is collected while 2 goroutines make 600,000 look-ups, most of them for few of the names, and 16 kB of garbage at each.",
+			"Garbage is collected while 2 goroutines make 600,000 look-ups, most of them for few of the names, and 16 kB of garbage at each; pauses are upper bounds of the runtime's buckets.",
 		[]spec{
 			{id: "heap-10k", title: "heap a certificate, 10,000 of them", goal: atMost(1300)},
 			{id: "heap-100k", title: "heap a certificate, 100,000 of them", goal: atMost(1300)},
 			{id: "heap-used-more-10k", title: "what is added in use, 10,000 of them"},
-			{id: "alloc-10k", title: "allocated a certificate at the start"},
+			{id: "alloc-10k", title: "allocated a certificate at the start, 10,000 of them"},
+			{id: "alloc-100k", title: "the same, 100,000 of them"},
 			{id: "rss-10k", title: "peak memory of the process, 10,000 certificates"},
 			{id: "rss-100k", title: "peak memory of the process, 100,000 certificates"},
 			{id: "gc-cpu", title: "CPU of garbage collection under load, 100,000 certificates"},
