@@ -6,6 +6,8 @@
 #   bash ci/bench.sh                 everything
 #   bash ci/bench.sh lookup start    only these, without writing the page
 #   bash ci/bench.sh -quick          a try of each with little work, without writing the page
+#
+# BENCH_NOTE is a sentence for the page, such as what else was running.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -57,5 +59,5 @@ for name in "${wanted[@]}"; do
 	echo "== $name: $((SECONDS - begin)) s" >&2
 done
 echo "== all: $SECONDS s" >&2
-go run ./report "${page[@]}" -revision "$revision" "$out"/*.rows
+go run ./report "${page[@]}" -revision "$revision" -note "${BENCH_NOTE:-}" "$out"/*.rows
 exit $failed

@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -69,6 +70,8 @@ func measure(p plan) error {
 	if err != nil {
 		return err
 	}
+	debug.FreeOSMemory() // what the loading has left is not to be cleared away meanwhile
+	time.Sleep(time.Second)
 	for _, k := range kinds(c, bare) {
 		if err := k.measure(columns, p); err != nil {
 			return err
@@ -116,12 +119,15 @@ func (k kind) measure(columns []column, p plan) error {
 		defer probe.Close()
 		probes = append(probes, probe)
 	}
-	for range p.rounds {
+	for round := range p.rounds + 1 {
 		runtime.GC()
 		for i, probe := range probes {
 			r, err := probe.Run()
 			if err != nil {
 				return fmt.Errorf("%s of %s: %w", k.id, columns[i].name, err)
+			}
+			if round == 0 { // to warm up
+				continue
 			}
 			harness.Row(k.id, columns[i].name, r.Nanoseconds, "ns")
 			if k.counts {
