@@ -15,6 +15,7 @@ import (
 
 	"github.com/certwright/certwright/internal/acmeflow"
 	"github.com/certwright/certwright/internal/challenge"
+	"github.com/certwright/certwright/internal/keyed"
 )
 
 // patience is how long the program is given to bind a port itself, once it has
@@ -86,7 +87,8 @@ func (m *Manager) newEnv() *issuerEnv {
 
 // ownSolver answers http-01 and tls-alpn-01 through the Manager's own handlers.
 type ownSolver struct {
-	m *Manager
+	m     *Manager
+	turns keyed.Mutex // by identifier, for tls-alpn-01
 
 	mu       sync.Mutex // guards releases
 	releases map[string]func()
@@ -97,27 +99,45 @@ func newOwnSolver(m *Manager) *ownSolver {
 }
 
 func (s *ownSolver) Present(ctx context.Context, ch acmeflow.Challenge) error {
-	own := tableChallenge(ch)
-	if err := s.m.table.Present(ctx, own); err != nil {
+	if ch.Type == challenge.TLSALPN01 {
+		// A handshake does not say which challenge it is for, so that two orders
+		// for one name, such as those of two key types, take turns.
+		done, err := s.turns.Lock(ctx, ch.Identifier)
+		if err != nil {
+			return fmt.Errorf("waiting for another challenge for %q: %w", ch.Identifier, err)
+		}
+		s.atCleanUp(ch, done)
+	}
+	if err := s.m.table.Present(ctx, tableChallenge(ch)); err != nil {
 		return err
 	}
-	release := s.m.ports.Open(ctx, ch.Type)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.releases[ch.Identifier+" "+ch.Token] = release
+	s.atCleanUp(ch, s.m.ports.Open(ctx, ch.Type))
 	return nil
 }
 
+// atCleanUp has release called before what was to be released for ch until now.
+func (s *ownSolver) atCleanUp(ch acmeflow.Challenge, release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := ch.Identifier + " " + ch.Token
+	before := s.releases[key]
+	s.releases[key] = func() {
+		release()
+		if before != nil {
+			before()
+		}
+	}
+}
+
 func (s *ownSolver) CleanUp(ctx context.Context, ch acmeflow.Challenge) error {
-	own := tableChallenge(ch)
 	s.mu.Lock()
 	release := s.releases[ch.Identifier+" "+ch.Token]
 	delete(s.releases, ch.Identifier+" "+ch.Token)
 	s.mu.Unlock()
 	if release != nil {
-		release()
+		defer release() // when the next one is presented, this one is gone
 	}
-	return s.m.table.CleanUp(ctx, own)
+	return s.m.table.CleanUp(ctx, tableChallenge(ch))
 }
 
 func tableChallenge(ch acmeflow.Challenge) challenge.Challenge {
