@@ -163,7 +163,7 @@ const (
 func (b *builder) table() *table {
 	n := len(b.cells)
 	t := &table{moves: make([]uint8, n/perBucket+1), places: n*10/usedOfTen + 1, used: n}
-	t.cells = make([]cell, t.places)
+	t.cells, t.tags = make([]cell, t.places), make([]uint8, t.places)
 	if b.more != nil {
 		t.more = make([]atomic.Pointer[ranking], t.places)
 	}
@@ -194,6 +194,7 @@ func (b *builder) put(t *table, head int32) {
 		var at int
 		if len(b.placer.at) > 0 {
 			at = b.placer.at[n]
+			t.tags[at] = tag(b.hashes[i-1])
 		} else {
 			at = len(t.cells)
 			t.cells = append(t.cells, cell{})

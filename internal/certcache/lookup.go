@@ -45,13 +45,17 @@ func (c *Cache) Find(name string, hello *tls.ClientHelloInfo) (*tls.Certificate,
 	t := s.table.Load()
 	i := t.index(hash)
 	// Most look-ups end here. A function for it would take longer than this.
-	cl := &t.cells[i]
-	if f := cl.front; f != nil && f.class() == valid && cl.name == name {
-		if cert := f.parsed(); cert != nil {
-			return cert, Own
+	same := t.tags[i] == tag(hash)
+	if same {
+		cl := &t.cells[i]
+		if f := cl.front; f != nil && f.class() == valid && cl.name == name {
+			if cert := f.parsed(); cert != nil {
+				return cert, Own
+			}
 		}
+		same = cl.name == name
 	}
-	if cl.name == name || len(t.cells) > t.places {
+	if same || len(t.cells) > t.places {
 		v = c.viewHashed(hash, name)
 	}
 	return c.search(v, hash, name, hello)

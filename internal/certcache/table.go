@@ -10,6 +10,9 @@ import "sync/atomic"
 type table struct {
 	cells []cell
 	moves []uint8
+	// tags has a byte of the hash of each place's name: most searches for a name
+	// that is not there end without a look at a cell.
+	tags []uint8
 	// places is how many of cells can be chosen. Behind them are those that no
 	// move found a free place for, normally none.
 	places int
@@ -38,7 +41,7 @@ func (t *table) index(hash uint64) int {
 // find returns the index of a name's cell, -1 when there is none.
 func (t *table) find(hash uint64, name string) int {
 	i := t.index(hash)
-	if t.cells[i].name == name {
+	if t.tags[i] == tag(hash) && t.cells[i].name == name {
 		return i
 	}
 	if len(t.cells) == t.places {
@@ -55,6 +58,9 @@ func (t *table) findBehind(name string) int {
 	}
 	return -1
 }
+
+// tag uses bits that neither bucket nor the choice of the shard depend on much.
+func tag(hash uint64) uint8 { return uint8(hash) }
 
 // bucket uses the low bits of a hash; the high ones choose the shard.
 func bucket(hash uint64, buckets int) int { return int(uint64(uint32(hash)) * uint64(buckets) >> 32) }
