@@ -1,10 +1,17 @@
 package main
 
 import (
+	_ "embed"
 	"fmt"
 	"runtime"
 	"strings"
 )
+
+// why says where the time goes where a goal is hard to reach. It is written by
+// hand, from profiles.
+//
+//go:embed why.md
+var why string
 
 const intro = `# Performance
 
@@ -51,6 +58,7 @@ func (r *results) page(a about) string {
 		}
 		fmt.Fprintf(&b, "\n## Also measured\n\n%s", table(tableHead(), rows))
 	}
+	b.WriteString("\n" + why)
 	return b.String()
 }
 
