@@ -32,7 +32,8 @@
 // # What it guarantees
 //
 //   - A handshake for a name with a valid certificate in memory waits for no
-//     network, no disk and no lock, and allocates nothing.
+//     network and no disk. Once that is parsed, which the first handshake for it
+//     does, it takes no lock and allocates nothing.
 //   - What is served is stored. Key, chain and metadata are one record, replaced
 //     in one atomic and durable step; no crash, full disk, lost lock or failed
 //     renewal leaves a name without its last good pair.

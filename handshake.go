@@ -27,9 +27,9 @@ func challengeCert(identifier, keyAuthorization string) (*tls.Certificate, error
 }
 
 // GetCertificate returns the certificate for a handshake; it drops into any
-// [tls.Config]. For a name with a certificate in memory it takes no lock, asks
-// nothing of disk or network and allocates nothing; see Config.HotCertificates
-// for what a first handshake for a name costs more. Just after a start, a name
+// [tls.Config]. For a name with a certificate in memory it asks nothing of disk
+// or network; once the certificate is parsed, it takes no lock and allocates
+// nothing. See Config.HotCertificates for when it is. Just after a start, a name
 // whose certificate was not read yet has it read from storage, once.
 //
 // The name's own certificate goes before a wildcard's, a valid one before one
