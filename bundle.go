@@ -86,30 +86,28 @@ func (d *decoder) bundle(id string, value []byte) (storedBundle, error) {
 	if r.ID != id {
 		return storedBundle{}, fmt.Errorf("it is the certificate of %q", r.ID)
 	}
-	key, err := certpem.DecodeKey([]byte(r.Key))
-	if err != nil {
-		return storedBundle{}, fmt.Errorf("reading the key: %w", err)
+	return d.unpem(r, []byte(r.Key), []byte(r.Chain))
+}
+
+// unpem makes a bundle of what stands in a record beside key and chain, and of
+// these.
+func (d *decoder) unpem(r certRecord, key, chain []byte) (storedBundle, error) {
+	p, facts, err := certpem.FromPEM(key, chain, &d.chains)
+	if err == nil {
+		err = facts.Covers(r.Names)
 	}
-	chain, err := certpem.ParseChain([]byte(r.Chain))
-	if err != nil {
-		return storedBundle{}, fmt.Errorf("reading the chain: %w", err)
-	}
-	b, err := newBundle(r, chain, key, &d.chains)
 	if err != nil {
 		return storedBundle{}, err
 	}
-	return storedBundle{b, r.Data, b.Facts()}, nil
+	return storedBundle{&bundle{Packed: p, issuer: r.Issuer, storedAt: nanos(r.Stored)}, r.Data, facts}, nil
 }
 
 // quick reads the body of a record whose checksum held. It reports false
 // for anything that is not plain, which is then read in full.
 func (d *decoder) quick(id string, body []byte) (s storedBundle, ok bool) {
 	var (
-		at         time.Time
-		issuer     string
-		names      []string
+		r          certRecord
 		key, chain []byte
-		data       json.RawMessage
 	)
 	good := true
 	buf := d.buffer()
@@ -129,29 +127,28 @@ func (d *decoder) quick(id string, body []byte) (s storedBundle, ok bool) {
 		case "id":
 			good = good && string(text(f.Value)) == id
 		case "names":
-			var ok bool
-			names, ok = quickNames(id, f.Value)
-			good = good && ok
+			names := record.NewElements(f.Value)
+			for names.Next() {
+				r.Names = append(r.Names, string(text(names.Value)))
+			}
+			good = good && names.Whole()
 		case "issuer":
-			issuer = string(text(f.Value))
+			r.Issuer = string(text(f.Value))
 		case "stored":
-			good = good && at.UnmarshalJSON(f.Value) == nil
+			good = good && r.Stored.UnmarshalJSON(f.Value) == nil
 		case "key":
 			key = text(f.Value)
 		case "chain":
 			chain = text(f.Value)
 		case "issuer_data":
-			data = json.RawMessage(f.Value)
+			r.Data = json.RawMessage(f.Value)
 		}
 	}
-	if !good || !f.Whole() || len(names) == 0 {
+	if !good || !f.Whole() || len(r.Names) == 0 {
 		return s, false
 	}
-	p, facts, err := certpem.FromPEM(key, chain, &d.chains)
-	if err != nil || facts.Covers(names) != nil {
-		return s, false
-	}
-	return storedBundle{&bundle{Packed: p, issuer: issuer, storedAt: nanos(at)}, data, facts}, true
+	s, err := d.unpem(r, key, chain)
+	return s, err == nil
 }
 
 // buffer returns an empty buffer for the texts of one record.
@@ -164,16 +161,6 @@ func (d *decoder) buffer() *[]byte {
 	return &b
 }
 
-// quickNames reads a list of names. Most are the ID alone.
-func quickNames(id string, raw []byte) ([]string, bool) {
-	if len(raw) == len(id)+4 && string(raw[2:len(raw)-2]) == id {
-		return []string{id}, true
-	}
-	var names []string
-	err := json.Unmarshal(raw, &names)
-	return names, err == nil
-}
-
 func (b *bundle) notAfter() time.Time { return b.Facts().NotAfter }
 
 func (b *bundle) stored() time.Time { return fromNanos(b.storedAt) }
@@ -182,11 +169,6 @@ func (b *bundle) stored() time.Time { return fromNanos(b.storedAt) }
 func (b *bundle) hasKey(key crypto.Signer) bool {
 	spki, err := x509.MarshalPKIXPublicKey(key.Public())
 	return err == nil && bytes.Equal(spki, b.Facts().PublicKey)
-}
-
-func (b *bundle) life() time.Duration {
-	f := b.Facts()
-	return f.NotAfter.Sub(f.NotBefore)
 }
 
 // serial returns the serial number in hexadecimal.
@@ -206,20 +188,20 @@ func isUsable(f certpem.Facts, now time.Time) bool {
 	return !now.Before(f.NotBefore) && now.Before(f.NotAfter)
 }
 
-// better reports whether b is to be preferred to other: one that has not
+// better reports whether s is to be preferred to other: one that has not
 // expired, and then the newer one.
-func (b *bundle) better(other *bundle, now time.Time) bool {
-	if other == nil || b == nil {
-		return b != nil
+func (s *storedBundle) better(other *storedBundle, now time.Time) bool {
+	if other.bundle == nil || s.bundle == nil {
+		return s.bundle != nil
 	}
-	f, g := b.Facts(), other.Facts()
+	f, g := s.facts, other.facts
 	if alive, otherAlive := now.Before(f.NotAfter), now.Before(g.NotAfter); alive != otherAlive {
 		return alive
 	}
 	if !f.NotBefore.Equal(g.NotBefore) {
 		return f.NotBefore.After(g.NotBefore)
 	}
-	return b.storedAt > other.storedAt
+	return s.storedAt > other.storedAt
 }
 
 // same reports whether both are the same certificate.
@@ -227,26 +209,14 @@ func (b *bundle) same(other *bundle) bool {
 	return b != nil && other != nil && b.SameLeaf(&other.Packed)
 }
 
-// served returns what the cache serves for b, whose facts are f, with an OCSP response, or without
-// one.
+// served returns what the cache serves for b, whose facts are f, with an OCSP
+// response or without one.
 func (b *bundle) served(f certpem.Facts, staple []byte) certcache.Served {
-	s := certcache.Served{Source: b, NotBefore: f.NotBefore, NotAfter: f.NotAfter, Kind: cacheKind(b.KeyKind())}
+	s := certcache.Served{Source: b, NotBefore: f.NotBefore, NotAfter: f.NotAfter, Kind: b.KeyKind()}
 	if staple != nil {
 		s.Source = stapled{b, staple}
 	}
 	return s
-}
-
-func cacheKind(k certpem.KeyKind) certcache.Kind {
-	switch k {
-	case certpem.KindP256:
-		return certcache.KeyECDSAP256
-	case certpem.KindECDSA:
-		return certcache.KeyECDSA
-	case certpem.KindRSA:
-		return certcache.KeyRSA
-	}
-	return certcache.KeyOther
 }
 
 // stapled is a certificate with an OCSP response, for the cache.
@@ -295,7 +265,7 @@ func (m *Manager) loadBundle(ctx context.Context, c *managed) (best storedBundle
 		if s.issuer == iss.ID() {
 			s.issuer = iss.ID() // one text for all
 		}
-		if s.better(best.bundle, now) {
+		if s.better(&best, now) {
 			best = s
 		}
 	}

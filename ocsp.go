@@ -49,7 +49,7 @@ func (m *Manager) stapling(c *job) bool {
 		return false
 	}
 	f := c.facts(b)
-	return f.OCSP && (f.MustStaple || f.NotAfter.Sub(f.NotBefore) >= stapleLife)
+	return f.OCSP && (f.MustStaple || f.Life() >= stapleLife)
 }
 
 // stapledPair is a certificate and its issuer's, parsed.
@@ -106,7 +106,7 @@ func (m *Manager) refreshStaple(ctx context.Context, c *job) {
 // takeStaple serves s, or replaces the certificate that it says is revoked.
 func (m *Manager) takeStaple(c *job, s *revocation.Staple, asked time.Time) {
 	c.staple = s
-	c.stapleAt = revocation.RefreshAt(s, c.served.notAfter(), rand.Float64())
+	c.stapleAt = revocation.RefreshAt(s, c.facts(c.served).NotAfter, rand.Float64())
 	if least := asked.Add(staplePause); c.stapleAt.Before(least) {
 		c.stapleAt = least
 	}

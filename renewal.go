@@ -83,7 +83,7 @@ func fraction(leaf certpem.Facts, salt ...int64) float64 {
 //
 // The result may be in the past: then the renewal is due.
 func renewalTime(leaf certpem.Facts, w window, p renewalPolicy, stored time.Time) time.Time {
-	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	life := leaf.Life()
 	before := func(part float64) time.Time {
 		return leaf.NotAfter.Add(-time.Duration(part * float64(life)))
 	}

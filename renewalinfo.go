@@ -43,6 +43,7 @@ func (m *Manager) refreshRenewalInfo(ctx context.Context, c *job) {
 		c.ari.Refresh = time.Time{}
 		return
 	}
+	facts := c.facts(c.served)
 	now := time.Now()
 	if c.ariKnown && now.Before(c.ari.Refresh) {
 		return
@@ -51,7 +52,7 @@ func (m *Manager) refreshRenewalInfo(ctx context.Context, c *job) {
 	if stored != nil && now.Before(stored.Refresh) && stored.Refresh.Before(now.Add(2*ariMost)) {
 		m.takeRenewalInfo(c, *stored)
 		// Whoever asked does so again, and first: not every instance at once.
-		d := refreshAfter(0, c.served.life()) / 20
+		d := refreshAfter(0, facts.Life()) / 20
 		c.ari.Refresh = jittered(stored.Refresh, d)
 		return
 	}
@@ -75,7 +76,7 @@ func (m *Manager) refreshRenewalInfo(ctx context.Context, c *job) {
 	}
 	r := ariRecord{
 		Serial: c.served.serial(), Start: info.Start.UTC(), End: info.End.UTC(), ExplanationURL: info.ExplanationURL,
-		Refresh: jittered(now, refreshAfter(info.RetryAfter, c.served.life())),
+		Refresh: jittered(now, refreshAfter(info.RetryAfter, facts.Life())),
 	}
 	m.takeRenewalInfo(c, r)
 	m.storeUpkeep(ctx, c, renewalInfoPlace(c.managed), r)

@@ -129,7 +129,7 @@ func (m *Manager) serveStatic(f *staticCert, cert *tls.Certificate) error {
 		m.cache.Add(f.entry)
 	}
 	m.cache.Serve(now, f.entry, certcache.Served{
-		Source: given{cert}, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Kind: certcache.KindOf(leaf.PublicKey),
+		Source: given{cert}, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Kind: certpem.KindOf(leaf.PublicKey),
 	})
 	if old != nil && old != f.entry {
 		m.cache.Remove(now, old)

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/certwright/certwright/internal/certpem"
 )
 
 func benchNames(n int) []string {
@@ -32,7 +34,7 @@ func benchQueries(names []string, prefix string) []string {
 
 func benchServed() Served {
 	return Served{
-		Source: parsed{new(tls.Certificate)}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), Kind: KeyECDSAP256,
+		Source: parsed{new(tls.Certificate)}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), Kind: certpem.KindP256,
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/certwright/certwright/internal/certpem"
 	"github.com/certwright/certwright/internal/hostname"
 )
 
@@ -47,7 +48,7 @@ func (h *held) with(cert *tls.Certificate) *held {
 }
 
 func (h *held) of(pub crypto.PublicKey) *held {
-	h.served.Kind = KindOf(pub)
+	h.served.Kind = certpem.KindOf(pub)
 	return h.with(&tls.Certificate{Leaf: &x509.Certificate{PublicKey: pub}})
 }
 

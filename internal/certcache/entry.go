@@ -1,13 +1,11 @@
 package certcache
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rsa"
 	"crypto/tls"
 	"sync/atomic"
 	"time"
+
+	"github.com/certwright/certwright/internal/certpem"
 )
 
 // An Entry is one certificate's place in a [Cache], usually embedded in what
@@ -49,9 +47,9 @@ type front struct {
 
 func (f *front) class() class { return class(f.state.Load()) }
 
-func (f *front) kind() Kind { return Kind(f.state.Load() >> 8) }
+func (f *front) kind() certpem.KeyKind { return certpem.KeyKind(f.state.Load() >> 8) }
 
-func (f *front) set(c class, k Kind) { f.state.Store(uint32(c) | uint32(k)<<8) }
+func (f *front) set(c class, k certpem.KeyKind) { f.state.Store(uint32(c) | uint32(k)<<8) }
 
 // parsed returns the certificate of an entry that is hot, and nil for others.
 func (f *front) parsed() *tls.Certificate {
@@ -81,39 +79,22 @@ type Served struct {
 	// NotBefore and NotAfter bound the time in which the certificate is valid,
 	// both inclusive (RFC 5280 §4.1.2.5) and in whole seconds.
 	NotBefore, NotAfter time.Time
-	// Kind is the kind of the certificate's key; see [KindOf].
-	Kind Kind
+	// Kind is the kind of the certificate's key.
+	Kind certpem.KeyKind
 }
 
-// A Kind is a kind of key. Of certificates that are equally valid, those with
-// ECDSA are served first, then those with RSA.
-type Kind uint8
-
-// The zero Kind is right for any key, but comes last.
-const (
-	KeyOther     Kind = iota
-	KeyRSA            // RSA
-	KeyECDSA          // ECDSA
-	KeyECDSAP256      // ECDSA with P-256, which most clients are known to take at a glance
-)
-
-// KindOf returns the kind of a public key.
-func KindOf(pub crypto.PublicKey) Kind {
-	switch pub := pub.(type) {
-	case *ecdsa.PublicKey:
-		if pub.Curve == elliptic.P256() {
-			return KeyECDSAP256
-		}
-		return KeyECDSA
-	case *rsa.PublicKey:
-		return KeyRSA
+// order returns the same number for kinds that are equally good to serve, a lower
+// one for a better kind: of certificates that are equally valid, those with ECDSA
+// come first, then those with RSA.
+func order(k certpem.KeyKind) int {
+	switch k {
+	case certpem.KindP256, certpem.KindECDSA:
+		return 0
+	case certpem.KindRSA:
+		return 1
 	}
-	return KeyOther
+	return 2
 }
-
-// order returns the same number for kinds that are equally good, a lower one
-// for a better kind.
-func (k Kind) order() int { return -int(min(k, KeyECDSA)) }
 
 // A class is how good it is to serve an entry.
 type class uint8

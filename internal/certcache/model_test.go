@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/certwright/certwright/internal/certpem"
 )
 
 // A model is a Cache as one writes it without a thought of its costs.
@@ -59,7 +61,7 @@ func (m *model) having(name string) []*modelled {
 	}
 	slices.SortStableFunc(out, func(a, b *modelled) int {
 		return cmp.Or(
-			cmp.Compare(a.class, b.class), cmp.Compare(a.served.Kind.order(), b.served.Kind.order()),
+			cmp.Compare(a.class, b.class), cmp.Compare(order(a.served.Kind), order(b.served.Kind)),
 			cmp.Compare(a.Rank, b.Rank), b.served.NotBefore.Compare(a.served.NotBefore),
 		)
 	})
@@ -175,7 +177,7 @@ func (p *pair) change() string {
 	}
 	e.served = Served{
 		NotBefore: p.at.Add(time.Duration(p.rand.IntN(60)-40) * time.Minute), NotAfter: p.at.Add(time.Duration(p.rand.IntN(60)-10) * time.Minute),
-		Kind: Kind(p.rand.IntN(4)),
+		Kind: certpem.KeyKind(p.rand.IntN(4)),
 	}
 	switch p.rand.IntN(8) {
 	case 0:

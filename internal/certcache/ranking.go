@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"crypto/tls"
 	"slices"
+
+	"github.com/certwright/certwright/internal/certpem"
 )
 
 // A ranking has the entries of a name and those of the wildcard above it. It is
@@ -23,11 +25,11 @@ type counts struct {
 // rank makes a ranking; Cache.mu is held.
 func rank(exact, wild []*Entry) *ranking {
 	r := &ranking{list: slices.Concat(exact, wild)}
-	r.exact, r.wild = order(r.list[:len(exact)]), order(r.list[len(exact):])
+	r.exact, r.wild = settle(r.list[:len(exact)]), settle(r.list[len(exact):])
 	return r
 }
 
-func order(list []*Entry) counts {
+func settle(list []*Entry) counts {
 	n := counts{all: uint32(len(list))}
 	for _, e := range list {
 		if c := e.class(); c != none {
@@ -48,7 +50,7 @@ func order(list []*Entry) counts {
 func compareEntries(a, b *Entry) int {
 	return cmp.Or(
 		cmp.Compare(a.class()-1, b.class()-1), // none is last
-		cmp.Compare(a.front.Load().kind().order(), b.front.Load().kind().order()),
+		cmp.Compare(order(a.front.Load().kind()), order(b.front.Load().kind())),
 		cmp.Compare(a.Rank, b.Rank),
 		cmp.Compare(b.notBefore, a.notBefore),
 		cmp.Compare(a.seq, b.seq),
@@ -95,7 +97,7 @@ func (c *Cache) pick(list []*Entry, hello *tls.ClientHelloInfo) *tls.Certificate
 	}
 	var fallback *tls.Certificate
 	for _, e := range list {
-		quick := e.front.Load().kind() == KeyECDSAP256
+		quick := e.front.Load().kind() == certpem.KindP256
 		cert := c.certificate(e)
 		if cert == nil {
 			continue

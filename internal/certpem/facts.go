@@ -1,6 +1,10 @@
 package certpem
 
 import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
 	"encoding/asn1"
 	"errors"
 	"net/url"
@@ -31,10 +35,24 @@ type KeyKind uint8
 // The kinds of keys.
 const (
 	KindOther KeyKind = iota
-	KindP256          // ECDSA on P-256
-	KindECDSA         // ECDSA on another curve
 	KindRSA
+	KindECDSA // ECDSA on another curve than P-256
+	KindP256  // ECDSA on P-256
 )
+
+// KindOf returns the kind of a public key.
+func KindOf(pub crypto.PublicKey) KeyKind {
+	switch pub := pub.(type) {
+	case *ecdsa.PublicKey:
+		if pub.Curve == elliptic.P256() {
+			return KindP256
+		}
+		return KindECDSA
+	case *rsa.PublicKey:
+		return KindRSA
+	}
+	return KindOther
+}
 
 // Facts are what a leaf says of itself, as far as its upkeep needs it. Slices
 // are parts of the DER they were read from, which is not to be changed.
@@ -52,6 +70,9 @@ type Facts struct {
 	names        []byte // the GeneralNames of the subject alternative name
 	authorityKey []byte // the key identifier of the issuer
 }
+
+// Life returns how long the certificate is valid in all.
+func (f *Facts) Life() time.Duration { return f.NotAfter.Sub(f.NotBefore) }
 
 // Scan reads the facts from the DER of a certificate without parsing all of it.
 // It reads the same as x509.ParseCertificate wherever that accepts, and accepts
