@@ -19,8 +19,12 @@ const loadPatience = 10 * time.Second
 // before the cache is: a name that is not there afterwards may be among them.
 func (m *Manager) adding() bool { return m.later.Load() != nil }
 
-// lookup selects for a normalised name, which may have to be loaded.
+// lookup selects for a normalised name, which may have to be loaded. There is
+// nothing for the empty name.
 func (m *Manager) lookup(hello *tls.ClientHelloInfo, name string) *tls.Certificate {
+	if name == "" {
+		return nil
+	}
 	adding := m.adding()
 	cert, match := m.cache.Find(name, hello)
 	if cert == nil && (adding || match != certcache.None) {

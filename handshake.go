@@ -105,10 +105,8 @@ func (m *Manager) respelled(hello *tls.ClientHelloInfo) (*tls.Certificate, error
 
 // instead returns what is served in place of a name that has no certificate.
 func (m *Manager) instead(hello *tls.ClientHelloInfo, match certcache.Match) (*tls.Certificate, error) {
-	if m.conf.FallbackName != "" {
-		if cert := m.lookup(hello, m.conf.FallbackName); cert != nil {
-			return cert, nil
-		}
+	if cert := m.lookup(hello, m.conf.FallbackName); cert != nil {
+		return cert, nil
 	}
 	if match != certcache.None {
 		return nil, (*pendingError)(hello)
@@ -123,10 +121,8 @@ func (m *Manager) unnamed(hello *tls.ClientHelloInfo) (*tls.Certificate, error) 
 			return cert, nil
 		}
 	}
-	if m.conf.DefaultName != "" {
-		if cert := m.lookup(hello, m.conf.DefaultName); cert != nil {
-			return cert, nil
-		}
+	if cert := m.lookup(hello, m.conf.DefaultName); cert != nil {
+		return cert, nil
 	}
 	if cert := m.cache.SoleIP(); cert != nil { // behind NAT the local address is another one
 		return cert, nil
@@ -134,10 +130,8 @@ func (m *Manager) unnamed(hello *tls.ClientHelloInfo) (*tls.Certificate, error) 
 	if cert := m.cache.Sole(); cert != nil {
 		return cert, nil
 	}
-	if m.conf.FallbackName != "" {
-		if cert := m.lookup(hello, m.conf.FallbackName); cert != nil {
-			return cert, nil
-		}
+	if cert := m.lookup(hello, m.conf.FallbackName); cert != nil {
+		return cert, nil
 	}
 	return nil, fmt.Errorf("%w: the client named no server and there is more than one certificate; set Config.DefaultName", ErrNoCertificate)
 }

@@ -65,29 +65,25 @@ func (m *Manager) manage(ctx context.Context, plans []plan) error {
 // checkNames is check for a certificate a name.
 func (m *Manager) checkNames(names []string) ([]plan, error) {
 	h := &how{keyTypes: m.conf.KeyTypes, set: &settings{profile: m.conf.Profile, issuers: m.conf.Issuers, anyKey: len(m.conf.KeyTypes) == 1}}
-	plans := make([]plan, 0, len(names))
-	var errs []error
-	for i, n := range names {
+	return checkEach(names, func(n string) (plan, error) {
 		name, err := hostname.Normalize(n)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("name %d: %w", i+1, &ConfigError{Field: "Spec.Names[0]", Err: err}))
-			continue
+			return plan{}, &ConfigError{Field: "Spec.Names[0]", Err: err}
 		}
 		p := plan{name: name, how: h}
-		if err := checkIssuers(&p); err != nil {
-			errs = append(errs, fmt.Errorf("name %d: %w", i+1, err))
-			continue
-		}
-		plans = append(plans, p)
-	}
-	return plans, errors.Join(errs...)
+		return p, checkIssuers(&p)
+	})
 }
 
-func (m *Manager) check(specs []Spec) ([]plan, error) {
-	plans := make([]plan, 0, len(specs))
+func (m *Manager) check(specs []Spec) ([]plan, error) { return checkEach(specs, m.checkSpec) }
+
+// checkEach returns the plans of all that check, and an error for each that does
+// not.
+func checkEach[T any](list []T, check func(T) (plan, error)) ([]plan, error) {
+	plans := make([]plan, 0, len(list))
 	var errs []error
-	for i, s := range specs {
-		p, err := m.checkSpec(s)
+	for i, v := range list {
+		p, err := check(v)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("name %d: %w", i+1, err))
 			continue

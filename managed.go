@@ -164,8 +164,10 @@ func (c *managed) drop(why error) {
 func (c *managed) isGone() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.act != nil && c.act.gone != nil
+	return c.goneLocked()
 }
+
+func (c *managed) goneLocked() bool { return c.act != nil && c.act.gone != nil }
 
 // ready returns a channel that is closed once a certificate is served, nil when
 // one is.

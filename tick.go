@@ -241,7 +241,7 @@ func (m *Manager) serve(c *job) {
 	s := c.served.served(c.facts(c.served), m.stapleOf(c))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.act == nil || c.act.gone == nil { // it is managed still
+	if !c.goneLocked() {
 		m.cache.Serve(time.Now(), &c.Entry, s)
 	}
 }
