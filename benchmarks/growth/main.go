@@ -9,7 +9,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"runtime"
 	"strconv"
 	"time"
@@ -29,17 +28,13 @@ const (
 	lookupTime     = 25 * time.Millisecond
 )
 
-func main() {
-	quick := flag.Bool("quick", false, "measure with few names only")
-	flag.Parse()
+func main() { harness.Main(parent, child) }
+
+func parent(quick bool) error {
 	sizes := []int{1_000, 10_000, 100_000, 1_000_000}
-	if *quick {
+	if quick {
 		sizes = sizes[:2]
 	}
-	harness.Main(func() error { return parent(sizes) }, child)
-}
-
-func parent(sizes []int) error {
 	var errs []error
 	for _, n := range sizes {
 		errs = append(errs, harness.Child(harness.Certwright, strconv.Itoa(n)))

@@ -9,7 +9,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"flag"
 	"fmt"
 	"strconv"
 
@@ -24,17 +23,13 @@ const (
 	hotNames = 100 // for the rate, from the first on
 )
 
-func main() {
-	quick := flag.Bool("quick", false, "measure once, with few certificates")
-	flag.Parse()
+func main() { harness.Main(parent, child) }
+
+func parent(quick bool) error {
 	n, rounds, clients := 10_000, 5, 1000
-	if *quick {
+	if quick {
 		n, rounds, clients = 1_000, 1, 100
 	}
-	harness.Main(func() error { return parent(n, rounds, clients) }, child)
-}
-
-func parent(n, rounds, clients int) error {
 	for range rounds {
 		for _, column := range []string{harness.Certwright, harness.CertMagic, harness.Autocert, harness.Limit} {
 			if err := harness.Child(column, strconv.Itoa(n), strconv.Itoa(clients)); err != nil {

@@ -5,6 +5,7 @@ package harness
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -44,13 +45,16 @@ func Percentile(values []float64, p float64) float64 {
 
 const envChild = "CERTWRIGHT_BENCH_CHILD"
 
-// Main runs parent, or child when the process was started by Child, and exits.
-func Main(parent func() error, child func(args []string) error) {
+// Main runs parent, which is told of the flag -quick, or child when the process
+// was started by Child, and exits.
+func Main(parent func(quick bool) error, child func(args []string) error) {
+	quick := flag.Bool("quick", false, "measure shortly, with few certificates")
+	flag.Parse()
 	var err error
 	if args, ok := os.LookupEnv(envChild); ok {
 		err = child(strings.Fields(args))
 	} else {
-		err = parent()
+		err = parent(*quick)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -8,7 +8,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"strconv"
 	"time"
 
@@ -20,17 +19,13 @@ import (
 // window is for how long a process is watched that has nothing to do.
 const window = 5 * time.Second
 
-func main() {
-	quick := flag.Bool("quick", false, "measure once, with few certificates")
-	flag.Parse()
+func main() { harness.Main(parent, child) }
+
+func parent(quick bool) error {
 	n, rounds := 10_000, 3
-	if *quick {
+	if quick {
 		n, rounds = 1_000, 1
 	}
-	harness.Main(func() error { return parent(n, rounds) }, child)
-}
-
-func parent(n, rounds int) error {
 	for range rounds {
 		for _, column := range []string{harness.Certwright, harness.CertMagic, harness.Limit} {
 			if err := harness.Child(column, strconv.Itoa(n)); err != nil {

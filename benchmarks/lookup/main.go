@@ -7,7 +7,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -27,13 +26,12 @@ type plan struct {
 }
 
 func main() {
-	quick := flag.Bool("quick", false, "measure shortly, with few certificates")
-	flag.Parse()
-	p := plan{names: 10_000, rounds: 15, each: 25 * time.Millisecond}
-	if *quick {
-		p = plan{names: 1_000, rounds: 1, each: 10 * time.Millisecond}
-	}
-	harness.Main(func() error { return measure(p) }, nil)
+	harness.Main(func(quick bool) error {
+		if quick {
+			return measure(plan{names: 1_000, rounds: 1, each: 10 * time.Millisecond})
+		}
+		return measure(plan{names: 10_000, rounds: 15, each: 25 * time.Millisecond})
+	}, nil)
 }
 
 // column is what is measured.

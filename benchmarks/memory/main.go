@@ -9,7 +9,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"flag"
 	"fmt"
 	"runtime"
 	"strconv"
@@ -29,11 +28,7 @@ func sizes(quick bool) []size {
 	return []size{{10_000, 3}, {100_000, 1}}
 }
 
-func main() {
-	quick := flag.Bool("quick", false, "measure once, with few certificates")
-	flag.Parse()
-	harness.Main(func() error { return parent(*quick) }, child)
-}
+func main() { harness.Main(parent, child) }
 
 func parent(quick bool) error {
 	var errs []error

@@ -9,7 +9,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"flag"
 	"fmt"
 	"runtime"
 	"strconv"
@@ -34,11 +33,7 @@ func sizes(quick bool) []size {
 // the other are measured.
 const slowMost = 10_000
 
-func main() {
-	quick := flag.Bool("quick", false, "measure once, with few certificates")
-	flag.Parse()
-	harness.Main(func() error { return parent(*quick) }, child)
-}
+func main() { harness.Main(parent, child) }
 
 func parent(quick bool) error {
 	var errs []error
