@@ -1,7 +1,6 @@
 package certwright
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -199,38 +198,15 @@ func TestCost_NothingDueNothingDone(t *testing.T) {
 	})
 }
 
-// gated is a storage whose loads wait, but for one name.
-type gated struct {
-	*MemStorage
-	free string
-	open chan struct{}
-}
-
-func (g *gated) Load(ctx context.Context, key string) ([]byte, error) {
-	if !strings.HasSuffix(key, "/"+g.free) && strings.HasPrefix(key, keyCerts) {
-		select {
-		case <-g.open:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-	return g.MemStorage.Load(ctx, key)
-}
-
 // TestHandshakeBeforeItsTurn asks for the last name of a start whose workers
 // have not come to it.
 func TestHandshakeBeforeItsTurn(t *testing.T) {
 	f := newFakeSigner(t)
-	mem := NewMemStorage()
 	names := numbered(100, "example.com")
 	last := names[len(names)-1]
-	first := offline(t, f, func(c *Config) { c.Storage = mem })
-	if err := first.ManageSync(t.Context(), names); err != nil {
-		t.Fatal(err)
-	}
-	closeManager(t, first)
-	store := &gated{MemStorage: mem, free: last, open: make(chan struct{})}
-	m := offline(t, f, func(c *Config) { c.Storage, c.Locker = store, mem })
+	mem := storedBy(t, f, names...)
+	load, open := blocked(last)
+	m := offline(t, f, over(mem, load))
 	if err := m.ManageAsync(names); err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +216,7 @@ func TestHandshakeBeforeItsTurn(t *testing.T) {
 	if s := statusFor(t, m, last); s.NextAction != "load" {
 		t.Errorf("the next action is %q; want that the schedule has not come to it", s.NextAction)
 	}
-	close(store.open)
+	close(open)
 	for _, name := range names {
 		if err := m.Wait(t.Context(), name); err != nil {
 			t.Fatal(err)
@@ -277,18 +253,9 @@ func TestHandshakeBeforeItsTurnIsBounded(t *testing.T) {
 // they are added in the background.
 func TestManageAsyncOfMany(t *testing.T) {
 	f := newFakeSigner(t)
-	mem := NewMemStorage()
 	names := append(numbered(3*atOnce, "example.com"), "*.wild.example.com", "last.example.com")
-	last := names[len(names)-2:]
-	first := offline(t, f, func(c *Config) { c.Storage = mem })
-	if err := first.ManageSync(t.Context(), last); err != nil {
-		t.Fatal(err)
-	}
-	closeManager(t, first)
-	f.set(func() { f.err = errors.New("not today") })
-	store := &gated{MemStorage: mem, free: "none", open: make(chan struct{})}
-	close(store.open)
-	m := offline(t, f, func(c *Config) { c.Storage, c.Locker = store, mem })
+	mem := storedBy(t, f, names[len(names)-2:]...)
+	m := offline(t, f, func(c *Config) { c.Storage = mem })
 	m.mu.Lock() // nothing is added meanwhile
 	added := make(chan error, 1)
 	go func() { added <- m.ManageAsync(names) }()

@@ -26,7 +26,7 @@ func (h *hooked) Load(ctx context.Context, key string) ([]byte, error) {
 	return h.MemStorage.Load(ctx, key)
 }
 
-// stored returns a storage with certificates for names, of which each has its
+// storedBy returns a storage with certificates for names, of which each has its
 // own. The signer signs nothing from then on.
 func storedBy(t testing.TB, f *fakeSigner, names ...string) *MemStorage {
 	t.Helper()
