@@ -2,6 +2,7 @@ package certwright
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/x509"
@@ -109,15 +110,27 @@ func testUnparsableLeaf(t *testing.T) {
 	m := offline(t, f, func(c *Config) { c.Storage = mem })
 	manage(t, m, "b.example.com") // now the chain behind the leaf is known
 	manage(t, m, "a.example.com")
-	if leafOf(m, "a.example.com") != nil {
-		t.Error("what cannot be parsed is served")
+	replace := make(chan struct{})
+	f.set(func() { f.hook = func(context.Context) error { <-replace; return nil } })
+	for range 3 {
+		if leafOf(m, "a.example.com") != nil {
+			t.Error("what cannot be parsed is served")
+		}
 	}
+	broken := m.entry("a.example.com").open().served
+	close(replace)
 	for leafOf(m, "a.example.com") == nil {
 		synctest.Wait()
 		time.Sleep(time.Minute)
 	}
 	if s := statusFor(t, m, "a.example.com"); s.Degraded != "" || s.State != StateValid {
 		t.Errorf("Status says %+v", s)
+	}
+	// A handshake that began before the replacement ends after it.
+	m.noteBroken(&m.entry("a.example.com").Entry, broken, errors.New("too late"))
+	synctest.Wait()
+	if s := statusFor(t, m, "a.example.com"); s.Degraded != "" {
+		t.Errorf("Status says %q of what was replaced", s.Degraded)
 	}
 	if n := f.count(); n != 3 {
 		t.Errorf("%d certificates were issued; want 3", n)

@@ -135,19 +135,27 @@ func (m *Manager) readEarly(c *managed) {
 }
 
 // noteBroken has a certificate replaced that a handshake could not parse: its
-// record was whole, so what was written must have been wrong.
-func (m *Manager) noteBroken(e *certcache.Entry, err error) {
+// record was whole, so what was written must have been wrong. One that was
+// replaced meanwhile is no matter.
+func (m *Manager) noteBroken(e *certcache.Entry, source certcache.Source, err error) {
 	c := asManaged(e)
 	if c == nil {
 		return
 	}
+	b, _ := source.(*bundle)
+	if s, ok := source.(stapled); ok {
+		b = s.bundle
+	}
+	const what = "a stored certificate cannot be parsed and will be replaced"
 	c.mu.Lock()
 	a := c.actionLocked()
-	first := !a.broken && a.gone == nil
-	a.broken = true
+	first := a.broken != b && a.gone == nil && c.has.served() == b
+	if first {
+		a.broken, a.degraded = b, degradedText(what, err)
+	}
 	c.mu.Unlock()
 	if first {
-		m.degraded(c, "a stored certificate cannot be parsed and will be replaced", err)
+		m.tellDegraded(c, what, err)
 		m.queue.SetNow(c)
 	}
 }

@@ -85,7 +85,7 @@ func (m *Manager) obtain(ctx context.Context, c *job, force bool) (b *bundle, ad
 // another one than the one in use and not due itself. For a forced renewal it
 // must be younger than the wish for it.
 func (m *Manager) suffices(c *job, old *bundle, force bool, began time.Time) bool {
-	if old == nil || old.same(c.bundle) && (force || c.revoked || c.isBroken()) {
+	if old == nil || old.same(c.bundle) && (force || c.revoked || c.isBroken(c.bundle)) {
 		return false
 	}
 	if force && old.stored().Before(began) {

@@ -203,6 +203,9 @@ func (c *job) keep() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.has = p
+	if a := c.act; a != nil && a.broken != p.served() {
+		a.broken = nil // it was replaced
+	}
 	if p.flags.has(isServing) {
 		c.tellReadyLocked()
 	}

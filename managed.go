@@ -51,7 +51,7 @@ type action struct {
 	gone     error              // why it is not managed any more; nil while it is
 	ready    chan struct{}      // closed when a certificate is served; nil when nobody waits for that
 	degraded string             // what could not be kept or read in storage
-	broken   bool               // what is served cannot be parsed
+	broken   *bundle            // what was served and cannot be parsed; nil: nothing
 	early    chan struct{}      // closed when a handshake's early load has ended; nil: there was none
 }
 
@@ -97,7 +97,7 @@ func (c *managed) actionLocked() *action {
 
 // tidyLocked lets go of an action that says nothing.
 func (c *managed) tidyLocked() {
-	if a := c.act; a != nil && len(a.waiters) == 0 && a.cancel == nil && a.gone == nil && a.ready == nil && a.degraded == "" && !a.broken && (a.early == nil || c.has.flags.has(isLoaded)) {
+	if a := c.act; a != nil && len(a.waiters) == 0 && a.cancel == nil && a.gone == nil && a.ready == nil && a.degraded == "" && a.broken == nil && (a.early == nil || c.has.flags.has(isLoaded)) {
 		c.act = nil
 	}
 }
@@ -192,20 +192,11 @@ func (c *managed) tellReadyLocked() {
 	}
 }
 
-// mend forgets that what was served could not be parsed.
-func (c *managed) mend() {
+// isBroken reports whether b, which is served, could not be parsed.
+func (c *managed) isBroken(b *bundle) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.act != nil {
-		c.act.broken = false
-	}
-}
-
-// isBroken reports whether what is served could not be parsed.
-func (c *managed) isBroken() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.act != nil && c.act.broken
+	return c.act != nil && c.act.broken == b
 }
 
 // noteDegraded keeps what could not be kept in storage for Status.

@@ -330,12 +330,18 @@ func (m *Manager) find(id string) *managed {
 
 // degraded reports that something of c could not be kept in storage, or read.
 func (m *Manager) degraded(c *managed, what string, err error) {
-	text := what + ": " + err.Error()
+	c.noteDegraded(degradedText(what, err))
+	m.tellDegraded(c, what, err)
+}
+
+func degradedText(what string, err error) string { return what + ": " + err.Error() }
+
+// tellDegraded is degraded but for what Status says of c.
+func (m *Manager) tellDegraded(c *managed, what string, err error) {
 	m.log.Error(what, zap.String("name", c.Names[0]), zap.Error(err))
 	m.mu.Lock()
-	m.lastDegraded = text
+	m.lastDegraded = degradedText(what, err)
 	m.mu.Unlock()
-	c.noteDegraded(text)
 	m.emit(c.open(), Event{Kind: EventStorageDegraded, Err: fmt.Errorf("%s: %w", what, err)})
 }
 

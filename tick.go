@@ -203,7 +203,7 @@ func (m *Manager) load(ctx context.Context, c *job) error {
 // due reports whether c needs another certificate now.
 func (m *Manager) due(c *job) bool {
 	now := time.Now()
-	if c.bundle == nil || c.revoked || c.isBroken() {
+	if c.bundle == nil || c.revoked || c.isBroken(c.bundle) {
 		return true
 	}
 	return !now.Before(c.renewAt(c.bundle, c.window))
@@ -216,7 +216,6 @@ func (m *Manager) take(c *job, b *bundle) {
 		c.window, c.ari, c.ariKnown = window{}, ariRecord{}, false
 		c.staple, c.stapleAt, c.stapled = nil, time.Time{}, false
 		c.revoked = false
-		c.mend()
 	}
 	c.bundle = b
 	m.install(c)

@@ -33,9 +33,10 @@ const (
 // the bound of [New] limits is how many of them are parsed. It is safe for
 // concurrent use; make it with [New].
 type Cache struct {
-	// OnError, when not nil, is told of an entry whose [Source] failed. It is set
+	// OnError, when not nil, is told of an entry and its [Source] that failed, in
+	// place of which the entry may serve another by then. It is set
 	// before use, called on the goroutine of a look-up, and with no lock held.
-	OnError func(e *Entry, err error)
+	OnError func(e *Entry, source Source, err error)
 
 	seed   maphash.Seed
 	maxHot int

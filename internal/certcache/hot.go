@@ -36,7 +36,7 @@ func (c *Cache) certificate(e *Entry) *tls.Certificate {
 	c.thaws[e] = t
 	c.hotMu.Unlock()
 	if err := c.run(e, t, source); err != nil && c.OnError != nil {
-		c.OnError(e, err)
+		c.OnError(e, source, err)
 	}
 	return t.cert
 }

@@ -195,7 +195,7 @@ func TestSourceFails(t *testing.T) {
 	good := entry("good", "*.example").during(-2*time.Hour, -time.Hour)
 	bad.served.Source, worse.served.Source = fakeSource{}, nothing{}
 	var told []string
-	c.OnError = func(e *Entry, err error) {
+	c.OnError = func(e *Entry, _ Source, err error) {
 		c.Refresh(now, e) // no lock is held
 		told = append(told, fmt.Sprint(e == &bad.Entry, errors.Is(err, errBroken)))
 	}
