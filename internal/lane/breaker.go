@@ -1,0 +1,69 @@
+package lane
+
+import "time"
+
+// Stop lets nothing take off before a time; what is in flight goes on. Then one
+// flight takes off as a probe, while the others wait. When it ends, all go on,
+// unless Stop was called while it flew or by its Done: then what is queued gets
+// Done(ErrStopped), and the lane is stopped until the new time. Of two times that
+// are given before there is a probe, the later counts. The wait is measured by
+// the monotonic clock, so that setting the clock does not change it.
+func (l *Lane) Stop(until time.Time) {
+	l.mu.Lock()
+	defer l.unlock()
+	now := time.Now()
+	at := now.Add(max(0, time.Until(until)))
+	if l.probe != nil {
+		l.probe, l.until = nil, at
+		l.sendAllBackLocked(ErrStopped)
+		return
+	}
+	if at.After(l.until) {
+		l.until = at
+	}
+}
+
+// Resume ends what Stop began: all take off again.
+func (l *Lane) Resume() {
+	l.mu.Lock()
+	defer l.unlock()
+	l.probe, l.until = nil, time.Time{}
+}
+
+// StoppedUntil returns the time of Stop, or zero when the lane is not stopped. A
+// time that is past says that a probe flies, or that the next flight is one.
+func (l *Lane) StoppedUntil() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.until.IsZero() {
+		return time.Time{}
+	}
+	return time.Now().Add(time.Until(l.until)).Round(0) // also after the clock was set
+}
+
+// openLocked reports whether the breaker lets a flight take off now.
+func (l *Lane) openLocked(now time.Time) bool {
+	switch {
+	case l.until.IsZero():
+		return true
+	case l.probe != nil:
+		return false
+	case l.until.After(now):
+		l.wakeLocked(l.until)
+		return false
+	}
+	return true
+}
+
+// probeEndedLocked resumes when t is the probe and nobody has stopped the lane
+// again. A probe whose owner cancelled it has shown nothing; another takes its
+// place.
+func (l *Lane) probeEndedLocked(t *trip) {
+	if l.probe != t {
+		return
+	}
+	l.probe = nil
+	if t.flight.Context.Err() == nil {
+		l.until = time.Time{}
+	}
+}
