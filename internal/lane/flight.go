@@ -148,14 +148,16 @@ func (t *trip) land(err error) {
 		l.panics++
 	}
 	l.mu.Unlock()
+	defer func() { // also when Done ends the goroutine
+		l.mu.Lock()
+		defer l.unlock()
+		l.freeSlotLocked(t)
+		delete(l.flying, t)
+		l.probeEndedLocked(t)
+	}()
 	if !told {
 		l.tell(t.flight, err)
 	}
-	l.mu.Lock()
-	defer l.unlock()
-	l.freeSlotLocked(t)
-	delete(l.flying, t)
-	l.probeEndedLocked(t)
 }
 
 // abandonLocked gives up a trip whose goroutine goes on. It stays in flight.
