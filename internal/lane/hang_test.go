@@ -147,74 +147,81 @@ func TestPanicInDoneKeepsNoSlot(t *testing.T) {
 	})
 }
 
+const (
+	all     = 3000
+	hanging = 40
+)
+
+// flyAll returns how long all took that do not hang, with those that hang in
+// between.
+func flyAll(t *testing.T, o lane.Options, do func(context.Context) error, hang []func(context.Context) error) (took time.Duration) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(context.WithValue(t.Context(), neverKey{}, make(chan struct{})))
+		l, began := lane.New(o), time.Now()
+		var done, stuck atomic.Int64
+		for i := range all - hanging {
+			if i%20 == 0 && len(hang) > 0 {
+				stuck.Add(1)
+				l.Submit(&lane.Flight{Context: ctx, Timeout: 5 * time.Minute, Do: hang[0], Done: func(error) { stuck.Add(-1) }})
+				hang = hang[1:]
+			}
+			l.Submit(&lane.Flight{Context: ctx, Do: do, Done: func(error) {
+				if done.Add(1) == all-hanging {
+					took = time.Since(began)
+				}
+			}})
+		}
+		at(24 * time.Hour)
+		if len(hang) > 0 || stuck.Load() != 0 || took == 0 {
+			t.Errorf("%d of those that hang did not fly and %d are not given up; the others took %v", len(hang), stuck.Load(), took)
+		}
+		cancel()
+		close(ctx.Value(neverKey{}).(chan struct{})) // what was abandoned ends
+	})
+	return took
+}
+
+// neverKey has, in a context, a channel that is closed at the end of the test.
+type neverKey struct{}
+
 // F5: flights that hang, whatever the way, cost the others little.
 func TestFortyThatHangDelayTheOthersLittle(t *testing.T) {
-	const all, hanging = 3000, 40
-	var never chan struct{} // of the bubble
 	ways := map[string]func(context.Context) error{
-		"ignores its context": func(context.Context) error { <-never; return nil },
+		"ignores its context": func(ctx context.Context) error { <-ctx.Value(neverKey{}).(chan struct{}); return nil },
 		"ends late": func(ctx context.Context) error {
 			<-ctx.Done()
 			time.Sleep(8 * time.Second)
 			return ctx.Err()
 		},
-		"sleeps":          func(ctx context.Context) error { return lane.Sleep(ctx, 1000*time.Hour) },
-		"waits for lease": func(ctx context.Context) error { defer lane.Idle(ctx)(); <-ctx.Done(); return ctx.Err() },
+		"sleeps":            func(ctx context.Context) error { return lane.Sleep(ctx, 1000*time.Hour) },
+		"waits for a lease": func(ctx context.Context) error { defer lane.Idle(ctx)(); return obeys(ctx) },
 	}
-	// fly returns how long the others took, with hanging ones at the front and in between.
-	fly := func(t *testing.T, hang []func(context.Context) error) (took time.Duration) {
-		synctest.Test(t, func(t *testing.T) {
-			never = make(chan struct{})
-			ctx, cancel := context.WithCancel(t.Context())
-			l, began := lane.New(lane.Options{}), time.Now()
-			var done, sent atomic.Int64
-			for i := range all - hanging {
-				if i%20 == 0 && len(hang) > 0 {
-					sent.Add(1)
-					l.Submit(&lane.Flight{Context: ctx, Timeout: 5 * time.Minute, Do: hang[0], Done: func(error) { sent.Add(-1) }})
-					hang = hang[1:]
-				}
-				l.Submit(&lane.Flight{
-					Context: ctx,
-					Do: func(ctx context.Context) error {
-						time.Sleep(200 * time.Millisecond)
-						err := lane.Sleep(ctx, time.Second)
-						time.Sleep(200 * time.Millisecond)
-						return err
-					},
-					Done: func(err error) {
-						if done.Add(1) == all-hanging {
-							took = time.Since(began)
-						}
-					},
-				})
+	hang := make(map[string][]func(context.Context) error)
+	for name, way := range ways {
+		hang[name] = slices.Repeat([]func(context.Context) error{way}, hanging)
+		hang["mixed"] = append(hang["mixed"], hang[name][:hanging/len(ways)]...)
+	}
+	for _, test := range []struct {
+		name string
+		opts lane.Options
+		do   func(context.Context) error
+	}{
+		{"issuer", lane.Options{}, func(ctx context.Context) error {
+			time.Sleep(200 * time.Millisecond)
+			err := lane.Sleep(ctx, time.Second)
+			time.Sleep(200 * time.Millisecond)
+			return err
+		}},
+		{"storage", lane.Options{Slow: 200 * time.Millisecond}, works(10 * time.Millisecond)},
+	} {
+		without := flyAll(t, test.opts, test.do, nil)
+		for name, hang := range hang {
+			took := flyAll(t, test.opts, test.do, hang)
+			t.Logf("%s: %s: the others took %v; without them %v", test.name, name, took, without)
+			if took > without*3/2 {
+				t.Errorf("%s: %s: the others took %v; without them %v", test.name, name, took, without)
 			}
-			at(24 * time.Hour)
-			if sent.Load() != 0 {
-				t.Errorf("%d of those that hang were not given up", sent.Load())
-			}
-			cancel()
-			close(never) // what was abandoned ends
-		})
-		return took
-	}
-	without := fly(t, nil)
-	if without == 0 {
-		t.Fatal("not all were done")
-	}
-	var mixed []func(context.Context) error
-	for _, hang := range ways {
-		mixed = append(mixed, slices.Repeat([]func(context.Context) error{hang}, hanging/len(ways))...)
-	}
-	check := func(name string, hang []func(context.Context) error) {
-		took := fly(t, hang)
-		t.Logf("%s: %v; without %v", name, took, without)
-		if took == 0 || took > without*3/2 {
-			t.Errorf("%s: the others took %v; without them %v", name, took, without)
 		}
 	}
-	for name, hang := range ways {
-		check(name, slices.Repeat([]func(context.Context) error{hang}, hanging))
-	}
-	check("mixed", mixed)
 }

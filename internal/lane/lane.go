@@ -45,8 +45,8 @@ type Options struct {
 
 	// Slow is how long a flight may keep a slot. Then it is slow: its slot goes
 	// to another, and it goes on. So n flights that hang delay the others by
-	// n / Slots × Slow at most, unless n reaches Most. Zero or less is
-	// DefaultSlow.
+	// n / Slots × Slow at most, unless n reaches Most. A lane whose flights take
+	// milliseconds wants a tenth of the default. Zero or less is DefaultSlow.
 	Slow time.Duration
 
 	// Grace is how long a flight may take to return after its context has
@@ -120,8 +120,8 @@ func (l *Lane) Submit(f *Flight) {
 		l.sendBackLocked(ErrClosed, f)
 		return
 	}
-	l.queueOf(f).push(f)
 	f.forget = context.AfterFunc(f.Context, func() { l.cancelQueued(f) })
+	l.queueOf(f).push(f)
 }
 
 // Raise has a queued flight fly sooner: need counts in place of its Need when
