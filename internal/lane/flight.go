@@ -151,6 +151,7 @@ func (t *trip) land(err error) {
 	defer func() { // also when Done ends the goroutine
 		l.mu.Lock()
 		defer l.unlock()
+		l.leaveLineLocked(t) // a goroutine of Do may have outlived it
 		l.freeSlotLocked(t)
 		delete(l.flying, t)
 		l.probeEndedLocked(t)

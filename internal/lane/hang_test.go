@@ -81,6 +81,19 @@ func TestFlightThatIgnoresItsContextIsAbandoned(t *testing.T) {
 	})
 }
 
+// It has no slot any more, also when it was not slow yet.
+func TestAbandonedFlightHasNoSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, l := newNotes(), lane.New(lane.Options{Slots: 1, Slow: time.Hour, Grace: time.Second})
+		f := n.quietly(t.Context(), "hangs", works(30*time.Minute))
+		f.Timeout = time.Minute
+		l.Submit(f)
+		l.Submit(n.quietly(t.Context(), "next", works(time.Second)))
+		at(2 * time.Hour)
+		n.want(t, "hangs@0s", "next@1m1s")
+	})
+}
+
 // One that is late, but within the grace, has its own result.
 func TestFlightMayTakeItsTimeToEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -2,6 +2,7 @@ package lane
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -75,7 +76,7 @@ func (t *trip) queueAgain() (ready <-chan struct{}) {
 	l.mu.Lock()
 	defer l.unlock()
 	t.away--
-	if t.away > 0 || t.slot || t.over || t.ready != nil || t.ctx.Err() != nil {
+	if t.away > 0 || t.slot || t.over || t.ready != nil {
 		return nil
 	}
 	made := make(chan struct{})
@@ -89,11 +90,12 @@ func (t *trip) leaveLine() {
 	l := t.lane
 	l.mu.Lock()
 	defer l.unlock()
-	for i, other := range l.back {
-		if other == t {
-			l.back = append(l.back[:i], l.back[i+1:]...)
-			t.ready = nil
-			return
-		}
+	l.leaveLineLocked(t)
+}
+
+func (l *Lane) leaveLineLocked(t *trip) {
+	if i := slices.Index(l.back, t); i >= 0 {
+		l.back = slices.Delete(l.back, i, i+1)
+		t.ready = nil
 	}
 }

@@ -3,6 +3,7 @@ package lane_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,15 +63,18 @@ func TestSleepEndsWithItsContext(t *testing.T) {
 			if again := lane.Sleep(ctx, time.Hour); again != err {
 				t.Errorf("a second Sleep: %v; want %v", again, err)
 			}
+			time.Sleep(100 * time.Millisecond) // cleans up
 			return err
 		}))
-		l.Submit(n.flight(t.Context(), "holds the slot", works(90*time.Second)))
+		l.Submit(n.flight(t.Context(), "has the slot", works(90*time.Second)))
 		at(time.Second)
 		cancel(errTest)
 		// It waits for no slot before it ends.
-		n.want(t, "sleeps@0s", "holds the slot@0s", "sleeps: test@1s")
+		wantStatus(t, l, "running 2 slow 1 parked 0 queued 0 abandoned 0")
+		at(100 * time.Millisecond)
+		n.want(t, "sleeps@0s", "has the slot@0s", "sleeps: test@1.1s")
 		at(time.Hour)
-		n.want(t, "holds the slot done@1m30s")
+		n.want(t, "has the slot done@1m30s")
 	})
 }
 
@@ -154,6 +158,58 @@ func TestOneFlightHasOneSlot(t *testing.T) {
 		}
 		at(time.Minute)
 		n.want(t, "many@0s", "many done@11s", "a@10s", "a done@11s", "b@11s", "b done@12s")
+	})
+}
+
+// One goroutine waits for the slot while another leaves and comes back.
+func TestGoroutinesOfOneFlightLeaveInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, l := newNotes(), lane.New(lane.Options{Slots: 1})
+		l.Submit(n.flight(t.Context(), "two", func(ctx context.Context) error {
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				_ = lane.Sleep(ctx, time.Second) // then it waits for the slot until 1.9 s
+				n.add("a")
+			})
+			wg.Go(func() {
+				time.Sleep(1200 * time.Millisecond)
+				_ = lane.Sleep(ctx, 300*time.Millisecond)
+				n.add("b")
+				_ = lane.Sleep(ctx, 600*time.Millisecond)
+				n.add("b") // a has the slot
+			})
+			wg.Wait()
+			return nil
+		}))
+		synctest.Wait()
+		l.Submit(n.flight(t.Context(), "other", works(1900*time.Millisecond)))
+		l.Submit(n.flight(t.Context(), "third", works(time.Second)))
+		at(time.Minute)
+		n.want(t, "two@0s", "other@0s", "b@1.5s", "a@1.9s", "other done@1.9s", "b@2.1s", "two done@2.1s", "third@2.1s", "third done@3.1s")
+		l.Submit(n.flight(t.Context(), "last", works(time.Second)))
+		wantStatus(t, l, "running 1 slow 0 parked 0 queued 0 abandoned 0")
+		at(time.Second)
+		n.want(t, "last@1m0s", "last done@1m1s")
+	})
+}
+
+// A second call of back does not count as another's.
+func TestBackTwiceIsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, l := newNotes(), lane.New(lane.Options{Slots: 1})
+		l.Submit(n.flight(t.Context(), "waits", func(ctx context.Context) error {
+			back := lane.Idle(ctx)
+			back()
+			back()
+			defer lane.Idle(ctx)()
+			err := lane.Sleep(ctx, time.Second)
+			time.Sleep(time.Second)
+			return err
+		}))
+		at(1500 * time.Millisecond)
+		wantStatus(t, l, "running 0 slow 0 parked 1 queued 0 abandoned 0")
+		at(time.Minute)
+		n.want(t, "waits@0s", "waits done@2s")
 	})
 }
 
