@@ -1,0 +1,533 @@
+package filelock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/certwright/certwright/internal/filelock"
+)
+
+// patience is for what should take no time, on a machine however busy.
+const patience = 2 * time.Minute
+
+func open(t *testing.T, dir string, ttl time.Duration) *filelock.Folder {
+	t.Helper()
+	f := filelock.New(dir, filelock.Options{TTL: ttl})
+	t.Cleanup(func() {
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return f
+}
+
+func mustLock(t *testing.T, f *filelock.Folder, name string) *filelock.Lock {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	l, err := f.Lock(ctx, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func mustUnlock(t *testing.T, l *filelock.Lock) {
+	t.Helper()
+	if err := l.Unlock(); err != nil {
+		t.Error(err)
+	}
+}
+
+// lockWithin returns how long a lock took, in a bubble's time.
+func lockWithin(t *testing.T, f *filelock.Folder, d time.Duration) (*filelock.Lock, time.Duration, error) {
+	t.Helper()
+	begun := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	l, err := f.Lock(ctx, "a")
+	return l, time.Since(begun), err
+}
+
+// files returns the names in the folder of the lock "a".
+func files(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(dir, filelock.Dir("a")))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// plant makes a generation of the lock "a".
+func plant(t *testing.T, dir string, number int, content string) string {
+	t.Helper()
+	path := filepath.Join(dir, filelock.Dir("a"), strconv.Itoa(number))
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// heldRecord is what a holder writes.
+func heldRecord(ttl time.Duration, host string) string {
+	return fmt.Sprintf("%-255s\n", fmt.Sprintf(`{"Token":"PLANTED","TTL":%d,"Host":%q,"Beat":7,"Free":false}`, ttl, host))
+}
+
+func TestNumbersNeverFall(t *testing.T) {
+	dir := t.TempDir()
+	f := open(t, filepath.Join(dir, "locks"), 0)
+	tokens := make(map[string]bool)
+	for i := range 5 {
+		l := mustLock(t, f, "a")
+		if err := l.Held(); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := files(t, filepath.Join(dir, "locks")), strconv.Itoa(i+1); !slices.Equal(got, []string{want}) {
+			t.Errorf("while it is held there is %q, want %s", got, want)
+		}
+		tokens[l.Token()] = true
+		mustUnlock(t, l)
+		if err := l.Held(); err == nil || errors.Is(err, filelock.ErrLost) {
+			t.Errorf("Held after Unlock: %v", err)
+		}
+		select {
+		case <-l.Lost():
+			t.Error("an unlock closed Lost")
+		default:
+		}
+	}
+	if len(tokens) != 5 {
+		t.Errorf("%d tokens, want 5", len(tokens))
+	}
+}
+
+func TestNamesHaveLocksOfTheirOwn(t *testing.T) {
+	f := open(t, t.TempDir(), 0)
+	long := strings.Repeat("A", 1023)
+	for _, name := range []string{"", "a", "A", "a/b", "a_b", "..", "con", "ä", "a\u0308", "*.example.com", "\x00\xff", long + "a", long + "b"} {
+		defer mustUnlock(t, mustLock(t, f, name))
+	}
+}
+
+// The order is that in which they came, although one only looks at the files.
+func TestWaitersInOneProcessTakeTurns(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := open(t, dir, 0)
+		held := mustLock(t, f, "a")
+		var mu sync.Mutex
+		var order []int
+		var wg sync.WaitGroup
+		for i := range 64 {
+			wg.Go(func() {
+				l, err := f.Lock(t.Context(), "a")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				order = append(order, i)
+				mu.Unlock()
+				mustUnlock(t, l)
+			})
+			synctest.Wait()
+		}
+		if temps := len(files(t, dir)) - 1; temps > 1 {
+			t.Errorf("%d of them look at the files", temps)
+		}
+		mustUnlock(t, held)
+		wg.Wait()
+		if len(order) != 64 || !slices.IsSorted(order) {
+			t.Errorf("the order is %v", order)
+		}
+	})
+}
+
+func TestOneGoroutineAtATime(t *testing.T) {
+	dir := t.TempDir()
+	folders := []*filelock.Folder{open(t, dir, 0), open(t, dir, 0)}
+	inside, turns := 0, 0 // guarded by the lock alone, which -race looks at within one Folder
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for i := range 64 {
+		wg.Go(func() {
+			l := mustLock(t, folders[i%2], "a")
+			mu.Lock()
+			if inside++; inside > 1 {
+				t.Errorf("%d hold the lock", inside)
+			}
+			mu.Unlock()
+			if err := l.Held(); err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			inside--
+			turns++
+			mu.Unlock()
+			mustUnlock(t, l)
+		})
+	}
+	wg.Wait()
+	if turns != 64 {
+		t.Errorf("%d turns", turns)
+	}
+}
+
+// An ended context ends waits only (S5).
+func TestEndedContext(t *testing.T) {
+	dir := t.TempDir()
+	f, other := open(t, dir, 0), open(t, dir, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	l, err := f.Lock(ctx, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	for _, f := range []*filelock.Folder{f, other} {
+		if _, err := f.Lock(ctx, "a"); !errors.Is(err, context.Canceled) {
+			t.Errorf("Lock with an ended context: %v", err)
+		}
+	}
+	if err := l.Held(); err != nil {
+		t.Error(err)
+	}
+	mustUnlock(t, l)
+	mustUnlock(t, mustLock(t, other, "a"))
+	if got := files(t, dir); !slices.Equal(got, []string{"2"}) {
+		t.Errorf("left behind: %q", got)
+	}
+}
+
+// A holder is asked for its own TTL, not for that of the one who waits (F45).
+func TestDifferentTTLs(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		slow, quick := open(t, dir, time.Minute), open(t, dir, 50*time.Millisecond)
+		for _, fs := range [][2]*filelock.Folder{{slow, quick}, {quick, slow}} {
+			held := mustLock(t, fs[0], "a")
+			if _, _, err := lockWithin(t, fs[1], 90*time.Second); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("Lock of what is held: %v", err)
+			}
+			if err := held.Held(); err != nil {
+				t.Error(err)
+			}
+			mustUnlock(t, held)
+		}
+	})
+}
+
+// What is there is passed when it has not changed for a TTL: its own one, or
+// ours when it has none (S2). Times of files play no part.
+func TestDeadGenerations(t *testing.T) {
+	const ours, theirs = 20 * time.Second, 7 * time.Second
+	long := heldRecord(theirs, "another host")
+	tests := []struct {
+		name, content string
+		want          time.Duration
+	}{
+		{"empty", "", ours},
+		{"cut", long[:100], ours},
+		{"garbage", "\x00\xff<html>", ours},
+		{"huge", strings.Repeat("x", 1<<20), ours},
+		{"TTL of a year", heldRecord(365*24*time.Hour, ""), ours},
+		{"TTL of nothing", heldRecord(0, ""), ours},
+		{"another boot", heldRecord(theirs, "another host"), theirs},
+		{"heartbeat only", heldRecord(theirs, ""), theirs},
+		{"folder", "", ours},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := plant(t, dir, 41, tt.content)
+			future := time.Now().Add(1000 * time.Hour)
+			if err := os.Chtimes(path, future, future); err != nil {
+				t.Fatal(err)
+			}
+			if tt.name == "folder" {
+				if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Test(t, func(t *testing.T) {
+				f := open(t, dir, ours)
+				l, took, err := lockWithin(t, f, time.Hour)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if took < tt.want || took > tt.want+time.Second {
+					t.Errorf("taken after %v, want %v", took, tt.want)
+				}
+				if got := files(t, dir); !slices.Equal(got, []string{"42"}) {
+					t.Errorf("the lock's folder holds %q, want 42", got)
+				}
+				mustUnlock(t, l)
+			})
+		})
+	}
+}
+
+// A file that changes is alive, whatever it holds.
+func TestOddFileThatChanges(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := open(t, dir, time.Second)
+		path := plant(t, dir, 1, "")
+		ticks := time.NewTicker(700 * time.Millisecond)
+		defer ticks.Stop()
+		done := make(chan struct{})
+		defer close(done)
+		go func() {
+			for i := 0; ; i++ {
+				select {
+				case <-done:
+					return
+				case <-ticks.C:
+				}
+				if err := os.WriteFile(path, fmt.Append(nil, i), 0o600); err != nil {
+					t.Error(err)
+				}
+			}
+		}()
+		if _, _, err := lockWithin(t, f, time.Minute); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Lock: %v", err)
+		}
+	})
+}
+
+func TestNoNumberLeft(t *testing.T) {
+	dir := t.TempDir()
+	plant(t, dir, 999_999_999_999_999_999, strings.Replace(heldRecord(time.Second, ""), "false}", "true} ", 1))
+	_, err := open(t, dir, 0).Lock(t.Context(), "a")
+	if err == nil || !strings.Contains(err.Error(), dir) {
+		t.Errorf("Lock: %v; want an error that names the path", err)
+	}
+}
+
+// A holder whose generation was passed sees it before it writes, and frees
+// nobody's lock (S4).
+func TestPassedHolder(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := open(t, dir, time.Minute)
+		l := mustLock(t, f, "a")
+		path := plant(t, dir, 2, heldRecord(time.Minute, ""))
+		if err := l.Held(); !errors.Is(err, filelock.ErrLost) {
+			t.Errorf("Held: %v", err)
+		}
+		select {
+		case <-l.Lost():
+		default:
+			t.Error("Lost is open")
+		}
+		if err := l.Unlock(); !errors.Is(err, filelock.ErrLost) {
+			t.Errorf("Unlock: %v", err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != heldRecord(time.Minute, "") {
+			t.Errorf("the successor's file is %q, %v", got, err)
+		}
+	})
+}
+
+// Nobody asks Held: the heartbeat finds it out.
+func TestHeartbeatFindsLoss(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, dir string){
+		"passed":  func(t *testing.T, dir string) { plant(t, dir, 2, heldRecord(time.Minute, "")) },
+		"removed": func(t *testing.T, dir string) { mustRemove(t, filepath.Join(dir, filelock.Dir("a"))) },
+		"garbled": func(t *testing.T, dir string) { plant(t, dir, 1, "garbage") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				l := mustLock(t, open(t, dir, time.Minute), "a")
+				spoil(t, dir)
+				begun := time.Now()
+				<-l.Lost()
+				if took := time.Since(begun); took > 21*time.Second {
+					t.Errorf("found lost after %v", took)
+				}
+			})
+		})
+	}
+}
+
+func mustRemove(t *testing.T, path string) {
+	t.Helper()
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A heartbeat that cannot be written ends the lock before another may take it.
+func TestHeartbeatThatFailsEndsLock(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "locks")
+	synctest.Test(t, func(t *testing.T) {
+		const ttl = time.Minute
+		l := mustLock(t, open(t, dir, ttl), "a")
+		begun := time.Now()
+		// Nobody has taken over: the files cannot be reached.
+		if err := errors.Join(os.Rename(dir, dir+".away"), os.WriteFile(dir, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		<-l.Lost()
+		if took := time.Since(begun); took < ttl/2 || took >= ttl {
+			t.Errorf("lost after %v of %v", took, ttl)
+		}
+		if err := l.Held(); !errors.Is(err, filelock.ErrLost) {
+			t.Errorf("Held: %v", err)
+		}
+	})
+}
+
+// A held lock stays held for as long as it takes (S8).
+func TestHeartbeatKeepsLock(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		l := mustLock(t, open(t, dir, time.Second), "a")
+		time.Sleep(10 * time.Minute)
+		if err := l.Held(); err != nil {
+			t.Error(err)
+		}
+		mustUnlock(t, l)
+	})
+}
+
+// A network file system may lose the answer to a link that it made, and some
+// file systems have no links (S11).
+func TestLinks(t *testing.T) {
+	failed := errors.New("failed")
+	tests := []struct {
+		name string
+		link func(oldname, newname string) error
+		want error
+	}{
+		{"made, but an error", func(o, n string) error { return errors.Join(os.Link(o, n), failed) }, nil},
+		{"made, but said to exist", func(o, n string) error { return errors.Join(os.Link(o, n), fs.ErrExist) }, nil},
+		{"unsupported", func(string, string) error { return errors.ErrUnsupported }, nil},
+		{"failed", func(string, string) error { return failed }, failed},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				f, other := open(t, dir, time.Minute), open(t, dir, time.Minute)
+				filelock.SetLink(f, tt.link)
+				filelock.SetLink(other, tt.link)
+				l, err := f.Lock(t.Context(), "a")
+				if !errors.Is(err, tt.want) {
+					t.Fatalf("Lock: %v, want %v", err, tt.want)
+				}
+				if err != nil {
+					return
+				}
+				if _, _, err := lockWithin(t, other, 90*time.Second); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("Lock of what is held: %v", err)
+				}
+				if err := l.Held(); err != nil {
+					t.Error(err)
+				}
+				mustUnlock(t, l)
+				mustUnlock(t, mustLock(t, other, "a"))
+				if got := files(t, dir); !slices.Equal(got, []string{"2"}) {
+					t.Errorf("left behind: %q", got)
+				}
+			})
+		})
+	}
+}
+
+// A taker that was slow between its look and its link makes way.
+func TestSlowTaker(t *testing.T) {
+	for name, meanwhile := range map[string]func(t *testing.T, dir string){
+		"same number":   func(t *testing.T, dir string) { plant(t, dir, 1, heldRecord(time.Minute, "")) },
+		"higher number": func(t *testing.T, dir string) { plant(t, dir, 9, heldRecord(time.Minute, "")) },
+		"another folder": func(t *testing.T, dir string) {
+			mustRemove(t, filepath.Join(dir, filelock.Dir("a")))
+			plant(t, dir, 1, heldRecord(time.Minute, ""))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				f := open(t, dir, time.Minute)
+				once := sync.OnceFunc(func() { meanwhile(t, dir) })
+				filelock.SetLink(f, func(o, n string) error { once(); return os.Link(o, n) })
+				if _, _, err := lockWithin(t, f, time.Second); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("Lock: %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestClose(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	dir := t.TempDir()
+	f, other := filelock.New(dir, filelock.Options{}), filelock.New(dir, filelock.Options{})
+	held := mustLock(t, f, "a")
+	waiting := make(chan error)
+	go func() {
+		_, err := f.Lock(context.Background(), "a")
+		waiting <- err
+	}()
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-waiting; !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("a wait ended with %v", err)
+	}
+	<-held.Lost()
+	if err := held.Unlock(); !errors.Is(err, filelock.ErrLost) || !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("Unlock after Close: %v", err)
+	}
+	if _, err := f.Lock(t.Context(), "b"); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("Lock after Close: %v", err)
+	}
+	mustUnlock(t, mustLock(t, other, "a")) // at once
+	if err := errors.Join(other.Close(), f.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Without Close nothing stays either, once nothing is held.
+func TestNothingRunsWhenNothingIsHeld(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	f := filelock.New(t.TempDir(), filelock.Options{TTL: time.Second})
+	for range 3 {
+		mustUnlock(t, mustLock(t, f, "a"))
+	}
+}
+
+func TestDelaysGrow(t *testing.T) {
+	for waited, want := range map[time.Duration]time.Duration{
+		0:                     time.Millisecond,
+		80 * time.Millisecond: 10 * time.Millisecond,
+		5 * time.Second:       25 * time.Millisecond,
+		20 * time.Second:      50 * time.Millisecond,
+		time.Hour:             100 * time.Millisecond,
+	} {
+		if got := filelock.DelayAfter(waited); got != want {
+			t.Errorf("after %v a delay of %v, want %v", waited, got, want)
+		}
+	}
+}
