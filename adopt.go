@@ -5,13 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/certwright/certwright/internal/acmeflow"
 	"github.com/certwright/certwright/internal/adopt"
@@ -26,7 +25,7 @@ type Layout interface {
 
 	tree(s Storage) adopt.Tree
 	reader(tree adopt.Tree, ca string) adopt.Reader
-	open(all []Source, log *zap.Logger) (adopter, error)
+	open(all []Source, log *slog.Logger) (adopter, error)
 }
 
 // adopter takes over what other programs stored. A Manager reaches it through a
@@ -42,7 +41,7 @@ type layout struct{}
 
 func (layout) tree(s Storage) adopt.Tree { return boundStorage{s} }
 
-func (layout) open(all []Source, log *zap.Logger) (adopter, error) { return openSources(all, log) }
+func (layout) open(all []Source, log *slog.Logger) (adopter, error) { return openSources(all, log) }
 
 // LayoutCertMagic is that of CertMagic and of Caddy, whose folder is often
 // ~/.local/share/certmagic or ~/.local/share/caddy.
@@ -132,14 +131,14 @@ type source struct {
 // sources is what Config.Adopt says.
 type sources struct {
 	list []source
-	log  *zap.Logger
+	log  *slog.Logger
 
 	mu   sync.Mutex // guards said
 	said map[string]bool
 }
 
 // openSources checks Config.Adopt.
-func openSources(conf []Source, log *zap.Logger) (*sources, error) {
+func openSources(conf []Source, log *slog.Logger) (*sources, error) {
 	s := &sources{log: log, said: map[string]bool{}}
 	for i, c := range conf {
 		field := fmt.Sprintf("Config.Adopt[%d]", i)
@@ -161,7 +160,7 @@ func openSources(conf []Source, log *zap.Logger) (*sources, error) {
 			}
 			tree, title = adopt.FS(os.DirFS(dir)), fmt.Sprintf("%s %q", title, dir)
 			if _, err := os.Stat(dir); err != nil {
-				log.Warn("there is nothing to adopt", zap.String("source", title), zap.Error(err))
+				log.Warn("there is nothing to adopt", "source", title, "err", err)
 			}
 		}
 		s.list = append(s.list, source{Reader: c.Layout.reader(tree, c.Directory), title: title})
@@ -180,7 +179,7 @@ func (s *sources) note(src source, errs []*adopt.FileError) error {
 			continue
 		}
 		if s.first(err.Error()) {
-			s.log.Warn("a file of another program is not adopted", zap.Error(err))
+			s.log.Warn("a file of another program is not adopted", "err", err)
 		}
 	}
 	return errors.Join(unreadable...)
@@ -242,7 +241,7 @@ func (s *sources) account(ctx context.Context, ca, email, eabKeyID string) (*acm
 		return nil, fmt.Errorf("adopting the account key %q: %w", best.File, err)
 	}
 	if s.first("account " + best.File) {
-		s.log.Info("using the account of another program", zap.String("file", best.File), zap.String("directory", ca))
+		s.log.Info("using the account of another program", "file", best.File, "directory", ca)
 	}
 	// The CA is asked for the account of the key, so no URL is taken over.
 	return &acmeflow.AccountRecord{Directory: ca, Contact: best.Contact, EABKeyID: best.EABKeyID, KeyPEM: string(keyPEM)}, nil
@@ -268,7 +267,7 @@ func (s *sources) adopt(ctx context.Context, m *Manager, c *job) (*bundle, error
 	}
 	if found == nil {
 		if err != nil && c.troubles+1 >= adoptTries {
-			m.log.Error("a source could not be read; a certificate is ordered without it", zap.String("name", c.Names[0]), zap.Error(err))
+			m.log.Error("a source could not be read; a certificate is ordered without it", "name", c.Names[0], "err", err)
 			return nil, nil
 		}
 		return nil, err
@@ -277,7 +276,7 @@ func (s *sources) adopt(ctx context.Context, m *Manager, c *job) (*bundle, error
 	if err != nil {
 		return nil, err
 	}
-	defer unlock(ctx, lease, m.slog)
+	defer unlock(ctx, lease, m.log)
 	ctx = lease.Context()
 	if b, err := m.loadBundle(ctx, c.managed); err != nil || b.usable(time.Now()) {
 		return b.bundle, err
@@ -316,8 +315,8 @@ func keep(ctx context.Context, m *Manager, c *job, found *adopt.Certificate) (*b
 			ExplanationURL: info.ExplanationURL, Refresh: info.Refresh.UTC(),
 		})
 	}
-	m.log.Info("certificate adopted from another program", zap.Strings("names", c.Names), zap.String("file", found.File),
-		zap.String("issuer", id), zap.String("serial", b.serial()), zap.Time("not_after", b.notAfter()))
+	m.log.Info("certificate adopted from another program", "name", c.Names[0], "file", found.File,
+		"issuer", id, "serial", b.serial(), "not_after", b.notAfter())
 	return b, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/x509"
+	"log/slog"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -12,8 +13,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"go.uber.org/zap/zapcore"
 
 	"github.com/certwright/certwright/internal/certpem"
 )
@@ -129,7 +128,7 @@ func (p place) spoil(t *testing.T, d pairDamage) {
 		mustWrite(t, keyFile, spoilt.key)
 	}
 	mustWrite(t, chainFile, spoilt.chain)
-	logger, logs := observed(zapcore.WarnLevel)
+	logger, logs := observed(slog.LevelWarn)
 	conf.Logger, conf.Adopt = logger, []Source{{Layout: p.layout, Dir: dir}}
 	m := start(t, conf)
 	manage(t, m, "example.com", p.other)
@@ -138,7 +137,7 @@ func (p place) spoil(t *testing.T, d pairDamage) {
 	}
 	said := ""
 	for _, e := range logs.All() {
-		said += e.Message + " " + e.ContextMap()["error"].(string) + "\n"
+		said += e.Message + " " + e.Fields["err"] + "\n"
 	}
 	// lego and certbot find a certificate by the names in it.
 	found := d.name != "other name" || p.layout == LayoutCertMagic{} || p.layout == LayoutAutocert{}

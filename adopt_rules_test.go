@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,7 +13,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/zap/zapcore"
 	"golang.org/x/tools/txtar"
 
 	"github.com/certwright/certwright/internal/certpem"
@@ -300,7 +300,7 @@ func TestAdoptInPlace(t *testing.T) {
 func TestAdoptMissingFolder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, conf := newFakeLetsEncrypt(t)
-		logger, logs := observed(zapcore.WarnLevel)
+		logger, logs := observed(slog.LevelWarn)
 		conf.Logger = logger
 		for _, l := range []Layout{LayoutCertMagic{}, LayoutAutocert{}, LayoutLego{}, LayoutCertbot{}} {
 			conf.Adopt = append(conf.Adopt, Source{Layout: l, Dir: filepath.Join(t.TempDir(), "none")})

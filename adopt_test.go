@@ -3,6 +3,7 @@ package certwright
 import (
 	"context"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,8 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 	"golang.org/x/tools/txtar"
 
 	"github.com/certwright/certwright/internal/acmeflow"
@@ -204,7 +203,7 @@ func (tt sourceTest) run(t *testing.T) {
 
 	events := &eventLog{}
 	conf.Adopt, conf.OnEvent = []Source{{Layout: tt.layout, Dir: dir}}, events.add
-	logger, logs := observed(zapcore.WarnLevel)
+	logger, logs := observed(slog.LevelWarn)
 	conf.Logger = logger
 	m := start(t, conf)
 	manage(t, m, tt.names...)
@@ -250,7 +249,7 @@ func accountKeyIn(t testing.TB, dir, file string) []byte {
 		}
 		return data
 	}
-	r, err := openSources([]Source{{Layout: LayoutCertbot{}, Dir: dir}}, zap.NewNop())
+	r, err := openSources([]Source{{Layout: LayoutCertbot{}, Dir: dir}}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -20,8 +21,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/certwright/certwright/internal/fakeca"
 )
@@ -87,7 +86,7 @@ func openManager(env func(string) string) (*DirStorage, *Manager, []string, erro
 		watchCalls(dir, at)
 	}
 	m, err := New(Config{
-		AgreeToTerms: true, Directory: env(childCA), Storage: dir, Logger: zap.NewNop(),
+		AgreeToTerms: true, Directory: env(childCA), Storage: dir, Logger: slog.New(slog.DiscardHandler),
 		HTTPPort: -1, TLSPort: -1, DisableRenewalInfo: true, CleanInterval: -1, Workers: 1,
 	})
 	return dir, m, strings.Split(env(childNames), ","), err

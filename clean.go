@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/certwright/certwright/internal/record"
 	"github.com/certwright/certwright/internal/schedule"
 )
@@ -91,7 +89,7 @@ func (c *cleaner) run(ctx context.Context) (next time.Time) {
 	defer func() {
 		if p := recover(); p != nil {
 			next = retry
-			c.m.log.Error("recovered a panic while cleaning storage", panicField(p), zap.ByteString("stack", debug.Stack()))
+			c.m.log.Error("recovered a panic while cleaning storage", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		}
 	}()
 	next, err := c.round(ctx)
@@ -101,9 +99,9 @@ func (c *cleaner) run(ctx context.Context) (next time.Time) {
 	case ctx.Err() != nil, errors.Is(err, errBusy), errors.Is(err, ErrLeaseLost), errors.Is(err, fs.ErrClosed):
 		// Closing, another instance is cleaning, or the storage was closed
 		// before the Manager: nobody has to do anything about it.
-		c.m.log.Debug("cleaning of storage ended early", zap.Error(err))
+		c.m.log.Debug("cleaning of storage ended early", "err", err)
 	default:
-		c.m.log.Warn("storage could not be cleaned", zap.Time("due", retry), zap.Error(err))
+		c.m.log.Warn("storage could not be cleaned", "due", retry, "err", err)
 	}
 	return retry
 }
@@ -118,7 +116,7 @@ func (c *cleaner) round(ctx context.Context) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	defer unlock(ctx, lease, c.m.slog)
+	defer unlock(ctx, lease, c.m.log)
 	ctx = lease.Context()
 	if next, due, err := c.due(ctx); err != nil || !due {
 		return next, err
@@ -126,7 +124,7 @@ func (c *cleaner) round(ctx context.Context) (time.Time, error) {
 	began := time.Now()
 	removed, err := c.sweep(ctx)
 	if removed > 0 {
-		c.m.log.Info("storage cleaned", zap.Int("removed", removed), zap.Duration("took", time.Since(began)))
+		c.m.log.Info("storage cleaned", "removed", removed, "took", time.Since(began))
 	}
 	if err != nil {
 		return time.Time{}, err
@@ -155,7 +153,7 @@ func (c *cleaner) due(ctx context.Context) (next time.Time, due bool, err error)
 		if errors.Is(err, record.ErrNewer) {
 			return time.Time{}, false, fmt.Errorf("reading %q: %w", keyCleaned, err)
 		}
-		c.m.log.Warn("the record of the last cleaning is damaged; cleaning now", zap.Error(fmt.Errorf("reading %q: %w", keyCleaned, err)))
+		c.m.log.Warn("the record of the last cleaning is damaged; cleaning now", "err", fmt.Errorf("reading %q: %w", keyCleaned, err))
 		return time.Time{}, true, nil
 	}
 	now := time.Now()
@@ -253,7 +251,7 @@ func (c *cleaner) look(ctx context.Context, r cleanRule, key, id string) (gone b
 		if err != nil {
 			return false, time.Time{}, err
 		}
-		defer unlock(ctx, lease, c.m.slog)
+		defer unlock(ctx, lease, c.m.log)
 		ctx = lease.Context()
 		// What is there now may be new.
 		staleAt, err = c.staleAt(ctx, r, key, id)
@@ -277,7 +275,7 @@ func (c *cleaner) look(ctx context.Context, r cleanRule, key, id string) (gone b
 	if err := c.m.conf.Storage.Delete(ctx, key); err != nil {
 		return false, staleAt, fmt.Errorf("deleting %q: %w", key, err)
 	}
-	c.m.log.Debug("removed from storage", zap.String("key", key), zap.Time("stale_since", staleAt))
+	c.m.log.Debug("removed from storage", "key", key, "stale_since", staleAt)
 	return true, staleAt, nil
 }
 
@@ -296,7 +294,7 @@ func (c *cleaner) staleAt(ctx context.Context, r cleanRule, key, id string) (tim
 	}
 	at, err := r.staleAt(id, value)
 	if err != nil {
-		c.m.log.Info("not cleaned: the record cannot be read", zap.String("key", key), zap.Error(err))
+		c.m.log.Info("not cleaned: the record cannot be read", "key", key, "err", err)
 		return time.Time{}, nil
 	}
 	return at, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,8 +13,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"go.uber.org/zap/zapcore"
 
 	"github.com/certwright/certwright/internal/fakeca"
 	"github.com/certwright/certwright/internal/record"
@@ -87,7 +86,7 @@ func TestS13_CloseDuringCleaning(t *testing.T) {
 				}
 				residue(t, mem, names...)
 				time.Sleep(40 * day)
-				log, logs := observed(zapcore.WarnLevel)
+				log, logs := observed(slog.LevelWarn)
 				conf.Logger = log
 				m := start(t, conf)
 				for len(keysOf(t, mem)) > 2900 {
@@ -126,7 +125,7 @@ func TestS13_StorageClosedDuringCleaning(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, logs := observed(zapcore.WarnLevel)
+	log, logs := observed(slog.LevelWarn)
 	_, conf := newFake(t, fakeca.Options{})
 	conf.Logger, conf.Storage = log, dir
 	residue(t, dir, "a.test", "b.test", "c.test")
@@ -236,7 +235,7 @@ func TestCleanGoesOnAfterAnError(t *testing.T) {
 		_, conf := newFake(t, fakeca.Options{})
 		f := newFaulty(NewMemStorage())
 		conf.Storage = f
-		log, logs := observed(zapcore.WarnLevel)
+		log, logs := observed(slog.LevelWarn)
 		conf.Logger = log
 		residue(t, f, "a.test")
 		time.Sleep(40 * day)

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -12,8 +13,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/certwright/certwright/internal/hostname"
 )
@@ -125,9 +124,9 @@ type Config struct {
 	// 14 days.
 	CleanGrace time.Duration
 
-	// Logger receives what happens. nil logs warnings and errors to stderr.
-	// See SlogLogger for programs that use log/slog.
-	Logger *zap.Logger
+	// Logger receives what happens. nil writes warnings and errors to stderr as
+	// text. Who has a *zap.Logger uses package zaplog.
+	Logger *slog.Logger
 
 	// OnEvent is called for every event, one at a time, on a goroutine of the
 	// Manager's own. nil means nobody is told. See also Manager.Subscribe.

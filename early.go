@@ -5,8 +5,6 @@ import (
 	"crypto/tls"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/certwright/certwright/internal/certcache"
 	"github.com/certwright/certwright/internal/hostname"
 )
@@ -48,7 +46,7 @@ func (m *Manager) loadAsked(hello *tls.ClientHelloInfo, name string) (*tls.Certi
 	for _, n := range []string{name, "*." + hostname.Parent(name)} {
 		for _, c := range m.managedFor(n) {
 			if err := m.loadEarly(ctx, c); err != nil {
-				m.log.Debug("a certificate that is asked for was not loaded", zap.String("name", n), zap.Error(err))
+				m.log.Debug("a certificate that is asked for was not loaded", "name", n, "err", err)
 			}
 		}
 		if cert, match := m.cache.Find(name, hello); cert != nil {
@@ -116,7 +114,7 @@ func (m *Manager) readEarly(c *managed) {
 	}
 	found, err := m.loadBundle(m.ctx, c)
 	if err != nil {
-		m.log.Debug("loading a certificate that is asked for", zap.String("name", c.Names[0]), zap.Error(err))
+		m.log.Debug("loading a certificate that is asked for", "name", c.Names[0], "err", err)
 	}
 	if err != nil || !found.usable(time.Now()) {
 		return

@@ -3,6 +3,7 @@ package certwright
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -10,9 +11,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"go.uber.org/zap/zapcore"
-	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/certwright/certwright/internal/fakeca"
 )
@@ -38,7 +36,7 @@ var faultKinds = []faultKind{
 
 // said is every error that a Manager tells: in logs, in events, to its caller.
 type said struct {
-	logs *observer.ObservedLogs
+	logs *fakeLogs
 
 	mu   sync.Mutex // guards list
 	list []string
@@ -60,7 +58,7 @@ func (s *said) texts() []string {
 	defer s.mu.Unlock()
 	texts := slices.Clone(s.list)
 	for _, e := range s.logs.All() {
-		texts = append(texts, e.Message+fmt.Sprint(e.ContextMap()))
+		texts = append(texts, e.Message+fmt.Sprint(e.Fields))
 	}
 	return texts
 }
@@ -88,7 +86,7 @@ func newRig(t *testing.T) *rig {
 	r.ca, r.conf = newFake(t, fakeca.Options{DefaultLifetime: 4 * day})
 	r.f = newFaulty(r.conf.Storage.(*MemStorage))
 	r.conf.Storage = r.f
-	r.conf.Logger, r.said.logs = observed(zapcore.DebugLevel)
+	r.conf.Logger, r.said.logs = observed(slog.LevelDebug)
 	r.conf.OnEvent = r.said.event
 	return r
 }

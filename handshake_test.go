@@ -5,11 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 	"testing"
-
-	"go.uber.org/zap"
 
 	"github.com/certwright/certwright/internal/acmeflow"
 	"github.com/certwright/certwright/internal/challenge"
@@ -19,7 +18,7 @@ import (
 func offline(t testing.TB, f *fakeSigner, change ...func(*Config)) *Manager {
 	t.Helper()
 	conf := Config{
-		AgreeToTerms: true, Storage: NewMemStorage(), HTTPPort: -1, TLSPort: -1, Logger: zap.NewNop(),
+		AgreeToTerms: true, Storage: NewMemStorage(), HTTPPort: -1, TLSPort: -1, Logger: slog.New(slog.DiscardHandler),
 		DisableStapling: true, DisableRenewalInfo: true, Issuers: []Issuer{f},
 	}
 	for _, c := range change {

@@ -11,8 +11,6 @@ import (
 
 	"github.com/certwright/certwright/internal/certpem"
 	"github.com/certwright/certwright/internal/record"
-
-	"go.uber.org/zap"
 )
 
 const (
@@ -61,7 +59,7 @@ func (m *Manager) obtain(ctx context.Context, c *job, force bool) (b *bundle, ad
 	if err != nil {
 		return nil, false, err
 	}
-	defer unlock(ctx, lease, m.slog)
+	defer unlock(ctx, lease, m.log)
 	ctx = lease.Context()
 	old, err := m.loadBundle(ctx, c.managed)
 	if err != nil {
@@ -114,7 +112,7 @@ func (m *Manager) lockWithin(ctx context.Context, name string, patience time.Dur
 	lease, err := m.conf.Locker.Lock(wait, name)
 	if !timer.Stop() && err == nil {
 		// The time ran out in the moment in which the lease came.
-		unlock(ctx, lease, m.slog)
+		unlock(ctx, lease, m.log)
 		err = errBusy
 	}
 	if err != nil {
@@ -166,7 +164,7 @@ func (m *Manager) issue(ctx context.Context, c *job, old storedBundle, force boo
 			return nil, err // no other issuer could do better; the order is gone on with
 		}
 		failure.Errs = append(failure.Errs, err)
-		m.log.Debug("an issuer failed", zap.String("name", c.Names[0]), zap.String("issuer", iss.ID()), zap.Error(err))
+		m.log.Debug("an issuer failed", "name", c.Names[0], "issuer", iss.ID(), "err", err)
 		m.noteFailure(c, iss, err)
 	}
 	now := time.Now().Round(0)
@@ -212,7 +210,7 @@ func (m *Manager) issueFrom(ctx context.Context, c *job, t issueTask) (_ *bundle
 	}
 	if t.replaces.bundle != nil {
 		if req.Replaces, err = t.replaces.Parse(); err != nil {
-			m.log.Warn("the certificate that is replaced cannot be parsed", zap.String("name", c.Names[0]), zap.Error(err))
+			m.log.Warn("the certificate that is replaced cannot be parsed", "name", c.Names[0], "err", err)
 		} else if t.replaces.issuer == id {
 			req.ReplacesData = t.replaces.data
 		}

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/certwright/certwright/internal/record"
 )
 
@@ -56,7 +54,7 @@ func (m *Manager) checkLayout() error {
 	case errors.Is(err, record.ErrNewer):
 		return fmt.Errorf("reading %q: %w: %w", keyLayout, errNewerLayout, err)
 	case err != nil:
-		m.log.Warn("it cannot be told which version wrote the storage", zap.Error(fmt.Errorf("reading %q: %w", keyLayout, err)))
+		m.log.Warn("it cannot be told which version wrote the storage", "err", fmt.Errorf("reading %q: %w", keyLayout, err))
 		return nil
 	case !slices.Contains(r.Layouts, storageVersion):
 		return fmt.Errorf("reading %q: it is kept in %v: %w", keyLayout, r.Layouts, errNewerLayout)

@@ -5,13 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/certwright/certwright/internal/acmeflow"
 	"github.com/certwright/certwright/internal/challenge"
@@ -59,11 +58,11 @@ func (m *Manager) newPorts() *challenge.Ports {
 			MinVersion:     tls.VersionTLS12,
 		},
 		Note: func(challengeType string, err error) {
-			level := zap.WarnLevel
+			tell := m.log.Warn
 			if errors.Is(err, syscall.EADDRINUSE) {
-				level = zap.DebugLevel
+				tell = m.log.Debug
 			}
-			m.log.Log(level, "not listening for a challenge; another listener must answer it", zap.String("challenge", challengeType), zap.Error(err))
+			tell("not listening for a challenge; another listener must answer it", "challenge", challengeType, "err", err)
 		},
 	}
 }
@@ -71,7 +70,7 @@ func (m *Manager) newPorts() *challenge.Ports {
 // newEnv returns what the Manager gives to its ACME issuers.
 func (m *Manager) newEnv() *issuerEnv {
 	env := &issuerEnv{
-		storage: m.conf.Storage, locker: m.conf.Locker, log: m.slog,
+		storage: m.conf.Storage, locker: m.conf.Locker, log: m.log,
 		email: m.conf.Email, agreeToTerms: m.conf.AgreeToTerms,
 		hint: m.hint,
 	}
@@ -204,9 +203,9 @@ func recent(at *atomic.Int64) bool { return time.Now().Unix()-at.Load() <= 2*60 
 
 // handshakeLog takes a server's own log lines, which strangers can cause, at
 // debug level.
-type handshakeLog struct{ log *zap.Logger }
+type handshakeLog struct{ log *slog.Logger }
 
 func (h handshakeLog) Write(p []byte) (int, error) {
-	h.log.Debug("server", zap.ByteString("line", p))
+	h.log.Debug("server", "line", string(p))
 	return len(p), nil
 }

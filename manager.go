@@ -15,8 +15,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/certwright/certwright/internal/certcache"
 	"github.com/certwright/certwright/internal/challenge"
 	"github.com/certwright/certwright/internal/schedule"
@@ -32,8 +30,7 @@ type Manager struct {
 	conf       Config
 	ownStorage *DirStorage // opened by New; nil when the caller brought one
 	rawStorage Storage     // what conf.Storage calls, which bounds each call
-	log        *zap.Logger
-	slog       *slog.Logger
+	log        *slog.Logger
 	policy     renewalPolicy
 
 	cache   *certcache.Cache
@@ -96,7 +93,6 @@ func New(conf Config) (*Manager, error) {
 	if m.log == nil {
 		m.log = defaultLogger()
 	}
-	m.slog = slogOf(m.log)
 	m.cache.OnError = m.noteBroken
 	if err := m.setUp(&conf); err != nil {
 		if m.ownStorage != nil {
@@ -164,12 +160,12 @@ func (m *Manager) noteStorage() {
 	if !ok {
 		return
 	}
-	m.log.Info("storage opened", zap.String("path", d.Path()), zap.Bool("fresh", d.Fresh()))
+	m.log.Info("storage opened", "path", d.Path(), "fresh", d.Fresh())
 	for _, w := range d.Warnings() {
-		m.log.Warn("storage", zap.String("warning", w))
+		m.log.Warn("storage", "warning", w)
 	}
 	if d.Fresh() {
-		m.log.Warn("the storage directory is new: if certificates were issued before, they were kept elsewhere and will be issued again, which counts towards the CA's limits", zap.String("path", d.Path()))
+		m.log.Warn("the storage directory is new: if certificates were issued before, they were kept elsewhere and will be issued again, which counts towards the CA's limits", "path", d.Path())
 	}
 }
 
@@ -180,7 +176,7 @@ func (m *Manager) start() {
 	m.queue = schedule.New(schedule.Options{
 		Workers: m.conf.Workers,
 		Panic: func(w schedule.Work, value any, stack []byte) {
-			m.log.Error("recovered a panic in a worker", zap.Stringer("work", w), panicField(value), zap.ByteString("stack", stack))
+			m.log.Error("recovered a panic in a worker", "work", w.String(), "panic", fmt.Sprint(value), "stack", string(stack))
 		},
 	})
 	m.work.Go(func() { m.queue.Run(m.ctx) })
@@ -240,7 +236,7 @@ func (m *Manager) finish() {
 	m.ocspClient.CloseIdleConnections()
 	if m.ownStorage != nil {
 		if err := m.ownStorage.Close(); err != nil {
-			m.log.Warn("closing the storage", zap.Error(err))
+			m.log.Warn("closing the storage", "err", err)
 		}
 	}
 	close(m.closed)
@@ -338,7 +334,7 @@ func degradedText(what string, err error) string { return what + ": " + err.Erro
 
 // tellDegraded is degraded but for what Status says of c.
 func (m *Manager) tellDegraded(c *managed, what string, err error) {
-	m.log.Error(what, zap.String("name", c.Names[0]), zap.Error(err))
+	m.log.Error(what, "name", c.Names[0], "err", err)
 	m.mu.Lock()
 	m.lastDegraded = degradedText(what, err)
 	m.mu.Unlock()

@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/certwright/certwright/internal/revocation"
 )
 
@@ -76,7 +74,7 @@ func (m *Manager) refreshStaple(ctx context.Context, c *job) {
 	}
 	pair, err := c.stapledPair()
 	if err != nil {
-		m.log.Debug("no staple: the certificate cannot be read", zap.String("name", c.Names[0]), zap.Error(err))
+		m.log.Debug("no staple: the certificate cannot be read", "name", c.Names[0], "err", err)
 		return
 	}
 	if !c.stapled {
@@ -92,7 +90,7 @@ func (m *Manager) refreshStaple(ctx context.Context, c *job) {
 	if err != nil {
 		c.stapleAt = now.Add(stapleRetry)
 		if m.ctx.Err() == nil {
-			m.log.Info("no OCSP response", zap.String("name", c.Names[0]), zap.Time("due", c.stapleAt), zap.Error(err))
+			m.log.Info("no OCSP response", "name", c.Names[0], "due", c.stapleAt, "err", err)
 		}
 		if m.stapleOf(c) == nil {
 			m.serve(c) // what ended is not stapled any more
@@ -112,8 +110,8 @@ func (m *Manager) takeStaple(c *job, s *revocation.Staple, asked time.Time) {
 	}
 	if s.Status == revocation.Revoked && !c.revoked {
 		c.revoked = true
-		m.log.Error("the certificate is revoked; replacing it", zap.Strings("names", c.Names), zap.String("serial", c.served.serial()),
-			zap.Time("revoked_at", s.RevokedAt), zap.Int("reason", s.Reason))
+		m.log.Error("the certificate is revoked; replacing it", "name", c.Names[0], "serial", c.served.serial(),
+			"revoked_at", s.RevokedAt, "reason", s.Reason)
 		m.emit(c, Event{Kind: EventRevoked})
 	}
 	m.serve(c)

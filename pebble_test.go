@@ -7,14 +7,13 @@ import (
 	"errors"
 	"io"
 	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"go.uber.org/zap/zaptest"
 
 	"github.com/certwright/certwright/acmetest"
 )
@@ -29,7 +28,7 @@ func pebbleConfig(t *testing.T, ca *acmetest.CA, change ...func(*ACME)) Config {
 	}
 	return Config{
 		AgreeToTerms: true, Storage: NewMemStorage(), Issuers: []Issuer{a},
-		HTTPPort: -1, TLSPort: -1, Logger: zaptest.NewLogger(t),
+		HTTPPort: -1, TLSPort: -1, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"reflect"
 	"strings"
@@ -12,7 +13,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/zap/zapcore"
 	"golang.org/x/crypto/ocsp"
 
 	"github.com/certwright/certwright/internal/acmeflow"
@@ -73,7 +73,7 @@ func newRecordRig(t *testing.T) *recordRig {
 // start is a Manager that asks the CA's responder.
 func (r *recordRig) start() *Manager {
 	r.t.Helper()
-	r.conf.Logger, r.said.logs = observed(zapcore.DebugLevel)
+	r.conf.Logger, r.said.logs = observed(slog.LevelDebug)
 	r.conf.OnEvent = r.said.event
 	m := start(r.t, r.conf)
 	m.ocspClient.Transport = fakeResponder{r.ca}

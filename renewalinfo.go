@@ -5,8 +5,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"time"
-
-	"go.uber.org/zap"
 )
 
 const (
@@ -71,7 +69,7 @@ func (m *Manager) refreshRenewalInfo(ctx context.Context, c *job) {
 	case err != nil:
 		c.ariKnown = true
 		c.ari.Refresh = jittered(now, max(ariRetry, min(info.RetryAfter, ariMost)))
-		m.log.Info("no renewal info", zap.String("name", c.Names[0]), zap.Time("due", c.ari.Refresh), zap.Error(err))
+		m.log.Info("no renewal info", "name", c.Names[0], "due", c.ari.Refresh, "err", err)
 		return
 	}
 	r := ariRecord{
@@ -131,8 +129,8 @@ func (m *Manager) takeRenewalInfo(c *job, r ariRecord) {
 	if !ok {
 		c.window = window{}
 		if changed && !wasOdd {
-			m.log.Warn("the CA's suggested renewal window makes no sense and is ignored", zap.String("name", c.Names[0]),
-				zap.Time("start", r.Start), zap.Time("end", r.End))
+			m.log.Warn("the CA's suggested renewal window makes no sense and is ignored", "name", c.Names[0],
+				"start", r.Start, "end", r.End)
 		}
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net/http"
 	"net/url"
@@ -15,7 +16,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/zap"
 	"golang.org/x/crypto/ocsp"
 
 	"github.com/certwright/certwright/internal/fakeca"
@@ -129,7 +129,7 @@ func TestA10_SlowResponderAtStart(t *testing.T) {
 func TestA13_NoResponderNoWarning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, conf := newFake(t, fakeca.Options{NoARI: true})
-		log, logs := observed(zap.WarnLevel)
+		log, logs := observed(slog.LevelWarn)
 		conf.Logger = log
 		m := start(t, conf)
 		manage(t, m, "a.example.com")

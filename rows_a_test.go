@@ -7,14 +7,13 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/certwright/certwright/internal/fakeca"
 )
@@ -336,7 +335,7 @@ func TestA8_OddSuggestions(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ca, conf := newFake(t, fakeca.Options{ARI: tt.ari, ARIRetryAfter: day})
-				log, logs := observed(zap.WarnLevel)
+				log, logs := observed(slog.LevelWarn)
 				conf.Logger = log
 				m := start(t, conf)
 				manage(t, m, "a.example.com")

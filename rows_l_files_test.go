@@ -6,13 +6,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/certwright/certwright/internal/certpem"
 	"github.com/certwright/certwright/internal/fakeca"
@@ -73,7 +72,7 @@ func TestL8_StaticFiles(t *testing.T) {
 		conf.Certificates = []StaticCertificate{{CertFile: files.cert, KeyFile: files.key}}
 		var events eventLog
 		conf.OnEvent = events.add
-		log, logs := observed(zap.ErrorLevel)
+		log, logs := observed(slog.LevelError)
 		conf.Logger = log
 		m := start(t, conf)
 		if !mustLeaf(t, m, "s.example.com").Equal(first) {

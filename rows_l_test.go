@@ -4,13 +4,12 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/certwright/certwright/internal/fakeca"
 )
@@ -212,7 +211,7 @@ func newFakeIssuer(t testing.TB, ca *fakeca.CA, conf Config) *fakeIssuer {
 	locker, _ := conf.Storage.(Locker)
 	a := issuerAt(ca)
 	a.Solvers = map[string]Solver{"http-01": fakeSolver{}}
-	b, err := a.bind(&issuerEnv{storage: conf.Storage, locker: locker, log: slogOf(zap.NewNop()), agreeToTerms: true})
+	b, err := a.bind(&issuerEnv{storage: conf.Storage, locker: locker, log: slog.New(slog.DiscardHandler), agreeToTerms: true})
 	if err != nil {
 		t.Fatal(err)
 	}

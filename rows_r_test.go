@@ -2,7 +2,7 @@ package certwright
 
 import (
 	"errors"
-	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,10 +12,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/certwright/certwright/internal/fakeca"
 )
@@ -46,7 +42,7 @@ func TestR2_RepeatedManageSyncIsCheap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, conf := newFake(t, fakeca.Options{})
 		remove := ca.On(fakeca.Rule{Endpoint: "newOrder", Problem: fakeca.RateLimited(0, "slow down")})
-		log, logs := observed(zap.ErrorLevel)
+		log, logs := observed(slog.LevelError)
 		conf.Logger = log
 		m := start(t, conf)
 		for began := time.Now(); time.Since(began) < time.Hour; time.Sleep(5 * time.Second) {
@@ -119,7 +115,7 @@ func restartedProcess(t *testing.T, where string) {
 	dir, directory, _ := strings.Cut(where, " ")
 	m := start(t, Config{
 		AgreeToTerms: true, Directory: directory, Storage: openDir(t, dir, DirOptions{}),
-		Logger: zap.NewNop(), HTTPPort: -1, TLSPort: -1,
+		Logger: slog.New(slog.DiscardHandler), HTTPPort: -1, TLSPort: -1,
 	})
 	err := m.ManageSync(t.Context(), []string{"a.example.com"})
 	if err == nil || !strings.Contains(err.Error(), "not you") {
@@ -271,7 +267,7 @@ func TestR11_EmptyStorageAndExactSetLimit(t *testing.T) {
 	ca, conf := newFake(t, fakeca.Options{})
 	ca.On(fakeca.Rule{Endpoint: "newOrder", Problem: fakeca.RateLimited(7*day, said)})
 	dir := openDir(t, t.TempDir()+"/new", DirOptions{})
-	log, logs := observed(zap.WarnLevel)
+	log, logs := observed(slog.LevelWarn)
 	conf.Storage, conf.Logger = dir, log
 	m := start(t, conf)
 	if m.ManageSync(t.Context(), []string{"a.example.com"}) == nil {
@@ -289,9 +285,9 @@ func TestR11_EmptyStorageAndExactSetLimit(t *testing.T) {
 	}
 }
 
-func hasField(entries []observer.LoggedEntry, key, value string) bool {
+func hasField(entries []logLine, key, value string) bool {
 	for _, e := range entries {
-		if fmt.Sprint(e.ContextMap()[key]) == value && e.Level >= zapcore.WarnLevel {
+		if e.Fields[key] == value && e.Level >= slog.LevelWarn {
 			return true
 		}
 	}

@@ -11,8 +11,6 @@ import (
 	"slices"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/certwright/certwright/internal/certcache"
 	"github.com/certwright/certwright/internal/certpem"
 	"github.com/certwright/certwright/internal/schedule"
@@ -163,11 +161,11 @@ func (m *Manager) checkFile(f *staticCert) {
 	if err != nil {
 		if !f.failed {
 			f.failed = true
-			m.log.Error("a static certificate could not be read again; the one in memory stays", zap.String("file", f.certFile), zap.Error(err))
+			m.log.Error("a static certificate could not be read again; the one in memory stays", "file", f.certFile, "err", err)
 		}
 		return
 	}
 	f.sum, f.failed = p.sum, false
-	m.log.Info("static certificate reloaded", zap.String("file", f.certFile), zap.Time("not_after", cert.Leaf.NotAfter))
+	m.log.Info("static certificate reloaded", "file", f.certFile, "not_after", cert.Leaf.NotAfter)
 	m.events.emit(Event{Kind: EventReloaded, Name: f.certFile, NotAfter: cert.Leaf.NotAfter, Serial: fmt.Sprintf("%x", cert.Leaf.SerialNumber)})
 }

@@ -5,14 +5,11 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/certwright/certwright/internal/fakeca"
 )
@@ -30,7 +27,7 @@ func newFake(t testing.TB, opt fakeca.Options) (*fakeca.CA, Config) {
 	ca := fakeca.New(opt)
 	return ca, Config{
 		AgreeToTerms: true, Issuers: []Issuer{issuerAt(ca)}, Storage: NewMemStorage(),
-		Logger: zap.NewNop(), HTTPPort: -1, TLSPort: -1,
+		Logger: slog.New(slog.DiscardHandler), HTTPPort: -1, TLSPort: -1,
 	}
 }
 
@@ -107,12 +104,6 @@ func statusFor(t testing.TB, m *Manager, name string) NameStatus {
 	}
 	t.Fatalf("no status for %q", name)
 	return NameStatus{}
-}
-
-// observed returns a logger and what it was told from level on.
-func observed(level zapcore.Level) (*zap.Logger, *observer.ObservedLogs) {
-	core, logs := observer.New(level)
-	return zap.New(core), logs
 }
 
 // eventLog keeps events.

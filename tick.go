@@ -7,8 +7,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/certwright/certwright/internal/backoff"
 )
 
@@ -57,7 +55,7 @@ func (m *Manager) do(ctx context.Context, c *job, waiters []waiter, answer func(
 	retry, err := m.ensure(ctx, c, waiters)
 	if next := waitsFor(err); next != stepNone && ctx.Err() == nil {
 		if lostLease(err) {
-			m.log.Warn("lost the lease while getting a certificate", zap.Strings("names", c.Names), zap.Time("due", retry), zap.Error(err))
+			m.log.Warn("lost the lease while getting a certificate", "name", c.Names[0], "due", retry, "err", err)
 		}
 		c.putBack(waiters)
 		m.plan(c, next, retry)
@@ -255,7 +253,7 @@ func (m *Manager) maintain(ctx context.Context, c *job) {
 	if !c.expired && !now.Before(c.facts(c.served).NotAfter) {
 		c.expired = true
 		m.cache.Refresh(now, &c.Entry)
-		m.log.Error("a certificate has expired", zap.Strings("names", c.Names), zap.Time("not_after", c.served.notAfter()))
+		m.log.Error("a certificate has expired", "name", c.Names[0], "not_after", c.served.notAfter())
 		m.emit(c, Event{Kind: EventExpired})
 	}
 	m.refreshRenewalInfo(ctx, c)
@@ -302,8 +300,8 @@ func (m *Manager) plan(c *job, next step, at time.Time) {
 func (m *Manager) reportSuccess(c *job, kind EventKind) {
 	c.noteDegraded("")
 	b := c.bundle
-	m.log.Info("certificate "+string(kind), zap.Strings("names", c.Names), zap.String("issuer", b.issuer),
-		zap.String("serial", b.serial()), zap.Time("not_after", b.notAfter()))
+	m.log.Info("certificate "+string(kind), "name", c.Names[0], "issuer", b.issuer,
+		"serial", b.serial(), "not_after", b.notAfter())
 	m.emit(c, Event{Kind: kind})
 }
 
@@ -318,8 +316,8 @@ func (m *Manager) reportFailure(c *job, err error, retry time.Time) {
 	if c.state.Error == "" || !isIssueError(err) {
 		c.state.Error = err.Error()
 	}
-	m.log.Error("no certificate could be obtained", zap.Strings("names", c.Names), zap.Int("attempt", c.state.Attempts),
-		zap.Time("due", retry), zap.Error(err))
+	m.log.Error("no certificate could be obtained", "name", c.Names[0], "attempt", c.state.Attempts,
+		"due", retry, "err", err)
 	m.emit(c, Event{Kind: EventFailed, Attempt: c.state.Attempts, Next: retry, Err: err})
 }
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# A program that imports only the root package links no cloud SDK, no test CA
-# and no cluster engine.
+# A program that imports only the root package links no cloud SDK, no test CA,
+# no zap and no cluster engine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 deps=$(go list -deps .)
-bad=$(grep -E 'pebble|aws|etcd|/testing$|^testing|goleak|miekg/dns|libdns|challtestsrv|go-jose|certmagic' <<<"$deps" || true)
+bad=$(grep -E 'pebble|aws|etcd|/testing$|^testing|goleak|miekg/dns|libdns|challtestsrv|go-jose|certmagic|zap' <<<"$deps" || true)
 if [ -n "$bad" ]; then
 	echo "the root package must not link:"
 	echo "$bad"

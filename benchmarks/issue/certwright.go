@@ -4,8 +4,7 @@ import (
 	"context"
 	"io"
 	"log"
-
-	"go.uber.org/zap"
+	"log/slog"
 
 	"github.com/certwright/certwright"
 )
@@ -27,7 +26,7 @@ func openCertwright(s settings) (column, error) {
 		HTTPPort:   s.ca.HTTPPort(),
 		TLSPort:    s.ca.TLSPort(),
 		ListenHost: host,
-		Logger:     zap.NewNop(),
+		Logger:     slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -91,7 +92,7 @@ type Certwright struct {
 // NewCertwright makes a Manager over storage.
 func NewCertwright(storage certwright.Storage) (*Certwright, error) {
 	m, err := certwright.New(certwright.Config{
-		Storage: storage, Issuers: []certwright.Issuer{issuer{}}, Logger: zap.NewNop(),
+		Storage: storage, Issuers: []certwright.Issuer{issuer{}}, Logger: slog.New(slog.DiscardHandler),
 		HTTPPort: -1, TLSPort: -1,
 	})
 	if err != nil {

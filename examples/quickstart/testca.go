@@ -7,13 +7,12 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/certwright/certwright"
 	"github.com/certwright/certwright/acmetest"
@@ -64,10 +63,8 @@ func (d *demo) manager() (*certwright.Manager, error) {
 }
 
 // quietLogger writes errors only.
-func quietLogger() *zap.Logger {
-	conf := zap.NewProductionConfig()
-	conf.Level = zap.NewAtomicLevelAt(zap.ErrorLevel)
-	return zap.Must(conf.Build())
+func quietLogger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 }
 
 // start serves with m's certificates, on the ports that the test CA validates,

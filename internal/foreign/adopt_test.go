@@ -3,6 +3,7 @@ package foreign
 import (
 	"context"
 	"crypto/tls"
+	"log/slog"
 	"net/netip"
 	"path/filepath"
 	"testing"
@@ -10,7 +11,6 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/go-acme/lego/v5/certcrypto"
-	"go.uber.org/zap"
 
 	"github.com/certwright/certwright"
 	"github.com/certwright/certwright/acmetest"
@@ -82,7 +82,7 @@ func moveTo(ctx context.Context, t *testing.T, pebble *acmetest.CA, src certwrig
 	m, err := certwright.New(certwright.Config{
 		AgreeToTerms: true, Storage: certwright.NewMemStorage(), Adopt: []certwright.Source{src},
 		Issuers:  []certwright.Issuer{&certwright.ACME{Directory: pebble.Directory(), HTTPClient: pebble.Client()}},
-		HTTPPort: pebble.HTTPPort(), TLSPort: pebble.TLSPort(), ListenHost: "127.0.0.1", Logger: zap.NewNop(),
+		HTTPPort: pebble.HTTPPort(), TLSPort: pebble.TLSPort(), ListenHost: "127.0.0.1", Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
