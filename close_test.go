@@ -194,8 +194,7 @@ func TestClose_NoGoroutineIsLeft(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cancel := m.Subscribe(func(Event) {})
-		defer cancel()
+		m.Subscribe(context.Background())
 		if err := m.ManageSync(testContext(t), numbered(3, "example.com")); err != nil {
 			t.Error(err)
 		}

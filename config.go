@@ -128,8 +128,11 @@ type Config struct {
 	// text. Who has a *zap.Logger uses package zaplog.
 	Logger *slog.Logger
 
-	// OnEvent is called for every event, one at a time, on a goroutine of the
-	// Manager's own. nil means nobody is told. See also Manager.Subscribe.
+	// OnEvent is called for every event, one at a time, on one goroutine of the
+	// Manager's own; see Manager.Subscribe, which it is like, for what becomes of
+	// events while a call takes long. A call that panics is logged, once for each
+	// kind of event, and costs nothing else. Close waits until the last call has
+	// returned, so that a call does not wait for Close. nil means nobody is told.
 	OnEvent func(Event)
 }
 

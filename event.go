@@ -2,6 +2,8 @@ package certwright
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -13,7 +15,7 @@ type EventKind string
 const (
 	EventIssued          EventKind = "issued"           // a first certificate was issued and stored
 	EventRenewed         EventKind = "renewed"          // a certificate was replaced by a new one
-	EventAdopted         EventKind = "adopted"          // a certificate was taken from storage
+	EventAdopted         EventKind = "adopted"          // a certificate was taken from another program or another instance
 	EventFailed          EventKind = "failed"           // an attempt failed; Next says when it is tried again
 	EventRenewalInfo     EventKind = "renewal_info"     // the CA's suggested window is new or has changed
 	EventRevoked         EventKind = "revoked"          // the CA says that the certificate is revoked; it is replaced
@@ -21,7 +23,7 @@ const (
 	EventUnmanaged       EventKind = "unmanaged"        // the name is not managed any more
 	EventReloaded        EventKind = "reloaded"         // a static certificate's files were read again
 	EventStorageDegraded EventKind = "storage_degraded" // something could not be kept in storage
-	EventDropped         EventKind = "dropped"          // events were lost because a subscriber was too slow; Attempt counts them
+	EventDropped         EventKind = "dropped"          // events were lost for a subscriber that is too slow; Attempt counts them
 )
 
 // Event is something that happened to a certificate. Fields that do not apply
@@ -39,35 +41,57 @@ type Event struct {
 	Err      error
 }
 
-// eventQueue is how many events wait for slow subscribers before the oldest
-// are dropped.
-const eventQueue = 4096
+// eventsKept is how many events wait for one subscriber.
+const eventsKept = 1024
 
-// events hands events to subscribers on a goroutine of its own.
+// Subscribe returns a channel of every event from now on. It is closed when ctx
+// ends or the Manager has closed; what was sent before that can still be read.
+//
+// Up to 1,024 events wait to be read. A subscriber that has fallen further behind
+// loses those and finds one EventDropped in their place, which counts them;
+// [Manager.Status] then says how things are. It costs neither the Manager nor
+// other subscribers anything, and who reads the channel may call Close.
+func (m *Manager) Subscribe(ctx context.Context) <-chan Event { return m.events.subscribe(ctx) }
+
+// events sends each event to every subscriber.
 type events struct {
-	mu      sync.Mutex // guards the fields below
-	queue   []Event
-	dropped int
-	subs    map[int]func(Event)
-	nextSub int
-	wake    chan struct{}
+	mu       sync.Mutex // guards the fields below and sending; nothing waits under it
+	subs     map[chan Event]func() bool
+	isClosed bool
 }
 
-func newEvents() *events {
-	return &events{subs: map[int]func(Event){}, wake: make(chan struct{}, 1)}
-}
-
-func (e *events) subscribe(f func(Event)) (cancel func()) {
+// subscribe returns a channel that is closed when ctx ends or close is called.
+func (e *events) subscribe(ctx context.Context) <-chan Event {
+	ch := make(chan Event, eventsKept)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	id := e.nextSub
-	e.nextSub++
-	e.subs[id] = f
-	return func() {
+	if e.isClosed {
+		close(ch)
+		return ch
+	}
+	if e.subs == nil {
+		e.subs = map[chan Event]func() bool{}
+	}
+	e.subs[ch] = context.AfterFunc(ctx, func() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		delete(e.subs, id)
+		if e.subs[ch] != nil {
+			delete(e.subs, ch)
+			close(ch)
+		}
+	})
+	return ch
+}
+
+// close closes the channels of all subscribers, those to come too.
+func (e *events) close() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for ch, stop := range e.subs {
+		stop()
+		close(ch)
 	}
+	e.subs, e.isClosed = nil, true
 }
 
 // heard reports whether somebody is told of events.
@@ -77,63 +101,73 @@ func (e *events) heard() bool {
 	return len(e.subs) > 0
 }
 
-// emit never blocks.
+// emit never waits.
 func (e *events) emit(ev Event) {
 	e.mu.Lock()
-	if len(e.subs) == 0 {
-		e.mu.Unlock()
-		return
-	}
-	if ev.Time.IsZero() {
-		ev.Time = time.Now().Round(0)
-	}
-	if len(e.queue) >= eventQueue {
-		e.queue = append(e.queue[:0], e.queue[1:]...)
-		e.dropped++
-	}
-	e.queue = append(e.queue, ev)
-	e.mu.Unlock()
-	select {
-	case e.wake <- struct{}{}:
-	default:
+	defer e.mu.Unlock()
+	ev.Time = time.Now().Round(0)
+	for ch := range e.subs {
+		select {
+		case ch <- ev:
+		default:
+			ch <- Event{Kind: EventDropped, Time: ev.Time, Attempt: drain(ch)}
+			ch <- ev
+		}
 	}
 }
 
-// run delivers until ctx ends, and then what is still queued.
-func (e *events) run(ctx context.Context) {
+// drain empties ch and returns how many events were lost with that. Only emit
+// sends, so that there is room afterwards.
+func drain(ch <-chan Event) (lost int) {
 	for {
 		select {
-		case <-e.wake:
-			e.deliver()
-		case <-ctx.Done():
-			e.deliver()
-			return
+		case ev := <-ch:
+			if ev.Kind == EventDropped {
+				lost += ev.Attempt
+			} else {
+				lost++
+			}
+		default:
+			return lost
 		}
 	}
 }
 
-func (e *events) deliver() {
-	for {
-		e.mu.Lock()
-		batch, dropped := e.queue, e.dropped
-		e.queue, e.dropped = nil, 0
-		subs := make([]func(Event), 0, len(e.subs))
-		for i := range e.nextSub {
-			if f := e.subs[i]; f != nil {
-				subs = append(subs, f)
-			}
-		}
-		e.mu.Unlock()
-		if len(batch) == 0 {
+// listener calls Config.OnEvent.
+type listener struct {
+	m      *Manager
+	events <-chan Event
+	failed map[EventKind]bool // kinds for which that was told
+}
+
+// run calls OnEvent for each event until there are no more. When a call panics or
+// ends its goroutine, another one goes on with the next event.
+func (l *listener) run() {
+	var ev Event
+	isDone := false
+	defer func() {
+		if isDone {
 			return
 		}
-		if dropped > 0 {
-			batch = append([]Event{{Kind: EventDropped, Time: time.Now().Round(0), Attempt: dropped}}, batch...)
-		}
-		for _, ev := range batch {
-			for _, f := range subs {
-				f(ev)
-			}
-		}
+		l.note(ev.Kind, recover())
+		l.m.listening.Go(l.run)
+	}()
+	for ev = range l.events {
+		l.m.conf.OnEvent(ev)
 	}
+	isDone = true
+}
+
+// note tells once for each kind of event that a call did not return. value is
+// what it panicked with, nil when it ended its goroutine.
+func (l *listener) note(kind EventKind, value any) {
+	if l.failed[kind] {
+		return
+	}
+	l.failed[kind] = true
+	what := "it called runtime.Goexit"
+	if value != nil {
+		what = fmt.Sprint(value)
+	}
+	l.m.log.Error("Config.OnEvent failed; it is called for further events", "event", kind, "err", what, "stack", string(debug.Stack()))
 }

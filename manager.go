@@ -39,7 +39,7 @@ type Manager struct {
 	early   chan struct{} // holds a value for each early load that runs
 	ports   *challenge.Ports
 	queue   *schedule.Queue
-	events  *events
+	events  events
 	files   []*staticCert
 	sources adopter // nil when there is nothing to adopt
 	env     *issuerEnv
@@ -53,6 +53,8 @@ type Manager struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup // the run group: every goroutine that was started
 	closed chan struct{}  // closed when all of them have ended
+
+	listening sync.WaitGroup // the goroutine that calls OnEvent
 
 	later atomic.Pointer[later] // nil: all names were added
 
@@ -83,7 +85,6 @@ func New(conf Config) (*Manager, error) {
 		log:    conf.Logger,
 		policy: renewalPolicy{fraction: conf.RenewalFraction},
 		cache:  certcache.New(conf.hotCertificates()),
-		events: newEvents(),
 		closed: make(chan struct{}),
 
 		ocspClient: newOCSPClient(),
@@ -133,9 +134,6 @@ func (m *Manager) setUp(conf *Config) (err error) {
 	if err := m.loadStatic(); err != nil {
 		return err
 	}
-	if conf.OnEvent != nil {
-		m.events.subscribe(conf.OnEvent)
-	}
 	m.noteStorage()
 	return nil
 }
@@ -180,7 +178,10 @@ func (m *Manager) start() {
 		},
 	})
 	m.work.Go(func() { m.queue.Run(m.ctx) })
-	m.work.Go(func() { m.events.run(m.ctx) })
+	if m.conf.OnEvent != nil {
+		l := &listener{m: m, events: m.events.subscribe(context.Background()), failed: map[EventKind]bool{}}
+		m.listening.Go(l.run)
+	}
 	for _, f := range m.files {
 		m.queue.Set(f, time.Now().Add(fileCheck))
 	}
@@ -239,6 +240,8 @@ func (m *Manager) finish() {
 			m.log.Warn("closing the storage", "err", err)
 		}
 	}
+	m.events.close()
+	m.listening.Wait()
 	close(m.closed)
 }
 
@@ -285,11 +288,6 @@ func validIssuerID(id string) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(".-_+", r))
 	}) < 0
 }
-
-// Subscribe has f called for every event from now on, one at a time, on a
-// goroutine of the Manager's own, until cancel is called. An f that is slow
-// loses events, of which it is told by an EventDropped.
-func (m *Manager) Subscribe(f func(Event)) (cancel func()) { return m.events.subscribe(f) }
 
 // all returns every managed certificate.
 func (m *Manager) all() []*managed {

@@ -126,7 +126,7 @@ func TestU3_WaitAndEvents(t *testing.T) {
 		ca, conf := newFake(t, fakeca.Options{})
 		var events eventLog
 		m := start(t, conf)
-		defer m.Subscribe(events.add)()
+		go events.read(m.Subscribe(t.Context()))
 		if err := m.Wait(t.Context(), name); !errors.Is(err, ErrNotManaged) {
 			t.Errorf("Wait = %v; want ErrNotManaged", err)
 		}

@@ -48,11 +48,14 @@ func TestServe(t *testing.T) {
 	m := start(t, standalone(t, ca))
 	entered, leave := make(chan struct{}), make(chan struct{})
 	issued := make(chan struct{})
-	m.Subscribe(func(e Event) {
-		if e.Kind == EventIssued && e.Name == good {
-			close(issued)
+	events := m.Subscribe(t.Context())
+	go func() {
+		for e := range events {
+			if e.Kind == EventIssued && e.Name == good {
+				close(issued)
+			}
 		}
-	})
+	}()
 	stop := startServe(t, m, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
 			close(entered)

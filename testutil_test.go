@@ -118,6 +118,13 @@ func (l *eventLog) add(e Event) {
 	l.list = append(l.list, e)
 }
 
+// read adds the events of a channel until it is closed.
+func (l *eventLog) read(ch <-chan Event) {
+	for e := range ch {
+		l.add(e)
+	}
+}
+
 // kinds returns the kinds of the events for name, in their order; "" means all.
 func (l *eventLog) kinds(name string) []EventKind {
 	l.mu.Lock()

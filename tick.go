@@ -176,13 +176,14 @@ func (m *Manager) load(ctx context.Context, c *job) error {
 	if b != nil {
 		c.note(b, found.facts)
 	}
+	isAdopted := false
 	if !c.usable(b, time.Now()) && m.sources != nil {
 		adopted, err := m.sources.adopt(ctx, m, c)
 		if err != nil {
 			return err
 		}
 		if adopted != nil {
-			b = adopted
+			b, isAdopted = adopted, true
 		}
 	}
 	if !c.usable(b, time.Now()) { // the back-off matters
@@ -193,6 +194,8 @@ func (m *Manager) load(ctx context.Context, c *job) error {
 	c.loaded, c.troubles = true, 0
 	if b != nil {
 		m.take(c, b)
+	}
+	if isAdopted {
 		m.emit(c, Event{Kind: EventAdopted})
 	}
 	return nil
