@@ -267,7 +267,7 @@ func (b *acmeIssuer) Issue(ctx context.Context, req IssueRequest) (Issued, error
 		before = acmeData{}
 	}
 	flow := &acmeflow.Request{
-		Names: req.Names, CSR: req.CSR, Profile: req.Profile, NotBefore: req.NotBefore, NotAfter: req.NotAfter,
+		Names: req.Names, CSR: req.CSR, Profile: req.Profile, NotAfter: req.NotAfter,
 		Solvers: b.solvers, Prefer: b.preference(before.Failed), State: req.State, Save: req.Save,
 	}
 	if before.Directory == b.conf.directory() {

@@ -147,7 +147,9 @@ type StaticCertificate struct {
 // Spec describes certificates to be managed.
 type Spec struct {
 	// Names are the names in one certificate: DNS names, wildcards and IP
-	// addresses. At least one; the first gives it its identity.
+	// addresses. At least one. They are a set: another order, or a name that is
+	// there twice, does not make another certificate of it. Status and events
+	// call it by the first.
 	Names []string
 
 	// KeyTypes, Profile and Issuers are as in Config, which they override.
@@ -159,9 +161,10 @@ type Spec struct {
 	// response (RFC 7633). Few CAs still issue them.
 	MustStaple bool
 
-	// NotBefore and NotAfter ask for a validity, counted from the time of the
-	// order. 0 leaves it to the CA.
-	NotBefore, NotAfter time.Duration
+	// Lifetime asks for a certificate that ends so long after its order (notAfter,
+	// RFC 8555 §7.1.3). A CA that does not offer a choice refuses the order. 0
+	// leaves it to the CA; else it is at least a minute.
+	Lifetime time.Duration
 }
 
 // validate checks c and fills in its defaults.

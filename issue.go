@@ -197,16 +197,12 @@ type issueTask struct {
 // issueFrom gets the certificate from one issuer, checks and stores it.
 func (m *Manager) issueFrom(ctx context.Context, c *job, t issueTask) (_ *bundle, err error) {
 	id := t.issuer.ID()
-	now := time.Now()
 	req := IssueRequest{
 		Names: slices.Clone(c.Names), CSR: t.csr, Profile: t.set.profile, State: t.order.Issuers[id],
 		Save: func(ctx context.Context, b []byte) error { return m.saveOrder(ctx, c, t.order, id, b) },
 	}
-	if t.set.notBefore != 0 {
-		req.NotBefore = now.Add(t.set.notBefore).Truncate(time.Second)
-	}
-	if t.set.notAfter != 0 {
-		req.NotAfter = now.Add(t.set.notAfter).Truncate(time.Second)
+	if t.set.lifetime != 0 {
+		req.NotAfter = time.Now().Add(t.set.lifetime).Truncate(time.Second)
 	}
 	if t.replaces.bundle != nil {
 		if req.Replaces, err = t.replaces.Parse(); err != nil {
@@ -333,7 +329,7 @@ func decodeOrder(value []byte) (*orderRecord, crypto.Signer, error) {
 func (m *Manager) resumable(c *job, r *orderRecord, key crypto.Signer, old *bundle) bool {
 	t, known := certpem.TypeOf(key.Public())
 	switch {
-	case !known || KeyType(t) != c.keyType.keyType(), !slices.Equal(r.Names, c.Names), r.Profile != c.settings().profile:
+	case !known || KeyType(t) != c.keyType.keyType(), !sameSet(r.Names, c.Names), r.Profile != c.settings().profile:
 		return false
 	case old != nil && old.hasKey(key):
 		return false

@@ -27,11 +27,10 @@ type Issuer interface {
 // IssueRequest is what an [Issuer] is asked for. A renewal is the same request
 // with Replaces set.
 type IssueRequest struct {
-	Names     []string  // normalised names; the first gives the certificate its identity
-	CSR       []byte    // DER (RFC 2986), signed with the certificate's key
-	Profile   string    // empty: the issuer chooses
-	NotBefore time.Time // zero: the issuer chooses
-	NotAfter  time.Time // zero: the issuer chooses
+	Names    []string  // normalised names, none twice
+	CSR      []byte    // DER (RFC 2986), signed with the certificate's key
+	Profile  string    // empty: the issuer chooses
+	NotAfter time.Time // zero: the issuer chooses
 
 	// Replaces is the certificate that is renewed, nil at a first issue.
 	// ReplacesData is the Data that this issuer returned with it, nil when

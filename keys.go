@@ -33,13 +33,14 @@ const (
 
 func storageKey(parts ...string) string { return strings.Join(parts, "/") }
 
-// certID is the identity of a managed certificate in storage: its first name, a digest of the names when there are
-// several, and the key type when it is not the default.
+// certID is the identity of a managed certificate in storage: its name, which of
+// several is the first in the alphabet and is followed by a digest of all, and
+// the key type when it is not the default.
 func certID(names []string, t KeyType) string {
 	id := names[0]
 	if len(names) > 1 {
-		sorted := slices.Clone(names)
-		slices.Sort(sorted)
+		sorted := slices.Sorted(slices.Values(names))
+		id = sorted[0]
 		sum := sha256.Sum256([]byte(strings.Join(sorted, ",")))
 		id += "+" + hex.EncodeToString(sum[:8])
 	}
@@ -47,6 +48,11 @@ func certID(names []string, t KeyType) string {
 		id += "+" + string(t)
 	}
 	return id
+}
+
+// sameSet reports whether a and b are the same names, whatever their order.
+func sameSet(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
 // KeyType is the kind of a certificate's key.
@@ -98,7 +104,7 @@ func (i keyIndex) keyType() KeyType {
 	return [...]KeyType{P256, P384, RSA2048, RSA3072, RSA4096}[i]
 }
 
-// nameOf returns the first name of the certificate with that ID.
+// nameOf returns a name of the certificate with that ID.
 func nameOf(id string) string {
 	name, _, _ := strings.Cut(id, "+") // no name has a plus sign
 	return name

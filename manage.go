@@ -94,7 +94,7 @@ func checkEach[T any](list []T, check func(T) (plan, error)) ([]plan, error) {
 }
 
 func (m *Manager) checkSpec(s Spec) (plan, error) {
-	set := &settings{profile: s.Profile, mustStaple: s.MustStaple, notBefore: s.NotBefore, notAfter: s.NotAfter, issuers: m.conf.Issuers}
+	set := &settings{profile: s.Profile, mustStaple: s.MustStaple, lifetime: s.Lifetime, issuers: m.conf.Issuers}
 	p := plan{how: &how{set: set}}
 	if set.profile == "" {
 		set.profile = m.conf.Profile
@@ -119,8 +119,8 @@ func (m *Manager) checkSpec(s Spec) (plan, error) {
 		p.how.keyTypes = m.conf.KeyTypes
 	}
 	set.anyKey = len(p.how.keyTypes) == 1
-	if s.NotAfter != 0 && s.NotAfter <= max(s.NotBefore, 0) {
-		return p, configErrorf("Spec.NotAfter", "must be above zero and after NotBefore")
+	if s.Lifetime != 0 && s.Lifetime < time.Minute {
+		return p, configErrorf("Spec.Lifetime", "must be at least a minute, or 0 for what the CA chooses; is %v", s.Lifetime)
 	}
 	if len(s.Issuers) > 0 {
 		if set.issuers, err = m.bindAll(s.Issuers); err != nil {

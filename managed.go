@@ -19,9 +19,8 @@ type settings struct {
 	issuers    []Issuer // bound to the Manager
 	profile    string
 	mustStaple bool
-	anyKey     bool // there is one key type, so that an adopted certificate may have another
-	notBefore  time.Duration
-	notAfter   time.Duration
+	anyKey     bool          // there is one key type, so that an adopted certificate may have another
+	lifetime   time.Duration // 0: the CA chooses
 }
 
 // managed is one certificate that the Manager keeps: its desired state, what it
