@@ -213,7 +213,7 @@ func TestHandshakeBeforeItsTurn(t *testing.T) {
 	if leaf := mustLeaf(t, m, last); leaf.DNSNames[0] != last {
 		t.Errorf("served is the certificate of %s", leaf.DNSNames[0])
 	}
-	if s := statusFor(t, m, last); s.NextAction != "load" {
+	if s := statusFor(t, m, last); s.NextAction != ActionLoad {
 		t.Errorf("the next action is %q; want that the schedule has not come to it", s.NextAction)
 	}
 	close(open)

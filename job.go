@@ -228,10 +228,10 @@ const (
 	stepExpire
 )
 
-// String returns the step as NameStatus.NextAction has it.
-func (s step) String() string {
-	return [...]string{
-		"", "load", "check", "renew", "retry", "wait for an order slot", "wait for another instance",
-		"serve the new certificate", "refresh renewal info", "refresh staple", "expire",
+// action returns the step as NameStatus.NextAction has it.
+func (s step) action() Action {
+	return [...]Action{
+		"", ActionLoad, ActionCheck, ActionRenew, ActionRetry, ActionAwaitSlot, ActionAwaitInstance,
+		ActionServe, ActionRenewalInfo, ActionStaple, ActionExpire,
 	}[s]
 }

@@ -338,7 +338,7 @@ func TestR12_OrderLimit(t *testing.T) {
 				synctest.Wait()
 				waiting := 0
 				for _, s := range m.Status() {
-					if s.NextAction == "wait for an order slot" && !s.NextAt.IsZero() {
+					if s.NextAction == ActionAwaitSlot && !s.NextAt.IsZero() {
 						waiting++
 					}
 				}

@@ -21,6 +21,24 @@ const (
 	StateMissing  State = "missing"  // none, and the last attempt to get one failed
 )
 
+// Action is what a Manager does next with a managed certificate. It is empty
+// when nothing is planned.
+type Action string
+
+// The actions of a Manager.
+const (
+	ActionLoad          Action = "load"                      // read what storage has, for the first time
+	ActionCheck         Action = "check"                     // look at what is due beside the certificate
+	ActionRenew         Action = "renew"                     // replace the certificate by a new one
+	ActionRetry         Action = "retry"                     // try again what failed
+	ActionAwaitSlot     Action = "wait for an order slot"    // go on when ACME.OrderLimit allows an order
+	ActionAwaitInstance Action = "wait for another instance" // look at what another instance, which has the lease, has got
+	ActionServe         Action = "serve the new certificate" // it is stored, and becomes valid then
+	ActionRenewalInfo   Action = "refresh renewal info"      // ask the CA when to renew (RFC 9773)
+	ActionStaple        Action = "refresh staple"            // ask for an OCSP response
+	ActionExpire        Action = "expire"                    // the certificate in use ends; it is told and replaced
+)
+
 // NameStatus is what a managed certificate is and what happens next.
 type NameStatus struct {
 	Name    string   // the first name
@@ -41,12 +59,9 @@ type NameStatus struct {
 
 	RenewAt time.Time // when the certificate is renewed; zero without one
 
-	// NextAction is what the Manager does next with the name and NextAt when:
-	// "load", "check" (what is due beside the certificate), "renew", "retry",
-	// "wait for an order slot", "wait for another instance", "serve the new
-	// certificate", "refresh renewal info", "refresh staple", "expire". Ahead is
-	// how many other names come first.
-	NextAction string
+	// NextAction is what the Manager does next with the name and NextAt when.
+	// Ahead is how many other names come first.
+	NextAction Action
 	NextAt     time.Time
 	Ahead      int
 
@@ -94,7 +109,7 @@ func (m *Manager) statusOf(c *managed) NameStatus {
 	j := c.open()
 	s := NameStatus{
 		Name: c.Names[0], Names: slices.Clone(c.Names), KeyType: c.keyType.keyType(),
-		NextAction: j.next.String(), NextAt: j.nextAt, Revoked: j.revoked,
+		NextAction: j.next.action(), NextAt: j.nextAt, Revoked: j.revoked,
 		WindowStart: j.window.start, WindowEnd: j.window.end, ExplanationURL: j.ari.ExplanationURL,
 		Attempts: j.state.Attempts, LastAttempt: j.state.Last, LastError: j.state.Error,
 	}
