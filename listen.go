@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -200,12 +199,3 @@ func (m *Manager) hintTLS() string {
 
 // recent reports whether a validation request came in the last two minutes.
 func recent(at *atomic.Int64) bool { return time.Now().Unix()-at.Load() <= 2*60 }
-
-// handshakeLog takes a server's own log lines, which strangers can cause, at
-// debug level.
-type handshakeLog struct{ log *slog.Logger }
-
-func (h handshakeLog) Write(p []byte) (int, error) {
-	h.log.Debug("server", "line", string(p))
-	return len(p), nil
-}
