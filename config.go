@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/mail"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/certwright/certwright/internal/hostname"
@@ -264,15 +264,18 @@ func (c *Config) validateIssuers() error {
 	return nil
 }
 
-// checkEmail takes an address without a display name, or none.
+// checkEmail takes an address without a display name, or none. The CA judges the
+// rest (RFC 8555 §7.3).
 func checkEmail(field, email string) error {
 	if email == "" {
 		return nil
 	}
-	// The CA judges the rest (RFC 8555 §7.3); net/mail is large for one check.
-	local, host, ok := strings.Cut(email, "@")
-	if !ok || local == "" || host == "" || strings.ContainsAny(email, " \t\r\n<>,;:\"()[]\\") || strings.Contains(host, "@") {
-		return configErrorf(field, "not an e-mail address alone, such as admin@example.com: %q", email)
+	const cure = "must be an address alone, such as admin@example.com; is %q"
+	switch addr, err := mail.ParseAddress(email); {
+	case err != nil:
+		return &ConfigError{Field: field, Err: fmt.Errorf(cure+": %w", email, err)}
+	case addr.Address != email: // a name, brackets, a comment or quotes
+		return configErrorf(field, cure, email)
 	}
 	return nil
 }

@@ -38,6 +38,11 @@ var configFaults = []struct {
 }{
 	{"e-mail", func(c *Config) { c.Email = "admin" }, "Config.Email", "admin"},
 	{"e-mail with a name", func(c *Config) { c.Email = "Ann <ann@example.com>" }, "Config.Email", "address alone"},
+	{"two e-mails", func(c *Config) { c.Email = "a@example.com, b@example.com" }, "Config.Email", "admin@example.com"},
+	{"e-mail in brackets", func(c *Config) { c.Email = "<ann@example.com>" }, "Config.Email", "address alone"},
+	{"e-mail with a space", func(c *Config) { c.Email = " ann@example.com" }, "Config.Email", "address alone"},
+	{"e-mail with a line's end", func(c *Config) { c.Email = "ann@example.com\n" }, "Config.Email", "address alone"},
+	{"e-mail as a URL", func(c *Config) { c.Email = "mailto:ann@example.com" }, "Config.Email", "address alone"},
 	{"terms", func(c *Config) { c.AgreeToTerms = false }, "Config.AgreeToTerms", "terms of service"},
 	{"terms of the default issuer", func(c *Config) { c.AgreeToTerms, c.Issuers = false, nil }, "Config.AgreeToTerms", "terms of service"},
 	{"directory", func(c *Config) { c.Issuers, c.Directory = nil, "ca.example.com" }, "Config.Directory", "not a URL"},
