@@ -100,17 +100,12 @@ func (a *ACME) ID() string {
 	return id
 }
 
-// Issue gets a certificate without a Manager: only with challenges for which
-// there are Solvers, and with an account that lives as long as this call. A
-// Manager does not call it.
-func (a *ACME) Issue(ctx context.Context, req IssueRequest) (Issued, error) {
-	mem := NewMemStorage()
-	bound, err := a.bind(&issuerEnv{storage: mem, locker: mem, log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return Issued{}, err
-	}
-	defer bound.close()
-	return bound.Issue(ctx, req)
+// Issue makes an *ACME an [Issuer] and always fails: a Manager calls Issue of its
+// own bound copy, which has storage, challenges and an account. An Issuer of
+// yours that embeds or calls an *ACME is therefore refused its certificates; put
+// the *ACME itself into Config.Issuers or Spec.Issuers.
+func (a *ACME) Issue(context.Context, IssueRequest) (Issued, error) {
+	return Issued{}, fmt.Errorf("issuing from %s: an *ACME issues only for a Manager that has it in Config.Issuers or Spec.Issuers", a.directory())
 }
 
 // issuerEnv is what a Manager gives to its ACME issuers.

@@ -3,6 +3,7 @@ package certwright
 import (
 	"encoding/json"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,4 +92,11 @@ func TestLifetimeIsAskedForInTheOrder(t *testing.T) {
 			t.Errorf("asked for notAfter %q although Lifetime is 0", s)
 		}
 	})
+}
+
+func TestACMEIssuesOnlyForAManager(t *testing.T) {
+	_, err := (&ACME{}).Issue(t.Context(), IssueRequest{Names: []string{"a.example.com"}})
+	if err == nil || !strings.Contains(err.Error(), "Config.Issuers") || !strings.Contains(err.Error(), LetsEncrypt) {
+		t.Errorf("Issue = %v; want an error that names the CA and the cure", err)
+	}
 }
