@@ -2,7 +2,7 @@
 // from Let's Encrypt or any other ACME CA, renews them while the server runs,
 // and answers handshakes from memory.
 //
-// # Three ways to use it
+// # Ways to use it
 //
 // One call, for a server that has ports 80 and 443 to itself:
 //
@@ -20,6 +20,10 @@
 //	}
 //	go http.ListenAndServe(":80", m.HTTPHandler(nil))
 //	return m.TLS(&http.Server{Addr: ":443", Handler: handler}).ListenAndServeTLS("", "")
+//
+// A listener, for servers that take connections and know nothing of TLS:
+//
+//	ln, err := m.Listen("tcp", ":443")
 //
 // Or only its certificates, in a tls.Config of your own, with whatever speaks
 // TLS:
