@@ -71,16 +71,12 @@ func splitID(id string) (name string, key certpem.KeyType, ok bool) {
 	if name[0] == '+' {
 		name = ""
 	}
-	return unescape(name), key, isKeyType(key)
+	_, ok = newKeyType(key)
+	return unescape(name), key, ok
 }
 
-func isKeyType(t certpem.KeyType) bool {
-	switch t {
-	case certpem.P256, certpem.P384, certpem.RSA2048, certpem.RSA3072, certpem.RSA4096, certpem.Ed25519:
-		return true
-	}
-	return false
-}
+// setOf returns the part of an ID that stands for the set of names.
+func setOf(id string) string { return id[:strings.LastIndexByte(id, '+')] }
 
 // escape writes a name with characters that any backend takes. No name has an
 // "@".

@@ -1,10 +1,16 @@
 package records
 
 import (
-	"context"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/asn1"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"math"
+	"net/url"
+	"slices"
 	"time"
 
 	"github.com/certwright/certwright/internal/certpem"
@@ -20,11 +26,9 @@ type NewBundle struct {
 	Key     crypto.Signer   // in memory
 	Chain   []byte          // PEM, as the CA sent it
 	Data    json.RawMessage // the issuer's own, for a Stored; Make does not look at it
-	Stored  time.Time
-	Flags   Flag // Adopted; the others follow from the leaf
+	Stored  time.Time       // zero: now
+	Flags   Flag            // Adopted; the others follow from the leaf
 }
-
-var errNotYet = errors.New("not written yet")
 
 // Make returns a bundle that is ready to be stored and served. It reduces the
 // chain to what leaf → top needs: the root behind others goes, and what cannot be
@@ -32,44 +36,111 @@ var errNotYet = errors.New("not written yet")
 // warning. It fails when there is no leaf for the key that can be parsed, when
 // the leaf does not cover all of the names, and when the key is not of the type.
 func (r *Records) Make(n NewBundle) (b *Bundle, warnings []string, err error) {
-	return nil, nil, errNotYet
+	if len(n.Names) == 0 {
+		return nil, nil, errors.New("making a bundle: it has no names")
+	}
+	b, warnings, err = r.make(n)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making bundle %q: %w", n.Names[0], err)
+	}
+	return b, warnings, nil
 }
 
-// Stored is a bundle as it is stored. Its zero value is none.
-type Stored struct {
-	*Bundle
-	Data json.RawMessage // the issuer's own; nil when there is none
-	Prev *Bundle         // what was kept by KeepPrevious, while it is of use; else nil
-
-	// Mended is not nil when the file is not as it was written and holds a whole
-	// bundle all the same: somebody has edited it, or put a plain PEM file there.
-	// It is to be told once and stored anew.
-	Mended error
+func (r *Records) make(n NewBundle) (*Bundle, []string, error) {
+	if n.Key == nil {
+		return nil, nil, errors.New("it has no key")
+	}
+	p, err := readParts(n.Chain)
+	if err != nil {
+		return nil, nil, err
+	}
+	chain, warnings, err := p.reduce(n.Key.Public())
+	if err != nil {
+		return nil, nil, err
+	}
+	if n.Stored.IsZero() {
+		n.Stored = time.Now()
+	}
+	b, err := r.bundle(n, chain)
+	return b, warnings, err
 }
 
-// LoadBundle returns what is stored under an ID. While that is not valid yet at
-// now, must be stapled, or is damaged or missing, what KeepPrevious has stored is
-// looked at too: it is Prev, and the Bundle itself when there is nothing else;
-// in either place only if it is usable at now.
-//
-// When there is nothing the error satisfies errors.Is(err, fs.ErrNotExist). A
-// *DamagedError comes beside whatever could be had: a Bundle with it may be
-// served, and is to be replaced. So does ErrNewer. After any other error nothing
-// is known.
-func (r *Records) LoadBundle(ctx context.Context, id string, now time.Time) (Stored, error) {
-	return Stored{}, errNotYet
+// bundle makes a bundle of a reduced chain.
+func (r *Records) bundle(n NewBundle, chain []*x509.Certificate) (*Bundle, error) {
+	leaf := chain[0]
+	if err := certpem.Verify(chain[:1], n.Key.Public(), n.Names); err != nil {
+		return nil, err
+	}
+	is, _ := certpem.TypeOf(n.Key.Public())
+	if n.KeyType != "" && n.KeyType != is {
+		return nil, fmt.Errorf("its key is not a %s key", n.KeyType)
+	}
+	typ, ok := newKeyType(is)
+	if !ok {
+		return nil, errors.New("its key is of a type that is not supported; use " + fmt.Sprint(keyTypes))
+	}
+	secret, err := secretOf(n.Key)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(secret)
+	t, err := r.shared.tail(certpem.EncodeChain(chain[1:]))
+	if err != nil {
+		return nil, err
+	}
+	b := &Bundle{
+		Names: n.Names, NotBefore: leaf.NotBefore.Unix(), NotAfter: leaf.NotAfter.Unix(), End: endOf(chain).Unix(), Stored: n.Stored.Unix(),
+		tail: t, typ: typ, flags: n.Flags&Adopted | flagsOf(leaf),
+		origin: r.shared.origin(origin{CA: n.CA, Account: n.Account, Profile: n.Profile}),
+	}
+	b.pack(secret, leaf.Raw)
+	return b, nil
 }
 
-// StoreBundle stores s at its ID, in one step. Prev and Mended are not looked
-// at, and what KeepPrevious has stored stays.
-func (r *Records) StoreBundle(ctx context.Context, s Stored) error { return errNotYet }
+// secretOf returns a key in the form in which a bundle keeps it.
+func secretOf(key crypto.Signer) (secret []byte, err error) {
+	if ec, ok := key.(*ecdsa.PrivateKey); ok {
+		secret, err = ec.Bytes()
+	} else {
+		secret, err = x509.MarshalPKCS8PrivateKey(key)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("its key cannot be written: %w", err)
+	}
+	if len(secret) > math.MaxUint16 {
+		return nil, fmt.Errorf("its key has %d bytes", len(secret))
+	}
+	return secret, nil
+}
 
-// KeepPrevious stores s beside the place of its ID, for the time after a
-// successor is stored that cannot be served yet: it is not valid yet, or must be
-// stapled and has no staple.
-func (r *Records) KeepPrevious(ctx context.Context, s Stored) error { return errNotYet }
+// endOf returns the earliest end of a chain's certificates, as Bundle.End says.
+func endOf(chain []*x509.Certificate) time.Time {
+	end := chain[0].NotAfter
+	for _, c := range chain[1:] {
+		if c.NotAfter.Before(end) && !isOver(c, chain[0]) {
+			end = c.NotAfter
+		}
+	}
+	return end
+}
 
-// DropPrevious forgets what KeepPrevious has stored for an ID.
-func (r *Records) DropPrevious(ctx context.Context, id string) error {
-	return r.Delete(ctx, prevKey(id))
+// flagsOf returns the flags that follow from a leaf.
+func flagsOf(leaf *x509.Certificate) (f Flag) {
+	for _, s := range leaf.OCSPServer {
+		if u, err := url.Parse(s); err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" {
+			f |= OCSP
+		}
+	}
+	for _, ext := range leaf.Extensions {
+		// RFC 7633 §6: id-pe-tlsfeature with the extension status_request, which
+		// is 5 (RFC 6066 §8).
+		var features []int
+		if !ext.Id.Equal(asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}) {
+			continue
+		}
+		if rest, err := asn1.Unmarshal(ext.Value, &features); err == nil && len(rest) == 0 && slices.Contains(features, 5) {
+			f |= MustStaple
+		}
+	}
+	return f
 }
