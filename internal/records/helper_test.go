@@ -226,3 +226,5 @@ func fakeKey(t testing.TB) crypto.Signer {
 	}
 	return key
 }
+
+func certList(certs ...*x509.Certificate) []*x509.Certificate { return certs }

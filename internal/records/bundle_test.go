@@ -1,0 +1,474 @@
+package records_test
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/certwright/certwright/internal/certpem"
+	"github.com/certwright/certwright/internal/records"
+)
+
+var keyTypes = []certpem.KeyType{certpem.P256, certpem.P384, certpem.RSA2048, certpem.Ed25519}
+
+func TestBundleIsTheSameAfterAStart(t *testing.T) {
+	s := newFakeStorage()
+	ca := newFakeCA(t)
+	for _, kt := range keyTypes {
+		r := records.New(s, records.Options{})
+		key := newKey(t, kt)
+		names := []string{"*.a.example", "a.example", "2001:db8::1"}
+		leaf := ca.leaf(key, names, func(c *x509.Certificate) {
+			c.OCSPServer = []string{"http://ocsp.example"}
+			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}, Value: []byte{0x30, 3, 2, 1, 5}}}
+		})
+		b := ca.make(r, records.NewBundle{
+			Names: names, KeyType: kt, CA: "https://ca.example/dir", Account: "ca.example-dir+12345678", Profile: "short", Key: key,
+			Chain: certpem.EncodeChain([]*x509.Certificate{leaf, ca.inter, ca.root}), Stored: began.Add(time.Hour), Flags: records.Adopted,
+		})
+		check(t, r.StoreBundle(t.Context(), records.Stored{Bundle: b, Data: json.RawMessage(`{"url":"https://ca.example/cert/1?a=<b>"}`)}))
+
+		got, err := records.New(s, records.Options{}).LoadBundle(t.Context(), b.ID(), now)
+		if err != nil || got.Mended != nil {
+			t.Fatalf("%s: %v, mended %v", kt, err, got.Mended)
+		}
+		type facts struct {
+			Names                            []string
+			NotBefore, NotAfter, End, Stored int64
+			ID, CA, Account, Profile, Serial string
+			KeyType                          certpem.KeyType
+			Kind                             certpem.KeyKind
+			Flags                            [3]bool
+			Fraction, Salted                 float64
+		}
+		of := func(b *records.Bundle) facts {
+			return facts{
+				b.Names, b.NotBefore, b.NotAfter, b.End, b.Stored, b.ID(), b.CA(), b.Account(), b.Profile(), b.Serial(), b.KeyType(), b.KeyKind(),
+				[3]bool{b.Has(records.OCSP), b.Has(records.MustStaple), b.Has(records.Adopted)},
+				b.Fraction(), b.Fraction(1, 2),
+			}
+		}
+		want := of(b)
+		if !reflect.DeepEqual(of(got.Bundle), want) {
+			t.Errorf("%s: loaded %+v, stored %+v", kt, of(got.Bundle), want)
+		}
+		if want.Serial != leaf.SerialNumber.Text(16) || want.NotAfter != leaf.NotAfter.Unix() || want.End != want.NotAfter ||
+			want.CA != "https://ca.example/dir" || want.Profile != "short" || want.Flags != [3]bool{true, true, true} ||
+			want.KeyType != kt || want.Kind != certpem.KindOf(key.Public()) || want.Fraction == want.Salted {
+			t.Errorf("%s: made %+v", kt, want)
+		}
+		if string(got.Data) != `{"url":"https://ca.example/cert/1?a=\u003cb\u003e"}` {
+			t.Errorf("%s: data %s", kt, got.Data)
+		}
+		if !got.Same(b) || !got.HasKey(key.Public()) || got.HasKey(ca.key.Public()) {
+			t.Errorf("%s: another leaf or key", kt)
+		}
+		serve(t, ca, got.Bundle, key)
+	}
+}
+
+// serve has a client verify what the bundle gives crypto/tls.
+func serve(t *testing.T, ca *fakeCA, b *records.Bundle, key crypto.Signer) {
+	t.Helper()
+	cert, err := b.Certificate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k, ok := cert.PrivateKey.(interface{ Equal(crypto.PrivateKey) bool }); !ok || !k.Equal(key) {
+		t.Errorf("%s: it has another private key", b.ID())
+	}
+	if cert.Leaf == nil || !bytes.Equal(cert.Certificate[0], cert.Leaf.Raw) || len(cert.Certificate) != 2 {
+		t.Errorf("%s: a chain of %d", b.ID(), len(cert.Certificate))
+	}
+	issuer, err := b.Issuer()
+	if err != nil || !issuer.Equal(ca.inter) {
+		t.Errorf("%s: Issuer: %v, %v", b.ID(), issuer, err)
+	}
+	roots, between := x509.NewCertPool(), x509.NewCertPool()
+	roots.AddCert(ca.root)
+	between.AddCert(issuer)
+	if _, err := cert.Leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now}); err != nil {
+		t.Error(err)
+	}
+	_ = tls.Config{Certificates: []tls.Certificate{*cert}}
+}
+
+func TestSerialIsThatOfX509(t *testing.T) {
+	ca := newFakeCA(t)
+	r := records.New(newFakeStorage(), records.Options{})
+	for _, text := range []string{"1", "7f", "80", "ff00", "100", "8000000000000000000000000000000000000000"} {
+		n, _ := new(big.Int).SetString(text, 16)
+		b := ca.bundle(r, []string{"a.example"}, func(c *x509.Certificate) { c.SerialNumber = n })
+		if b.Serial() != text {
+			t.Errorf("Serial() = %q, want %q", b.Serial(), text)
+		}
+	}
+}
+
+// odd returns a root with a negative serial number, which crypto/x509 refuses
+// (F10).
+func odd(t *testing.T, ca *fakeCA) []byte {
+	der := slices.Clone(ca.root.Raw)
+	at := bytes.Index(der, ca.root.SerialNumber.Bytes())
+	if at < 0 {
+		t.Fatal("the root has no serial number")
+	}
+	der[at] = 0x81
+	if der[at-1] == 0 { // the zero that keeps it positive
+		der[at-1] = 0x81
+	}
+	if _, err := x509.ParseCertificate(der); err == nil {
+		t.Fatal("a negative serial number is taken")
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+func TestMakeReducesTheChain(t *testing.T) {
+	ca, other := newFakeCA(t), newFakeCA(t)
+	r := records.New(newFakeStorage(), records.Options{})
+	key := newKey(t, certpem.P256)
+	names := []string{"a.example"}
+	leaf := ca.leaf(key, names, nil)
+	text := func(certs ...*x509.Certificate) string { return string(certpem.EncodeChain(certs)) }
+	older := caTemplate("Older Root")
+	older = sign(t, older, older, other.rootK.Public(), other.rootK)
+	cross := caTemplate("Test Root")
+	cross = sign(t, cross, older, ca.rootK.Public(), other.rootK)
+	over := caTemplate("Test Root")
+	over.NotAfter = began.Add(-day)
+	over = sign(t, over, older, ca.rootK.Public(), other.rootK)
+	short := caTemplate("Test Intermediate")
+	short.NotAfter = began.Add(30 * day)
+	short = sign(t, short, ca.root, ca.key.Public(), ca.rootK)
+	dead := caTemplate("Test Intermediate")
+	dead.NotAfter = began
+	dead = sign(t, dead, ca.root, ca.key.Public(), ca.rootK)
+	tests := []struct {
+		name, chain string
+		want        []*x509.Certificate
+		warnings    int
+		end         time.Duration // of the chain
+	}{
+		{"as it should be", text(leaf, ca.inter), []*x509.Certificate{leaf, ca.inter}, 0, 90 * day},
+		{"leaf alone", text(leaf), []*x509.Certificate{leaf}, 0, 90 * day},
+		{"with the root", text(leaf, ca.inter, ca.root), []*x509.Certificate{leaf, ca.inter}, 0, 90 * day},
+		{"any order, twice, CRLF", strings.ReplaceAll(text(ca.root, ca.inter, leaf, ca.inter), "\n", "\r\n"), []*x509.Certificate{leaf, ca.inter}, 0, 90 * day},
+		{"no line feed between", strings.ReplaceAll(text(leaf, ca.inter), "----------", "-----"), []*x509.Certificate{leaf, ca.inter}, 0, 90 * day},
+		{"cross-signed root", text(leaf, ca.inter, cross), []*x509.Certificate{leaf, ca.inter, cross}, 0, 90 * day},
+		{"cross-signed root before the root", text(leaf, ca.inter, cross, ca.root), []*x509.Certificate{leaf, ca.inter, cross}, 0, 90 * day},
+		{"cross-signed root that is over", text(leaf, ca.inter, over), []*x509.Certificate{leaf, ca.inter}, 1, 90 * day},
+		{"intermediate of 30 days", text(leaf, short), []*x509.Certificate{leaf, short}, 0, 30 * day},
+		{"intermediate that is over", text(leaf, dead), []*x509.Certificate{leaf, dead}, 0, 90 * day},
+		{"intermediate that is over, and another", text(leaf, dead, ca.inter), []*x509.Certificate{leaf, ca.inter}, 0, 90 * day},
+		{"stray one", text(leaf, ca.inter, other.inter), []*x509.Certificate{leaf, ca.inter}, 1, 90 * day},
+		{"stray one between", text(leaf, other.inter, ca.inter), []*x509.Certificate{leaf, ca.inter}, 1, 90 * day},
+		{"another leaf first", text(ca.leaf(ca.key, names, nil), leaf, ca.inter), []*x509.Certificate{leaf, ca.inter}, 1, 90 * day},
+		{"root that cannot be parsed", text(leaf, ca.inter) + string(odd(t, ca)), []*x509.Certificate{leaf, ca.inter}, 1, 90 * day},
+		{"intermediate cut short", text(leaf, ca.inter) + text(ca.root)[:300], []*x509.Certificate{leaf, ca.inter}, 1, 90 * day},
+		{"a key in it", text(leaf) + keyText(t, key) + text(ca.inter), []*x509.Certificate{leaf, ca.inter}, 0, 90 * day},
+		{"words in it", "Hello\n" + text(leaf) + "and\n" + text(ca.inter), []*x509.Certificate{leaf, ca.inter}, 0, 90 * day},
+	}
+	for _, tt := range tests {
+		b, warnings, err := r.Make(records.NewBundle{Names: names, Key: key, Chain: []byte(tt.chain)})
+		if err != nil || len(warnings) != tt.warnings {
+			t.Errorf("%s: warnings %q, want %d; %v", tt.name, warnings, tt.warnings, err)
+			continue
+		}
+		cert, err := b.Certificate()
+		if err != nil {
+			t.Fatal(err)
+		}
+		same := len(cert.Certificate) == len(tt.want)
+		for i := range tt.want {
+			same = same && bytes.Equal(cert.Certificate[i], tt.want[i].Raw)
+		}
+		if !same {
+			t.Errorf("%s: a chain of %d, want %d, or others", tt.name, len(cert.Certificate), len(tt.want))
+		}
+		if b.End != began.Add(tt.end).Unix() || b.NotAfter != leaf.NotAfter.Unix() {
+			t.Errorf("%s: it ends at %v", tt.name, time.Unix(b.End, 0))
+		}
+		end := time.Unix(b.End, 0)
+		if b.Usable(began.Unix()-1) || !b.Usable(began.Unix()) || !b.Usable(end.Unix()-1) || b.Usable(end.Unix()) {
+			t.Errorf("%s: it is usable at the wrong times", tt.name)
+		}
+	}
+}
+
+func keyText(t testing.TB, key crypto.Signer) string {
+	text, err := certpem.EncodeKey(key)
+	check(t, err)
+	return string(text)
+}
+
+func TestMakeRefuses(t *testing.T) {
+	ca := newFakeCA(t)
+	r := records.New(newFakeStorage(), records.Options{})
+	key := newKey(t, certpem.P256)
+	names := []string{"a.example"}
+	good := certpem.EncodeChain([]*x509.Certificate{ca.leaf(key, names, nil), ca.inter})
+	large := fakeKey(t)
+	tests := []struct {
+		name string
+		n    records.NewBundle
+		want string
+	}{
+		{"no names", records.NewBundle{Key: key, Chain: good}, "no names"},
+		{"no key", records.NewBundle{Names: names, Chain: good}, "no key"},
+		{"no chain", records.NewBundle{Names: names, Key: key}, "no certificate for the key"},
+		{"another key", records.NewBundle{Names: names, Key: ca.rootK, Chain: good}, "no certificate for the key"},
+		{"another type", records.NewBundle{Names: names, Key: key, KeyType: certpem.P384, Chain: good}, "p384"},
+		{"unknown type", records.NewBundle{Names: names, Key: large, Chain: certpem.EncodeChain([]*x509.Certificate{ca.leaf(large, names, nil)})}, "not supported"},
+		{"another name", records.NewBundle{Names: []string{"b.example"}, Key: key, Chain: good}, "does not cover"},
+		{"one name too many", records.NewBundle{Names: []string{"a.example", "b.example"}, Key: key, Chain: good}, "does not cover"},
+		{"a leaf that is damaged", records.NewBundle{Names: names, Key: key, Chain: append(good[:200:200], certpem.EncodeChain([]*x509.Certificate{ca.inter})...)}, "no certificate for the key"},
+		{"many", records.NewBundle{Names: names, Key: key, Chain: bytes.Repeat(good, 26)}, "more than 50"},
+	}
+	for _, tt := range tests {
+		if _, _, err := r.Make(tt.n); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+		} else if strings.Contains(err.Error(), "PRIVATE") {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+}
+
+func TestLeavesOfOneIssuerShareIt(t *testing.T) {
+	s := newFakeStorage()
+	ca := newFakeCA(t)
+	first := records.New(s, records.Options{})
+	var ids []string
+	for i := range 3 {
+		b := ca.bundle(first, []string{fmt.Sprintf("%d.example", i)}, nil)
+		store(t, first, b)
+		ids = append(ids, b.ID())
+	}
+	r := records.New(s, records.Options{})
+	var issuers []*x509.Certificate
+	for _, id := range ids {
+		got, err := r.LoadBundle(t.Context(), id, now)
+		check(t, err)
+		issuer, err := got.Issuer()
+		check(t, err)
+		issuers = append(issuers, issuer)
+	}
+	if issuers[0] != issuers[1] || issuers[0] != issuers[2] {
+		t.Error("the issuer was parsed more than once")
+	}
+}
+
+func TestNamesAreShared(t *testing.T) {
+	ca := newFakeCA(t)
+	s := newFakeStorage()
+	r := records.New(s, records.Options{})
+	names := []string{"a.example", "b.example"}
+	b := ca.bundle(r, names, nil)
+	if &b.Names[0] != &names[0] {
+		t.Error("Make copied the names")
+	}
+	store(t, r, b)
+	got, err := r.LoadBundle(t.Context(), b.ID(), now)
+	check(t, err)
+	got.ShareNames([]string{"b.example", "a.example"})
+	if !slices.Equal(got.Names, names) {
+		t.Errorf("other names were taken: %q", got.Names)
+	}
+	if got.ShareNames(names); &got.Names[0] != &names[0] {
+		t.Error("equal names are not shared")
+	}
+}
+
+func TestCovers(t *testing.T) {
+	ca := newFakeCA(t)
+	r := records.New(newFakeStorage(), records.Options{})
+	b := ca.bundle(r, []string{"a.example", "*.b.example", "192.0.2.1"}, nil)
+	for names, want := range map[string]bool{
+		"a.example": true, "a.example 192.0.2.1": true, "x.b.example a.example": true, "*.b.example": true,
+		"b.example": false, "x.y.b.example": false, "a.example c.example": false, "": false,
+	} {
+		if got := b.Covers(strings.Fields(names)); got != want {
+			t.Errorf("Covers(%q) = %v", names, got)
+		}
+	}
+	var none *records.Bundle
+	if none.Same(b) || b.Same(none) || none.Same(none) {
+		t.Error("a nil Bundle is the same as something")
+	}
+}
+
+func TestFractionIsUniform(t *testing.T) {
+	ca := newFakeCA(t)
+	b := ca.bundle(records.New(newFakeStorage(), records.Options{}), []string{"a.example"}, nil)
+	var buckets [10]int
+	for i := range int64(10_000) {
+		f := b.Fraction(i)
+		if f < 0 || f >= 1 {
+			t.Fatalf("Fraction(%d) = %v", i, f)
+		}
+		buckets[int(f*10)]++
+	}
+	for i, n := range buckets {
+		if n < 800 || n > 1200 {
+			t.Errorf("%d of 10,000 in tenth %d", n, i)
+		}
+	}
+}
+
+func TestPreviousBundleStandsInWhileTheNextCannotBeServed(t *testing.T) {
+	ca := newFakeCA(t)
+	ctx := t.Context()
+	names := []string{"a.example"}
+	ahead := func(c *x509.Certificate) { c.NotBefore, c.NotAfter = began.Add(5*day), began.Add(95*day) }
+	staple := func(c *x509.Certificate) {
+		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}, Value: []byte{0x30, 3, 2, 1, 5}}}
+	}
+	ended := func(c *x509.Certificate) { c.NotBefore, c.NotAfter = began.Add(-9*day), began }
+	tests := []struct {
+		name       string
+		next, prev func(*x509.Certificate) // nil: none
+		broken     bool                    // the next one's file
+		bundle     string                  // "next", "prev" or ""
+		hasPrev    bool
+		err        string // "", "missing" or "damaged"
+	}{
+		{"valid", noChange, noChange, false, "next", false, ""},
+		{"not valid yet", ahead, noChange, false, "next", true, ""},
+		{"not valid yet, nothing else", ahead, nil, false, "next", false, ""},
+		{"not valid yet, the other has ended", ahead, ended, false, "next", false, ""},
+		{"must be stapled", staple, noChange, false, "next", true, ""},
+		{"ended", ended, noChange, false, "next", true, ""},
+		{"missing", nil, noChange, false, "prev", false, ""},
+		{"missing, the other has ended", nil, ended, false, "", false, "missing"},
+		{"damaged", noChange, noChange, true, "prev", false, "damaged"},
+		{"damaged, nothing else", noChange, nil, true, "", false, "damaged"},
+		{"nothing", nil, nil, false, "", false, "missing"},
+	}
+	for _, tt := range tests {
+		s := newFakeStorage()
+		r := records.New(s, records.Options{})
+		var next, prev *records.Bundle
+		if tt.prev != nil {
+			prev = ca.bundle(r, names, tt.prev)
+			check(t, r.KeepPrevious(ctx, records.Stored{Bundle: prev}))
+		}
+		if tt.next != nil {
+			next = ca.bundle(r, names, tt.next)
+			store(t, r, next)
+		}
+		if tt.broken {
+			s.put("v1/certs/a.example+p256.pem", []byte("broken"))
+		}
+		got, err := r.LoadBundle(ctx, "a.example+p256", now)
+		var damaged *records.DamagedError
+		if isDamage := errors.As(err, &damaged); isDamage != (tt.err == "damaged") || errors.Is(err, fs.ErrNotExist) != (tt.err == "missing") || (err == nil) != (tt.err == "") {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		want := map[string]*records.Bundle{"next": next, "prev": prev}[tt.bundle]
+		if (got.Bundle == nil) != (want == nil) || want != nil && !want.Same(got.Bundle) {
+			t.Errorf("%s: another bundle", tt.name)
+		}
+		if (got.Prev != nil) != tt.hasPrev || tt.hasPrev && !got.Prev.Same(prev) {
+			t.Errorf("%s: another previous one", tt.name)
+		}
+	}
+}
+
+func noChange(*x509.Certificate) {}
+
+func TestDropPrevious(t *testing.T) {
+	ca := newFakeCA(t)
+	s := newFakeStorage()
+	r := records.New(s, records.Options{})
+	b := ca.bundle(r, []string{"a.example"}, nil)
+	check(t, r.KeepPrevious(t.Context(), records.Stored{Bundle: b}))
+	check(t, r.DropPrevious(t.Context(), b.ID()))
+	if len(s.values) != 0 {
+		t.Error("it is still there")
+	}
+	check(t, r.DropPrevious(t.Context(), b.ID()))
+}
+
+// TestBundleIsSmall counts what a bundle takes in memory beside its leaf's DER.
+func TestBundleIsSmall(t *testing.T) {
+	if size := reflect.TypeFor[records.Bundle]().Size(); size > 120 {
+		t.Errorf("a Bundle has %d bytes, more than 120", size)
+	}
+	const n = 1000
+	s := newFakeStorage()
+	ca := newFakeCA(t)
+	made := records.New(s, records.Options{})
+	names := make([][]string, n)
+	ids := make([]string, n)
+	der := 0
+	for i := range n {
+		names[i] = []string{fmt.Sprintf("host-%04d.example", i)}
+		b := ca.bundle(made, names[i], func(c *x509.Certificate) {
+			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: bytes.Repeat([]byte{5}, 500)}}
+		})
+		store(t, made, b)
+		leaf, err := b.Leaf()
+		check(t, err)
+		der += len(leaf.Raw)
+		ids[i] = b.ID()
+		_, err = made.LoadBundle(context.Background(), ids[i], now) // the storage counts in memory
+		check(t, err)
+	}
+	r := records.New(s, records.Options{})
+	loaded := make([]*records.Bundle, n)
+	before := heap()
+	for i, id := range ids {
+		got, err := r.LoadBundle(context.Background(), id, now)
+		check(t, err)
+		got.ShareNames(names[i])
+		loaded[i] = got.Bundle
+	}
+	each := (heap() - before) / n
+	t.Logf("%d bytes a bundle, %d of them the leaf's DER", each, der/n)
+	// The key is 32 bytes, and what holds both is rounded up to a size class.
+	if limit := int64(der/n + 120 + 32 + 128); each > limit {
+		t.Errorf("%d bytes a bundle, more than %d", each, limit)
+	}
+	runtime.KeepAlive(loaded)
+	runtime.KeepAlive(s)
+}
+
+func heap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+func BenchmarkLoadBundle(b *testing.B) {
+	s := newFakeStorage()
+	ca := newFakeCA(b)
+	r := records.New(s, records.Options{})
+	bundle := ca.bundle(r, []string{"a.example"}, func(c *x509.Certificate) {
+		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: bytes.Repeat([]byte{5}, 500)}}
+	})
+	store(b, r, bundle)
+	id := bundle.ID()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := r.LoadBundle(b.Context(), id, now); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
