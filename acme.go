@@ -20,6 +20,7 @@ import (
 	"github.com/certwright/certwright/internal/acmeflow"
 	"github.com/certwright/certwright/internal/challenge"
 	"github.com/certwright/certwright/internal/hostname"
+	"github.com/certwright/certwright/storage"
 )
 
 // ACME is an [Issuer] for any CA that speaks ACME (RFC 8555). Its zero value
@@ -352,7 +353,7 @@ func (b *acmeIssuer) RenewalInfo(ctx context.Context, leaf *x509.Certificate) (R
 func unlock(ctx context.Context, lease Lease, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
 	defer cancel()
-	if err := lease.Unlock(ctx); err != nil && !errors.Is(err, ErrLeaseLost) {
+	if err := lease.Unlock(ctx); err != nil && !errors.Is(err, storage.ErrLeaseLost) {
 		log.WarnContext(ctx, "releasing a lease", "err", err)
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/certwright/certwright/internal/acmeflow"
 	"github.com/certwright/certwright/internal/adopt"
 	"github.com/certwright/certwright/internal/certpem"
+	"github.com/certwright/certwright/storage"
+	"github.com/certwright/certwright/storage/plugin"
 )
 
 // Layout says which program wrote a [Source]. A program links the code only of
@@ -50,10 +52,22 @@ type LayoutCertMagic struct{ layout }
 func (LayoutCertMagic) String() string { return "certmagic" }
 
 func (LayoutCertMagic) tree(s Storage) adopt.Tree {
-	if a, ok := s.(*CertMagicAdapter); ok {
-		return boundStorage{certMagicTree{a}}
+	if p, ok := storage.Find[*plugin.Storage](s); ok {
+		return boundStorage{rawPlugin{p, p.Raw()}}
 	}
 	return boundStorage{s}
+}
+
+// rawPlugin is what CertMagic itself keeps in a plugin.
+type rawPlugin struct {
+	*plugin.Storage
+	raw plugin.Raw
+}
+
+func (p rawPlugin) Load(ctx context.Context, key string) ([]byte, error) { return p.raw.Load(ctx, key) }
+
+func (p rawPlugin) List(ctx context.Context, prefix string) ([]string, error) {
+	return p.raw.List(ctx, prefix)
 }
 
 func (LayoutCertMagic) reader(tree adopt.Tree, ca string) adopt.Reader {
@@ -108,7 +122,7 @@ type Source struct {
 	Dir string
 
 	// Storage is the source when it is not a folder: for LayoutCertMagic a
-	// plugin through FromCertMagic. It may be Config.Storage itself. Exactly
+	// plugin through plugin.CertMagic. It may be Config.Storage itself. Exactly
 	// one of Dir and Storage is set.
 	Storage Storage
 

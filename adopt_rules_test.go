@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -17,6 +19,8 @@ import (
 
 	"github.com/certwright/certwright/internal/certpem"
 	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/storage"
+	"github.com/certwright/certwright/storage/plugin"
 )
 
 // TestAdoptRenewalInfo takes over what CertMagic knew of the CA's window, for
@@ -144,7 +148,7 @@ func TestAdoptWaitsForAnUnreadableSource(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ca, conf := newFakeLetsEncrypt(t)
-				src := &downStorage{Storage: NewMemStorage()}
+				src := &downStorage{Storage: storage.NewMemory()}
 				memTree(t, "certmagic", src)
 				src.fails.Store(int32(tt.fails))
 				conf.Adopt = []Source{{Layout: LayoutCertMagic{}, Storage: src}}
@@ -179,7 +183,7 @@ func (stuckStorage) Load(ctx context.Context, _ string) ([]byte, error) {
 func TestAdoptFromAStuckSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, conf := newFakeLetsEncrypt(t)
-		conf.Adopt = []Source{{Layout: LayoutAutocert{}, Storage: stuckStorage{NewMemStorage()}}}
+		conf.Adopt = []Source{{Layout: LayoutAutocert{}, Storage: stuckStorage{storage.NewMemory()}}}
 		m := start(t, conf)
 		if err := m.ManageAsync([]string{"example.com"}); err != nil {
 			t.Fatal(err)
@@ -256,21 +260,52 @@ func TestAdoptOfOtherIssuers(t *testing.T) {
 	}
 }
 
+// treePlugin is a CertMagic plugin in memory that lists folders too.
+type treePlugin struct {
+	*storage.Memory
+	leases *sync.Map // Lease by name of the lock
+}
+
+func (p treePlugin) Lock(ctx context.Context, name string) error {
+	l, err := p.Memory.Lock(ctx, name)
+	p.leases.Store(name, l)
+	return err
+}
+
+func (p treePlugin) Unlock(ctx context.Context, name string) error {
+	l, _ := p.leases.Load(name)
+	return l.(Lease).Unlock(ctx)
+}
+
+func (p treePlugin) List(ctx context.Context, prefix string, recursive bool) ([]string, error) {
+	keys, err := p.Memory.List(ctx, prefix)
+	for i, key := range keys {
+		if first, _, more := strings.Cut(key[len(prefix)+1:], "/"); more && !recursive {
+			keys[i] = prefix + "/" + first
+		}
+	}
+	return slices.Compact(keys), err
+}
+
+func (p treePlugin) Exists(ctx context.Context, key string) bool {
+	_, err := p.Load(ctx, key)
+	return err == nil
+}
+
 // TestAdoptInPlace uses a CertMagic plugin both as the storage and as the source.
 func TestAdoptInPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, conf := newFakeLetsEncrypt(t)
-		plugin := newFakePlugin()
-		plugin.listsDirs, plugin.listsMissing = true, true
+		p := treePlugin{storage.NewMemory(), new(sync.Map)}
 		tree, err := txtar.ParseFile(filepath.Join("testdata", "adopt", "certmagic.txtar"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, f := range tree.Files {
-			plugin.values[f.Name] = f.Data
+			mustStore(t, p.Memory, f.Name, f.Data)
 		}
-		storage := FromCertMagic(plugin)
-		conf.Storage, conf.Adopt = storage, []Source{{Layout: LayoutCertMagic{}, Storage: storage}}
+		own := plugin.CertMagic(p)
+		conf.Storage, conf.Adopt = own, []Source{{Layout: LayoutCertMagic{}, Storage: own}}
 		conf.Issuers[0].(*ACME).OrderLimit = OrderLimit{Orders: 1, Per: 24 * time.Hour} // adopting takes no turn
 		for range 2 {
 			m := start(t, conf)
@@ -281,11 +316,11 @@ func TestAdoptInPlace(t *testing.T) {
 			t.Errorf("%d orders; want none", n)
 		}
 		for _, f := range tree.Files {
-			if string(plugin.values[f.Name]) != string(f.Data) {
+			if string(mustLoad(t, p.Memory, f.Name)) != string(f.Data) {
 				t.Errorf("%q has changed", f.Name)
 			}
 		}
-		keys, err := storage.List(t.Context(), "")
+		keys, err := own.List(t.Context(), "")
 		if err != nil || len(keys) < 3 {
 			t.Errorf("keys of our own: %q, %v", keys, err)
 		}
@@ -319,7 +354,7 @@ func TestAdoptConfigErrors(t *testing.T) {
 		src   Source
 	}{
 		{"Config.Adopt[0]", Source{Layout: LayoutLego{}}},
-		{"Config.Adopt[0]", Source{Layout: LayoutLego{}, Dir: "x", Storage: NewMemStorage()}},
+		{"Config.Adopt[0]", Source{Layout: LayoutLego{}, Dir: "x", Storage: storage.NewMemory()}},
 		{"Config.Adopt[0].Layout", Source{Dir: "x"}},
 	}
 	for _, tt := range tests {

@@ -17,6 +17,7 @@ import (
 	"github.com/certwright/certwright/internal/certpem"
 	"github.com/certwright/certwright/internal/fakeca"
 	"github.com/certwright/certwright/internal/record"
+	"github.com/certwright/certwright/storage"
 )
 
 // idleSolver solves nothing.
@@ -133,7 +134,7 @@ func openAccount(t testing.TB, ca *fakeca.CA, conf Config, key []byte) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conf.Storage, conf.Adopt = NewMemStorage(), nil
+	conf.Storage, conf.Adopt = storage.NewMemory(), nil
 	key2 := storageKey(keyAccounts, id, "account")
 	if err := conf.Storage.Store(t.Context(), key2, value); err != nil {
 		t.Fatal(err)

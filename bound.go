@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/certwright/certwright/storage"
 )
 
 const (
@@ -32,7 +34,7 @@ func bounded(ctx context.Context, limit time.Duration, f func(ctx context.Contex
 
 func (s boundStorage) Load(ctx context.Context, key string) (value []byte, err error) {
 	switch s.Storage.(type) {
-	case *DirStorage, *MemStorage: // a bound would not end the system call that hangs
+	case *storage.Dir, *storage.Memory: // a bound would not end the system call that hangs
 		return s.Storage.Load(ctx, key)
 	}
 	err = bounded(ctx, callTimeout, func(ctx context.Context) error {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/certwright/certwright/internal/certpem"
 	"github.com/certwright/certwright/internal/record"
+	"github.com/certwright/certwright/storage"
 )
 
 // TestBrokenKey has a record that is whole and whose key is not one that fits:
@@ -25,7 +26,7 @@ func TestBrokenKey(t *testing.T) { synctest.Test(t, testBrokenKey) }
 
 func testBrokenKey(t *testing.T) {
 	f := newFakeSigner(t)
-	mem := NewMemStorage()
+	mem := storage.NewMemory()
 	first := offline(t, f, func(c *Config) { c.Storage = mem })
 	manage(t, first, "a.example.com", "b.example.com")
 	closeManager(t, first)
@@ -85,7 +86,7 @@ func TestUnparsableLeaf(t *testing.T) { synctest.Test(t, testUnparsableLeaf) }
 func testUnparsableLeaf(t *testing.T) {
 	f := newFakeSigner(t)
 	f.addIntermediate(t)
-	mem := NewMemStorage()
+	mem := storage.NewMemory()
 	first := offline(t, f, func(c *Config) { c.Storage = mem })
 	manage(t, first, "a.example.com", "b.example.com")
 	closeManager(t, first)

@@ -22,7 +22,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/certwright/certwright/internal/durable"
 	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/storage"
 )
 
 // Tests that need other processes start this test binary again, as a child that
@@ -64,29 +66,30 @@ func TestChild(t *testing.T) {
 func say(words ...any) { fmt.Println(words...) }
 
 // childManager opens what the environment says.
-func childManager() (*DirStorage, *Manager, []string, error) {
+func childManager() (*storage.Dir, *Manager, []string, error) {
 	return openManager(os.Getenv)
 }
 
 // openManager opens a folder and a Manager on it as the variables say.
-func openManager(env func(string) string) (*DirStorage, *Manager, []string, error) {
-	var options DirOptions
+func openManager(env func(string) string) (*storage.Dir, *Manager, []string, error) {
+	var options storage.DirOptions
 	if s := env(childLease); s != "" {
 		ttl, err := time.ParseDuration(s)
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		options = DirOptions{LeaseFiles: true, LeaseTTL: ttl}
+		options = storage.DirOptions{LeaseFiles: true, LeaseTTL: ttl}
 	}
-	dir, err := OpenDirStorage(env(childDir), options)
+	dir, err := options.Open(env(childDir))
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	watched := Storage(dir)
 	if at, err := strconv.ParseInt(env(childKill), 10, 64); err == nil {
-		watchCalls(dir, at)
+		watched = watchedDir{dir, at}
 	}
 	m, err := New(Config{
-		AgreeToTerms: true, Directory: env(childCA), Storage: dir, Logger: slog.New(slog.DiscardHandler),
+		AgreeToTerms: true, Directory: env(childCA), Storage: watched, Logger: slog.New(slog.DiscardHandler),
 		HTTPPort: -1, TLSPort: -1, DisableRenewalInfo: true, CleanInterval: -1, Workers: 1,
 	})
 	return dir, m, strings.Split(env(childNames), ","), err
@@ -95,13 +98,25 @@ func openManager(env func(string) string) (*DirStorage, *Manager, []string, erro
 // calls counts the system calls of the store path.
 var calls atomic.Int64
 
-// watchCalls has the process end before one of them; 0 only counts.
-func watchCalls(dir *DirStorage, at int64) {
-	dir.disk.Watch = func(string, string) {
-		if calls.Add(1) == at {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {}
-		}
+// watchedDir is a folder whose process ends before one of the system calls; 0
+// only counts.
+type watchedDir struct {
+	*storage.Dir
+	at int64
+}
+
+func (d watchedDir) Store(ctx context.Context, key string, value []byte) error {
+	return d.Dir.Store(durable.Watched(ctx, d.call), key, value)
+}
+
+func (d watchedDir) Delete(ctx context.Context, key string) error {
+	return d.Dir.Delete(durable.Watched(ctx, d.call), key)
+}
+
+func (d watchedDir) call(string, string) {
+	if calls.Add(1) == d.at {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/certwright/certwright/internal/record"
 	"github.com/certwright/certwright/internal/schedule"
+	"github.com/certwright/certwright/storage"
 )
 
 const (
@@ -96,7 +97,7 @@ func (c *cleaner) run(ctx context.Context) (next time.Time) {
 	switch {
 	case err == nil:
 		return next
-	case ctx.Err() != nil, errors.Is(err, errBusy), errors.Is(err, ErrLeaseLost), errors.Is(err, fs.ErrClosed):
+	case ctx.Err() != nil, errors.Is(err, errBusy), errors.Is(err, storage.ErrLeaseLost), errors.Is(err, fs.ErrClosed):
 		// Closing, another instance is cleaning, or the storage was closed
 		// before the Manager: nobody has to do anything about it.
 		c.m.log.Debug("cleaning of storage ended early", "err", err)
@@ -180,8 +181,8 @@ func (c *cleaner) sweep(ctx context.Context) (removed int, err error) {
 			return removed, context.Cause(ctx)
 		}
 	}
-	if t, ok := c.m.rawStorage.(tidier); ok {
-		errs = append(errs, t.tidy(ctx))
+	if t, ok := storage.Find[tidier](c.m.rawStorage); ok {
+		errs = append(errs, t.Tidy(ctx))
 	}
 	if ctx.Err() != nil {
 		return removed, context.Cause(ctx)
@@ -192,7 +193,7 @@ func (c *cleaner) sweep(ctx context.Context) (removed int, err error) {
 // tidier is a Storage that can hold what is no key's, left by processes that
 // died.
 type tidier interface {
-	tidy(ctx context.Context) error
+	Tidy(ctx context.Context) error
 }
 
 // apply removes what a rule finds stale. What it cannot read it leaves alone.
@@ -315,7 +316,7 @@ func pauseFor(ctx context.Context, d time.Duration) error {
 // idOf returns the last component of key, and whether key has the form of the
 // rule's keys: others are not ours.
 func (r cleanRule) idOf(key string) (string, bool) {
-	if !below(key, r.prefix) {
+	if !strings.HasPrefix(key, r.prefix+"/") {
 		return "", false
 	}
 	parts := strings.Split(key, "/")

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,11 +14,13 @@ import (
 
 	"github.com/certwright/certwright/internal/fakeca"
 	"github.com/certwright/certwright/internal/record"
+	"github.com/certwright/certwright/storage"
+	"github.com/certwright/certwright/storage/storagetest"
 )
 
 // countingStorage counts calls and makes each take a while.
 type countingStorage struct {
-	*MemStorage
+	*storage.Memory
 	latency time.Duration
 
 	mu    sync.Mutex // guards calls
@@ -54,22 +54,22 @@ func (s *countingStorage) take() map[string]int {
 
 func (s *countingStorage) Load(ctx context.Context, key string) ([]byte, error) {
 	s.count("load " + firstTwo(key))
-	return s.MemStorage.Load(ctx, key)
+	return s.Memory.Load(ctx, key)
 }
 
 func (s *countingStorage) Store(ctx context.Context, key string, value []byte) error {
 	s.count("store")
-	return s.MemStorage.Store(ctx, key, value)
+	return s.Memory.Store(ctx, key, value)
 }
 
 func (s *countingStorage) Delete(ctx context.Context, key string) error {
 	s.count("delete")
-	return s.MemStorage.Delete(ctx, key)
+	return s.Memory.Delete(ctx, key)
 }
 
 func (s *countingStorage) List(ctx context.Context, prefix string) ([]string, error) {
 	s.count("list")
-	return s.MemStorage.List(ctx, prefix)
+	return s.Memory.List(ctx, prefix)
 }
 
 // Closing the Manager or the storage in the middle of a round ends it at once,
@@ -79,7 +79,9 @@ func TestS13_CloseDuringCleaning(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				_, conf := newFake(t, fakeca.Options{})
-				mem := conf.Storage.(*MemStorage)
+				mem := conf.Storage.(*storage.Memory)
+				locks := &storagetest.LosableLocker{Locker: mem}
+				conf.Locker = locks
 				var names []string
 				for i := range 500 {
 					names = append(names, fmt.Sprintf("n%d.test", i))
@@ -98,7 +100,7 @@ func TestS13_CloseDuringCleaning(t *testing.T) {
 					if took := time.Since(began); took > 100*time.Millisecond {
 						t.Errorf("Close took %v", took)
 					}
-				} else if !mem.LoseLease(cleanKey) {
+				} else if !locks.Lose(cleanKey) {
 					t.Error("no lease was held")
 				}
 				lease, err := mem.Lock(t.Context(), cleanKey)
@@ -119,9 +121,9 @@ func TestS13_CloseDuringCleaning(t *testing.T) {
 	}
 }
 
-// A DirStorage that is closed before its Manager is no error of cleaning's.
+// A storage.Dir that is closed before its Manager is no error of cleaning's.
 func TestS13_StorageClosedDuringCleaning(t *testing.T) {
-	dir, err := NewDirStorage(t.TempDir())
+	dir, err := storage.OpenDir(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +158,7 @@ func TestS14_CleaningLargeStorage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, conf := newFake(t, fakeca.Options{})
 		issuer, value := certificateOf(t, conf, "a.test")
-		s := &countingStorage{MemStorage: NewMemStorage()}
+		s := &countingStorage{Memory: storage.NewMemory()}
 		conf.Storage = s
 		var r certRecord
 		if err := record.Decode(kindCertificate, value, &r); err != nil {
@@ -164,7 +166,7 @@ func TestS14_CleaningLargeStorage(t *testing.T) {
 		}
 		for i := range certs {
 			r.ID = fmt.Sprintf("%d.test", i)
-			mustStore(t, s.MemStorage, storageKey(keyCerts, issuer, r.ID), mustEncode(t, kindCertificate, r))
+			mustStore(t, s.Memory, storageKey(keyCerts, issuer, r.ID), mustEncode(t, kindCertificate, r))
 		}
 		kinds := len((&cleaner{}).rules())
 		s.latency = 5 * time.Millisecond
@@ -181,7 +183,7 @@ func TestS14_CleaningLargeStorage(t *testing.T) {
 		if calls["store"] != 1 || calls["delete"] != 0 || calls["list"] != kinds {
 			t.Errorf("the first day: %v", calls)
 		}
-		value, err := s.MemStorage.Load(t.Context(), keyCleaned)
+		value, err := s.Memory.Load(t.Context(), keyCleaned)
 		var done cleanedRecord
 		if err := errors.Join(err, record.Decode(kindCleaned, value, &done)); err != nil {
 			t.Fatal(err)
@@ -203,7 +205,7 @@ func TestS14_CleaningLargeStorage(t *testing.T) {
 func TestS14_CertificatesAreReadOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, conf := newFake(t, fakeca.Options{})
-		s := &countingStorage{MemStorage: NewMemStorage()}
+		s := &countingStorage{Memory: storage.NewMemory()}
 		for i := range 20 {
 			issuer, value := certificateOf(t, conf, fmt.Sprintf("n%d.test", i))
 			mustStore(t, s, storageKey(keyCerts, issuer, fmt.Sprintf("n%d.test", i)), value)
@@ -233,7 +235,7 @@ func TestS14_CertificatesAreReadOnce(t *testing.T) {
 func TestCleanGoesOnAfterAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, conf := newFake(t, fakeca.Options{})
-		f := newFaulty(NewMemStorage())
+		f := newFaulty(storage.NewMemory())
 		conf.Storage = f
 		log, logs := observed(slog.LevelWarn)
 		conf.Logger = log
@@ -263,76 +265,4 @@ func TestCleanGoesOnAfterAnError(t *testing.T) {
 			t.Errorf("after the failure left are %q", got)
 		}
 	})
-}
-
-// Files that go with no key: temporary files and locks of the dead go, the locks
-// of the living stay.
-func TestTidyFolder(t *testing.T) {
-	for _, leases := range []bool{false, true} {
-		t.Run(fmt.Sprintf("leases=%v", leases), func(t *testing.T) {
-			path := t.TempDir()
-			open := func() *DirStorage {
-				d, err := OpenDirStorage(path, DirOptions{LeaseFiles: leases, LeaseTTL: 200 * time.Millisecond})
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { _ = d.Close() })
-				return d
-			}
-			d, other := open(), open()
-			held, err := other.Lock(t.Context(), "held")
-			if err != nil {
-				t.Fatal(err)
-			}
-			locks := filepath.Join(path, locksDir)
-			dead, foreign := filepath.Join(locks, "dead.lock"), filepath.Join(locks, "README")
-			if leases {
-				if err := os.Mkdir(filepath.Join(locks, "empty.lease"), 0o700); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.Mkdir(filepath.Join(locks, "dead.lease"), 0o700); err != nil {
-					t.Fatal(err)
-				}
-				dead = filepath.Join(locks, "dead.lease", "7")
-			}
-			for _, f := range []string{dead, foreign} {
-				if err := os.WriteFile(f, []byte("x"), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := d.tidy(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			names := namesIn(t, locks)
-			want := []string{"README", "held.lock"}
-			if leases {
-				want = []string{"README", "held.lease", leasesMarker}
-			}
-			if !slices.Equal(names, want) {
-				t.Errorf("left are %q, want %q", names, want)
-			}
-			if held.Context().Err() != nil || held.Unlock(t.Context()) != nil {
-				t.Error("the holder lost its lock")
-			}
-			if err := d.Close(); err != nil {
-				t.Fatal(err)
-			}
-			if err := d.tidy(t.Context()); err == nil {
-				t.Error("a closed storage is tidied")
-			}
-		})
-	}
-}
-
-func namesIn(t *testing.T, dir string) []string {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return names
 }

@@ -11,12 +11,13 @@ import (
 	"github.com/certwright/certwright/internal/challenge"
 	"github.com/certwright/certwright/internal/fakeca"
 	"github.com/certwright/certwright/internal/record"
+	"github.com/certwright/certwright/storage"
 )
 
 // certificateOf issues a certificate for name and returns its record.
 func certificateOf(t *testing.T, conf Config, name string) (issuer string, value []byte) {
 	t.Helper()
-	mem := NewMemStorage()
+	mem := storage.NewMemory()
 	conf.Storage = mem
 	m := start(t, conf)
 	manage(t, m, name)
@@ -89,7 +90,7 @@ func TestCleanRemovesOnlyWhatIsStale(t *testing.T) {
 		short.Profile = "short"
 		issuer, gone := certificateOf(t, short, "gone.test")
 		_, live := certificateOf(t, conf, "live.test")
-		mem := conf.Storage.(*MemStorage)
+		mem := conf.Storage.(*storage.Memory)
 		mustStore(t, mem, storageKey(keyCerts, issuer, "gone.test"), gone)
 		mustStore(t, mem, storageKey(keyCerts, "other-ca", "live.test"), live) // of an issuer that is not configured any more
 		mustStore(t, mem, storageKey(keyCerts, issuer, "swapped.test"), gone)
@@ -151,7 +152,7 @@ func TestCleanUnderTheLease(t *testing.T) {
 		issuer, expired := certificateOf(t, conf, "a.test")
 		time.Sleep(30 * day)
 		_, fresh := certificateOf(t, conf, "a.test")
-		mem := conf.Storage.(*MemStorage)
+		mem := conf.Storage.(*storage.Memory)
 		key := storageKey(keyCerts, issuer, "a.test")
 		mustStore(t, mem, key, expired)
 		lease, err := mem.Lock(t.Context(), "issue/a.test")
@@ -191,7 +192,7 @@ func TestCleanUnderTheLease(t *testing.T) {
 func TestCleanKeepsOrderWithBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, conf := newFake(t, fakeca.Options{})
-		mem := conf.Storage.(*MemStorage)
+		mem := conf.Storage.(*storage.Memory)
 		residue(t, mem, "a.test", "b.test")
 		start(t, conf)
 		for range 30 {
@@ -215,7 +216,7 @@ func TestCleanConfig(t *testing.T) {
 		}
 		conf.CleanGrace = time.Hour
 		conf.CleanInterval = -1
-		mem := conf.Storage.(*MemStorage)
+		mem := conf.Storage.(*storage.Memory)
 		residue(t, mem, "a.test")
 		before := keysOf(t, mem)
 		off := start(t, conf)
@@ -254,7 +255,7 @@ func TestCleanedRecord(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				_, conf := newFake(t, fakeca.Options{})
-				mem := conf.Storage.(*MemStorage)
+				mem := conf.Storage.(*storage.Memory)
 				residue(t, mem, "a.test")
 				time.Sleep(40 * day)
 				if v := tt.value(t); v != nil {

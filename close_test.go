@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/certwright/certwright/acmetest"
+	"github.com/certwright/certwright/storage"
 )
 
 // leakOptions passes over the goroutines of earlier tests, and over one of
@@ -66,7 +67,7 @@ type closing struct {
 	ca      *acmetest.CA
 	hang    *hang
 	dir     string
-	storage *DirStorage
+	storage *storage.Dir
 	m       *Manager
 	result  chan error // of ManageSync
 }
@@ -78,7 +79,7 @@ func startClosing(t *testing.T, kind string) *closing {
 	c := &closing{hang: h, dir: t.TempDir(), result: make(chan error, 1)}
 	c.ca = acmetest.StartWith(t, acmetest.Options{Middleware: h.wrap})
 	var err error
-	if c.storage, err = NewDirStorage(c.dir); err != nil {
+	if c.storage, err = storage.OpenDir(c.dir); err != nil {
 		t.Fatal(err)
 	}
 	conf := standalone(t, c.ca)
@@ -132,7 +133,7 @@ func (c *closing) checkNothingLeft(t *testing.T) {
 	if keys, err := c.storage.List(t.Context(), keyChallenges); err != nil || len(keys) > 0 {
 		t.Errorf("challenges left in storage: %v, %v", keys, err)
 	}
-	other, err := NewDirStorage(c.dir)
+	other, err := storage.OpenDir(c.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +159,7 @@ func (c *closing) finish(t *testing.T) {
 	c.hang.at("")
 	close(c.hang.release)
 	before := c.ca.Orders()
-	storage, err := NewDirStorage(c.dir)
+	storage, err := storage.OpenDir(c.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +239,7 @@ func startHanging(t *testing.T, ca *acmetest.CA) *Manager {
 }
 
 func TestClose_Twice(t *testing.T) {
-	m, err := New(Config{AgreeToTerms: true, Storage: NewMemStorage(), HTTPPort: -1, TLSPort: -1, Issuers: []Issuer{newFakeSigner(t)}})
+	m, err := New(Config{AgreeToTerms: true, Storage: storage.NewMemory(), HTTPPort: -1, TLSPort: -1, Issuers: []Issuer{newFakeSigner(t)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +292,7 @@ func TestClose_EndedContext(t *testing.T) {
 		<-release
 		return errors.New("released")
 	}
-	m, err := New(Config{AgreeToTerms: true, Storage: NewMemStorage(), HTTPPort: -1, TLSPort: -1, Issuers: []Issuer{f}})
+	m, err := New(Config{AgreeToTerms: true, Storage: storage.NewMemory(), HTTPPort: -1, TLSPort: -1, Issuers: []Issuer{f}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/internal/hostname"
+	"github.com/certwright/certwright/storage"
 )
 
 // Directory URLs of CAs that speak ACME.
@@ -44,7 +45,7 @@ type Config struct {
 	// means one *ACME for Directory.
 	Issuers []Issuer
 
-	// Storage keeps certificates, keys and accounts. nil means a DirStorage in
+	// Storage keeps certificates, keys and accounts. nil means a storage.Dir in
 	// the user's configuration directory (os.UserConfigDir), in "certwright".
 	Storage Storage
 
@@ -312,13 +313,13 @@ func (c *Config) hotCertificates() int {
 
 // openStorage fills in Storage and Locker. own is the storage that the Manager
 // opened and has to close.
-func (c *Config) openStorage() (own *DirStorage, err error) {
+func (c *Config) openStorage() (own *storage.Dir, err error) {
 	if c.Storage == nil {
 		dir, err := os.UserConfigDir()
 		if err != nil {
 			return nil, &ConfigError{Field: "Config.Storage", Err: fmt.Errorf("no default directory is known; set Storage: %w", err)}
 		}
-		if own, err = NewDirStorage(filepath.Join(dir, "certwright")); err != nil {
+		if own, err = storage.OpenDir(filepath.Join(dir, "certwright")); err != nil {
 			return nil, &ConfigError{Field: "Config.Storage", Err: err}
 		}
 		c.Storage = own
@@ -330,7 +331,7 @@ func (c *Config) openStorage() (own *DirStorage, err error) {
 		return own, configErrorf("Config.Locker", "is a nil %T; did opening it fail?", c.Locker)
 	}
 	if c.Locker == nil {
-		l, ok := c.Storage.(Locker)
+		l, ok := storage.LockerOf(c.Storage)
 		if !ok {
 			return own, &ConfigError{Field: "Config.Locker", Err: errors.New("must be set: the Storage is not a Locker too")}
 		}

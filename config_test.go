@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/storage"
 )
 
 // valueIssuer is an Issuer that is no pointer and cannot be compared.
@@ -25,7 +26,7 @@ func (valueIssuer) Issue(context.Context, IssueRequest) (Issued, error) {
 	return Issued{}, errors.New("not issued")
 }
 
-// onlyStorage hides that a MemStorage is a Locker too.
+// onlyStorage hides that a storage.Memory is a Locker too.
 type onlyStorage struct{ Storage }
 
 // configFaults are configurations that New refuses, with the field it names and
@@ -61,9 +62,9 @@ var configFaults = []struct {
 	{"issuer time-out", func(c *Config) { c.Issuers = []Issuer{&ACME{Timeout: -1}} }, "Config.Issuers[0].Timeout", "negative"},
 	{"no challenge", func(c *Config) { c.Issuers = []Issuer{&ACME{DisableHTTP01: true, DisableTLSALPN01: true}} }, "Config.Issuers[0].Solvers", "challenge"},
 	{"nil solver", func(c *Config) { c.Issuers = []Issuer{&ACME{Solvers: map[string]Solver{"dns-01": nil}}} }, "Config.Issuers[0].Solvers", "dns-01"},
-	{"storage typed nil", func(c *Config) { c.Storage = (*DirStorage)(nil) }, "Config.Storage", "nil"},
+	{"storage typed nil", func(c *Config) { c.Storage = (*storage.Dir)(nil) }, "Config.Storage", "nil"},
 	{"no locker", func(c *Config) { c.Storage = onlyStorage{c.Storage} }, "Config.Locker", "Locker"},
-	{"locker typed nil", func(c *Config) { c.Locker = (*MemStorage)(nil) }, "Config.Locker", "nil"},
+	{"locker typed nil", func(c *Config) { c.Locker = (*storage.Memory)(nil) }, "Config.Locker", "nil"},
 	{"key type", func(c *Config) { c.KeyTypes = []KeyType{P256, "dsa"} }, "Config.KeyTypes[1]", "dsa"},
 	{"key type twice", func(c *Config) { c.KeyTypes = []KeyType{P256, ""} }, "Config.KeyTypes[1]", "twice"},
 	{"default name", func(c *Config) { c.DefaultName = "http://a.example.com" }, "Config.DefaultName", "scheme"},
@@ -218,7 +219,7 @@ func TestSpecFaults(t *testing.T) {
 		{"same issuer", "Spec.Issuers[0]", Spec{Names: []string{"a.com"}, Issuers: []Issuer{same}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			m := start(t, Config{AgreeToTerms: true, Storage: NewMemStorage(), HTTPPort: -1, TLSPort: -1})
+			m := start(t, Config{AgreeToTerms: true, Storage: storage.NewMemory(), HTTPPort: -1, TLSPort: -1})
 			err := m.Manage(t.Context(), tt.spec)
 			var ce *ConfigError
 			if !errors.As(err, &ce) || ce.Field != tt.field {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/certwright/certwright/storage"
 )
 
 // These tests are the gate that keeps certwright as cheap as it is. They count
@@ -93,7 +95,7 @@ func TestCost_BytesACertificate(t *testing.T) {
 	const n = 2000
 	f := newFakeSigner(t)
 	f.addIntermediate(t)
-	mem := NewMemStorage()
+	mem := storage.NewMemory()
 	names := numbered(n, "customers.example.com")
 	inStorage := func(c *Config) { c.Storage = mem }
 	first := offline(t, f, inStorage)
@@ -156,7 +158,7 @@ func TestCost_HotCertificatesAreBounded(t *testing.T) {
 // before all are served.
 func TestCost_StartReads(t *testing.T) {
 	f := newFakeSigner(t)
-	store := newFaulty(NewMemStorage())
+	store := newFaulty(storage.NewMemory())
 	in := func(c *Config) { c.Storage = store }
 	names := numbered(100, "example.com")
 	first := offline(t, f, in)
@@ -183,7 +185,7 @@ func TestCost_StartReads(t *testing.T) {
 // TestCost_NothingDueNothingDone lets an hour pass in which nothing is due.
 func TestCost_NothingDueNothingDone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newFaulty(NewMemStorage())
+		store := newFaulty(storage.NewMemory())
 		m := offline(t, newFakeSigner(t), func(c *Config) { c.Storage, c.CleanInterval = store, -1 })
 		if err := m.ManageSync(t.Context(), numbered(100, "example.com")); err != nil {
 			t.Fatal(err)
@@ -233,7 +235,7 @@ func TestHandshakeBeforeItsTurn(t *testing.T) {
 func TestHandshakeBeforeItsTurnIsBounded(t *testing.T) {
 	f := newFakeSigner(t)
 	f.err = errors.New("not today")
-	store := newFaulty(NewMemStorage())
+	store := newFaulty(storage.NewMemory())
 	m := offline(t, f, func(c *Config) { c.Storage = store })
 	_ = m.ManageSync(t.Context(), []string{"a.example.com", "*.example.com"})
 	store.set(nil)

@@ -21,6 +21,7 @@ import (
 	"github.com/certwright/certwright/internal/durable"
 	"github.com/certwright/certwright/internal/fakeca"
 	"github.com/certwright/certwright/internal/record"
+	"github.com/certwright/certwright/storage"
 )
 
 var (
@@ -51,7 +52,7 @@ func newCrashed(t *testing.T, opt fakeca.Options, names ...string) (*crashed, []
 // check opens the folder anew and reads everything in it.
 func (c *crashed) check() {
 	c.t.Helper()
-	dir, err := NewDirStorage(c.dir)
+	dir, err := storage.OpenDir(c.dir)
 	if err != nil {
 		c.t.Fatalf("after %d crashes the storage does not open: %v", c.kills, err)
 	}
@@ -168,7 +169,7 @@ func (c *crashed) checkStored(claimed map[string]bool) {
 
 // checkResidue counts what crashes have left in the folder.
 func (c *crashed) checkResidue() {
-	old := time.Now().Add(-2 * sweepAge)
+	old := time.Now().Add(-2 * time.Hour)
 	temps := 0
 	err := filepath.WalkDir(c.dir, func(p string, d fs.DirEntry, err error) error {
 		if err == nil && durable.IsTemp(d.Name()) {
@@ -183,12 +184,12 @@ func (c *crashed) checkResidue() {
 	if temps > c.kills {
 		c.t.Errorf("%d temporary files after %d crashes", temps, c.kills)
 	}
-	dir, err := NewDirStorage(c.dir)
+	dir, err := storage.OpenDir(c.dir)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	defer dir.Close()
-	if err := dir.tidy(c.t.Context()); err != nil {
+	if err := dir.Tidy(c.t.Context()); err != nil {
 		c.t.Error(err)
 	}
 	left := map[string]int{}
@@ -198,7 +199,7 @@ func (c *crashed) checkResidue() {
 			c.t.Errorf("%s is still there", p)
 		}
 	}
-	locks, err := os.ReadDir(filepath.Join(c.dir, locksDir))
+	locks, err := os.ReadDir(filepath.Join(c.dir, "locks"))
 	if err != nil || len(locks) > 0 {
 		c.t.Errorf("locks are left: %v, %v", locks, err)
 	}

@@ -21,9 +21,6 @@ var (
 	// ErrClosed means that the Manager was closed.
 	ErrClosed = errors.New("certwright: manager is closed")
 
-	// ErrLeaseLost means that a lease ended before it was unlocked.
-	ErrLeaseLost = errors.New("certwright: lease lost")
-
 	// ErrNoRenewalInfo means that the CA has no renewal information (RFC 9773).
 	ErrNoRenewalInfo = errors.New("certwright: the CA has no renewal information")
 )

@@ -12,6 +12,7 @@ import (
 
 	"github.com/certwright/certwright"
 	"github.com/certwright/certwright/acmetest"
+	"github.com/certwright/certwright/storage"
 )
 
 // testCA starts a CA in this process, in place of Let's Encrypt. Its
@@ -24,7 +25,7 @@ func testCA() (*acmetest.CA, certwright.Config) {
 	}
 	return ca, certwright.Config{
 		AgreeToTerms: true,
-		Storage:      certwright.NewMemStorage(),
+		Storage:      storage.NewMemory(),
 		Issuers:      []certwright.Issuer{&certwright.ACME{Directory: ca.Directory(), HTTPClient: ca.Client()}},
 		HTTPPort:     ca.HTTPPort(),
 		TLSPort:      ca.TLSPort(),

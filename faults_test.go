@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/storage"
 )
 
 // faultKind is a way in which a storage fails, with the word that has to be in
@@ -84,7 +85,7 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	r := &rig{t: t}
 	r.ca, r.conf = newFake(t, fakeca.Options{DefaultLifetime: 4 * day})
-	r.f = newFaulty(r.conf.Storage.(*MemStorage))
+	r.f = newFaulty(r.conf.Storage.(*storage.Memory))
 	r.conf.Storage = r.f
 	r.conf.Logger, r.said.logs = observed(slog.LevelDebug)
 	r.conf.OnEvent = r.said.event
@@ -185,11 +186,11 @@ var scenarios = []scenario{
 			ctx, cancel := context.WithTimeout(r.t.Context(), time.Hour)
 			defer cancel()
 			for range 3 {
-				_ = r.f.MemStorage.Delete(ctx, keyCleaned)
+				_ = r.f.Memory.Delete(ctx, keyCleaned)
 				r.m.cleaner.run(ctx)
 				mustLeaf(r.t, r.m, faultName)
 			}
-			if left := keysOf(r.t, r.f.MemStorage); slices.ContainsFunc(left, func(k string) bool { return strings.Contains(k, "old.test") }) {
+			if left := keysOf(r.t, r.f.Memory); slices.ContainsFunc(left, func(k string) bool { return strings.Contains(k, "old.test") }) {
 				r.t.Errorf("not cleaned: %q", left)
 			}
 		},
@@ -311,7 +312,7 @@ func TestS8_LeaseLostAtEachCall(t *testing.T) {
 			lost := false
 			r.f.set(func(c call) fault {
 				if c.n == n {
-					lost = r.f.LoseLease(storageKey("issue", faultName))
+					lost = r.f.locks.Lose(storageKey("issue", faultName))
 				}
 				return fault{}
 			})

@@ -5,6 +5,10 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/certwright/certwright/storage"
+
+	"github.com/certwright/certwright/storage/storagetest"
 )
 
 // call is one call of a storage.
@@ -26,7 +30,8 @@ type fault struct {
 
 // faulty is a storage whose calls can fail.
 type faulty struct {
-	*MemStorage
+	*storage.Memory
+	locks *storagetest.LosableLocker
 
 	mu    sync.Mutex // guards what follows
 	hook  func(call) fault
@@ -34,7 +39,9 @@ type faulty struct {
 	old   map[string][]byte
 }
 
-func newFaulty(m *MemStorage) *faulty { return &faulty{MemStorage: m, old: map[string][]byte{}} }
+func newFaulty(m *storage.Memory) *faulty {
+	return &faulty{Memory: m, locks: &storagetest.LosableLocker{Locker: m}, old: map[string][]byte{}}
+}
 
 // set has hook asked about each call from now on, with mu held, and forgets the
 // calls so far.
@@ -61,9 +68,14 @@ func (f *faulty) begin(ctx context.Context, op, key string) fault {
 	}
 	f.mu.Unlock()
 	if fl.delay > 0 && pauseFor(ctx, fl.delay) != nil {
-		fl.err, fl.late = endOf(ctx), false
+		fl.err, fl.late = ctx.Err(), false
 	}
 	return fl
+}
+
+// Lock implements Locker.
+func (f *faulty) Lock(ctx context.Context, name string) (Lease, error) {
+	return f.locks.Lock(ctx, name)
 }
 
 func (f *faulty) Load(ctx context.Context, key string) ([]byte, error) {
@@ -71,7 +83,7 @@ func (f *faulty) Load(ctx context.Context, key string) ([]byte, error) {
 	if fl.err != nil && !fl.torn {
 		return nil, fl.err
 	}
-	value, err := f.MemStorage.Load(ctx, key)
+	value, err := f.Memory.Load(ctx, key)
 	if fl.torn {
 		return value[:len(value)/2], err
 	}
@@ -83,7 +95,7 @@ func (f *faulty) Load(ctx context.Context, key string) ([]byte, error) {
 			return old, nil
 		}
 		if ok {
-			return f.MemStorage.Load(ctx, "nothing/here")
+			return f.Memory.Load(ctx, "nothing/here")
 		}
 	}
 	return value, err
@@ -97,11 +109,11 @@ func (f *faulty) Store(ctx context.Context, key string, value []byte) error {
 	if fl.torn {
 		value = value[:len(value)/2]
 	}
-	old, err := f.MemStorage.Load(ctx, key)
+	old, err := f.Memory.Load(ctx, key)
 	if err != nil {
 		old = nil
 	}
-	if err := f.MemStorage.Store(ctx, key, value); err != nil {
+	if err := f.Memory.Store(ctx, key, value); err != nil {
 		return err
 	}
 	f.mu.Lock()
@@ -115,7 +127,7 @@ func (f *faulty) Delete(ctx context.Context, key string) error {
 	if fl.err != nil && !fl.late {
 		return fl.err
 	}
-	if err := f.MemStorage.Delete(ctx, key); err != nil {
+	if err := f.Memory.Delete(ctx, key); err != nil {
 		return err
 	}
 	return fl.err
@@ -126,7 +138,7 @@ func (f *faulty) List(ctx context.Context, prefix string) ([]string, error) {
 	if fl.err != nil && fl.list == nil {
 		return nil, fl.err
 	}
-	keys, err := f.MemStorage.List(ctx, prefix)
+	keys, err := f.Memory.List(ctx, prefix)
 	if fl.list != nil {
 		keys = fl.list(keys)
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/certwright/certwright/storage"
 )
 
 // H6: an expired wildcard neither hides an exact name nor keeps it from being
@@ -43,7 +45,7 @@ func TestH6_ValidBeforeExactBeforeWildcard(t *testing.T) {
 // H7: a wildcard that cannot be issued keeps no name below it from its own
 // certificate.
 func TestH7_WildcardWithoutSolver(t *testing.T) {
-	m, err := New(Config{AgreeToTerms: true, Storage: NewMemStorage(), HTTPPort: -1, TLSPort: -1, Directory: "https://ca.test/dir"})
+	m, err := New(Config{AgreeToTerms: true, Storage: storage.NewMemory(), HTTPPort: -1, TLSPort: -1, Directory: "https://ca.test/dir"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,13 +12,14 @@ import (
 
 	"github.com/certwright/certwright/internal/acmeflow"
 	"github.com/certwright/certwright/internal/challenge"
+	"github.com/certwright/certwright/storage"
 )
 
 // offline is a Manager that no network is needed for.
 func offline(t testing.TB, f *fakeSigner, change ...func(*Config)) *Manager {
 	t.Helper()
 	conf := Config{
-		AgreeToTerms: true, Storage: NewMemStorage(), HTTPPort: -1, TLSPort: -1, Logger: slog.New(slog.DiscardHandler),
+		AgreeToTerms: true, Storage: storage.NewMemory(), HTTPPort: -1, TLSPort: -1, Logger: slog.New(slog.DiscardHandler),
 		DisableStapling: true, DisableRenewalInfo: true, Issuers: []Issuer{f},
 	}
 	for _, c := range change {

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/certwright/certwright/internal/record"
@@ -37,11 +35,6 @@ var errNewerLayout = errors.New("the storage was written by a newer version of c
 func (m *Manager) checkLayout() error {
 	ctx, cancel := context.WithTimeout(context.Background(), layoutTimeout)
 	defer cancel()
-	if t, ok := m.conf.Storage.(topLister); ok {
-		if tops, err := t.tops(); err == nil && onlyNewer(tops) {
-			return errNewerLayout
-		}
-	}
 	value, err := m.conf.Storage.Load(ctx, keyLayout)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -60,45 +53,4 @@ func (m *Manager) checkLayout() error {
 		return fmt.Errorf("reading %q: it is kept in %v: %w", keyLayout, r.Layouts, errNewerLayout)
 	}
 	return nil
-}
-
-// topLister is a Storage that knows the first components of its keys without
-// listing them all.
-type topLister interface{ tops() ([]string, error) }
-
-// onlyNewer reports whether one of tops is a later layout and none is ours.
-func onlyNewer(tops []string) bool {
-	newer := slices.ContainsFunc(tops, func(s string) bool {
-		digits, ok := strings.CutPrefix(s, "v")
-		return ok && digits != "" && digits[0] > '0' && digits[0] <= '9' && strings.Trim(digits, "0123456789") == ""
-	})
-	return newer && !slices.Contains(tops, storageVersion)
-}
-
-// tops implements topLister.
-func (d *DirStorage) tops() ([]string, error) {
-	entries, err := os.ReadDir(d.dir)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, e := range entries {
-		if e.IsDir() && maybeFolder(e.Name()) {
-			names = append(names, unescape(e.Name()))
-		}
-	}
-	return names, nil
-}
-
-// tops implements topLister.
-func (m *MemStorage) tops() ([]string, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var names []string
-	for key := range m.values {
-		if top, _, deeper := strings.Cut(key, "/"); deeper && !slices.Contains(names, top) {
-			names = append(names, top)
-		}
-	}
-	return names, nil
 }

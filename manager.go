@@ -18,6 +18,7 @@ import (
 	"github.com/certwright/certwright/internal/certcache"
 	"github.com/certwright/certwright/internal/challenge"
 	"github.com/certwright/certwright/internal/schedule"
+	"github.com/certwright/certwright/storage"
 )
 
 // Manager keeps certificates for the names it manages and answers handshakes
@@ -28,8 +29,8 @@ import (
 // storage.
 type Manager struct {
 	conf       Config
-	ownStorage *DirStorage // opened by New; nil when the caller brought one
-	rawStorage Storage     // what conf.Storage calls, which bounds each call
+	ownStorage *storage.Dir // opened by New; nil when the caller brought one
+	rawStorage Storage      // what conf.Storage calls, which bounds each call
 	log        *slog.Logger
 	policy     renewalPolicy
 
@@ -154,7 +155,7 @@ func (m *Manager) openAdopt() (err error) {
 // noteStorage says where certificates are kept: whoever starts a container
 // without a volume wants to know.
 func (m *Manager) noteStorage() {
-	d, ok := m.rawStorage.(*DirStorage)
+	d, ok := storage.Find[*storage.Dir](m.rawStorage)
 	if !ok {
 		return
 	}

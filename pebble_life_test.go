@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/acmetest"
+	"github.com/certwright/certwright/storage"
 )
 
 // acceptedAccounts counts the accounts that a CA made.
@@ -150,7 +151,7 @@ func TestPebble_RestartWithoutNewOrder(t *testing.T) {
 	dir := t.TempDir()
 	names := []string{"a.example.com", "b.example.com"}
 	run := func() (serials []string) {
-		storage, err := NewDirStorage(dir)
+		storage, err := storage.OpenDir(dir)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/acmetest"
+	"github.com/certwright/certwright/storage"
 )
 
 func TestPebble_IPCertificate(t *testing.T) {
@@ -174,7 +175,7 @@ func TestC2_ManagersAnswerEachOthersChallenges(t *testing.T) {
 // instance is a Manager on a folder, with its servers on an address.
 func instance(t *testing.T, ca *acmetest.CA, dir, host string, change func(*ACME)) *Manager {
 	t.Helper()
-	storage, err := NewDirStorage(dir)
+	storage, err := storage.OpenDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

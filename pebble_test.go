@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/acmetest"
+	"github.com/certwright/certwright/storage"
 )
 
 // pebbleConfig is a Config for a CA of acmetest: nothing listens for validation
@@ -27,7 +28,7 @@ func pebbleConfig(t *testing.T, ca *acmetest.CA, change ...func(*ACME)) Config {
 		f(a)
 	}
 	return Config{
-		AgreeToTerms: true, Storage: NewMemStorage(), Issuers: []Issuer{a},
+		AgreeToTerms: true, Storage: storage.NewMemory(), Issuers: []Issuer{a},
 		HTTPPort: -1, TLSPort: -1, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 }

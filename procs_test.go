@@ -24,6 +24,7 @@ import (
 
 	"github.com/certwright/certwright/internal/challenge"
 	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/storage"
 )
 
 // manageChild manages its names, says which serial numbers it serves, and ends
@@ -71,9 +72,9 @@ func holdChild() error {
 	// Both ways: as work under the lease is done, and by who ignores its end.
 	for _, ctx := range []context.Context{lease.Context(), context.WithoutCancel(lease.Context())} {
 		err := dir.Store(ctx, "v1/x/value", []byte("of the one that was paused"))
-		say("stored", errors.Is(err, ErrLeaseLost), err)
+		say("stored", errors.Is(err, storage.ErrLeaseLost), err)
 	}
-	say("unlocked", errors.Is(lease.Unlock(ctx), ErrLeaseLost))
+	say("unlocked", errors.Is(lease.Unlock(ctx), storage.ErrLeaseLost))
 	in.Scan()
 	return nil
 }
@@ -161,7 +162,7 @@ func TestS4_PausedHolder(t *testing.T) {
 	c := startChild(t, "hold", append(vars, childLease+"="+ttl.String())...)
 	c.expect("locked")
 	c.signal(syscall.SIGSTOP)
-	dir, err := OpenDirStorage(path, DirOptions{LeaseFiles: true, LeaseTTL: ttl})
+	dir, err := storage.DirOptions{LeaseFiles: true, LeaseTTL: ttl}.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +191,7 @@ func TestS4_PausedHolder(t *testing.T) {
 	// A third contender does not get in.
 	wait, cancel := context.WithTimeout(t.Context(), 2*ttl)
 	defer cancel()
-	third, err := OpenDirStorage(path, DirOptions{LeaseFiles: true, LeaseTTL: ttl})
+	third, err := storage.DirOptions{LeaseFiles: true, LeaseTTL: ttl}.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +244,7 @@ func TestS8_PausedIssuer(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	dir, err := NewDirStorage(path)
+	dir, err := storage.OpenDir(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -318,7 +319,7 @@ func TestC2_OtherProcessAnswers(t *testing.T) {
 			if _, err := fmt.Sscan(c.expect("listening"), &plain, &secure); err != nil {
 				t.Fatal(err)
 			}
-			dir, err := NewDirStorage(path)
+			dir, err := storage.OpenDir(path)
 			if err != nil {
 				t.Fatal(err)
 			}

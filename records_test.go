@@ -19,6 +19,7 @@ import (
 	"github.com/certwright/certwright/internal/challenge"
 	"github.com/certwright/certwright/internal/fakeca"
 	"github.com/certwright/certwright/internal/record"
+	"github.com/certwright/certwright/storage"
 )
 
 const responder = "http://ocsp.test"
@@ -58,14 +59,14 @@ type recordRig struct {
 	t    *testing.T
 	ca   *fakeca.CA
 	conf Config
-	mem  *MemStorage
+	mem  *storage.Memory
 	said *said
 }
 
 func newRecordRig(t *testing.T) *recordRig {
 	r := &recordRig{t: t, said: new(said)}
 	r.ca, r.conf = newFake(t, fakeca.Options{OCSPURL: responder})
-	r.mem = r.conf.Storage.(*MemStorage)
+	r.mem = r.conf.Storage.(*storage.Memory)
 	r.conf.CleanInterval = -1
 	return r
 }
@@ -324,7 +325,7 @@ func TestFlippedBits(t *testing.T) {
 
 // A challenge that is damaged in storage, or another's, answers nobody.
 func TestDamagedChallenges(t *testing.T) {
-	ctx, mem := t.Context(), NewMemStorage()
+	ctx, mem := t.Context(), storage.NewMemory()
 	table := challenge.New(mem, keyChallenges, challengeCert)
 	ch := challenge.Challenge{Type: challenge.HTTP01, Identifier: "a.test", Token: "tok", KeyAuthorization: "tok.thumb"}
 	alpn := ch

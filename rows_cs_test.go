@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/storage"
 )
 
 // An expired certificate of the preferred issuer does not hide the fresh one
@@ -60,7 +61,7 @@ func TestC3_StorageDecidesWhatIsFresh(t *testing.T) {
 
 // writes keeps what is stored below certs/.
 type writes struct {
-	*MemStorage
+	*storage.Memory
 	mu   sync.Mutex // guards list
 	list [][]byte
 }
@@ -71,7 +72,7 @@ func (w *writes) Store(ctx context.Context, key string, value []byte) error {
 		w.list = append(w.list, append([]byte(nil), value...))
 		w.mu.Unlock()
 	}
-	return w.MemStorage.Store(ctx, key, value)
+	return w.Memory.Store(ctx, key, value)
 }
 
 // A certificate reaches storage in one write that holds the whole pair, so that
@@ -80,7 +81,7 @@ func TestS16_PairIsOneWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const name = "a.example.com"
 		_, conf := newFake(t, fakeca.Options{})
-		storage := &writes{MemStorage: NewMemStorage()}
+		storage := &writes{Memory: storage.NewMemory()}
 		conf.Storage = storage
 		m := start(t, conf)
 		manage(t, m, name)

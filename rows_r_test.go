@@ -114,7 +114,7 @@ func TestR3_RestartedProcessFollowsOneCurve(t *testing.T) {
 func restartedProcess(t *testing.T, where string) {
 	dir, directory, _ := strings.Cut(where, " ")
 	m := start(t, Config{
-		AgreeToTerms: true, Directory: directory, Storage: openDir(t, dir, DirOptions{}),
+		AgreeToTerms: true, Directory: directory, Storage: openDir(t, dir),
 		Logger: slog.New(slog.DiscardHandler), HTTPPort: -1, TLSPort: -1,
 	})
 	err := m.ManageSync(t.Context(), []string{"a.example.com"})
@@ -266,7 +266,7 @@ func TestR11_EmptyStorageAndExactSetLimit(t *testing.T) {
 	const said = "too many certificates (5) already issued for this exact set of identifiers in the last 168h0m0s"
 	ca, conf := newFake(t, fakeca.Options{})
 	ca.On(fakeca.Rule{Endpoint: "newOrder", Problem: fakeca.RateLimited(7*day, said)})
-	dir := openDir(t, t.TempDir()+"/new", DirOptions{})
+	dir := openDir(t, t.TempDir()+"/new")
 	log, logs := observed(slog.LevelWarn)
 	conf.Storage, conf.Logger = dir, log
 	m := start(t, conf)

@@ -15,11 +15,12 @@ import (
 
 	"github.com/certwright/certwright/internal/fakeca"
 	"github.com/certwright/certwright/internal/record"
+	"github.com/certwright/certwright/storage"
 )
 
-// failingStore is a MemStorage whose next stores below a prefix fail.
+// failingStore is a storage.Memory whose next stores below a prefix fail.
 type failingStore struct {
-	*MemStorage
+	*storage.Memory
 
 	mu     sync.Mutex // guards prefix, left
 	prefix string
@@ -42,7 +43,7 @@ func (f *failingStore) Store(ctx context.Context, key string, value []byte) erro
 	if fails {
 		return errors.New("disk full")
 	}
-	return f.MemStorage.Store(ctx, key, value)
+	return f.Memory.Store(ctx, key, value)
 }
 
 // TestS19_StoreFails lets the storage fail ten times at each part of an issue
@@ -58,7 +59,7 @@ func TestS19_StoreFails(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					ca, conf := newFake(t, fakeca.Options{NoARI: true})
-					store := &failingStore{MemStorage: NewMemStorage()}
+					store := &failingStore{Memory: storage.NewMemory()}
 					conf.Storage = store
 					conf.Issuers = append(conf.Issuers, secondFake(t))
 					m := start(t, conf)
@@ -103,25 +104,25 @@ func secondFake(t *testing.T) Issuer {
 
 // TestS20_ExpiredOrDamagedInStorage starts with what is of no use.
 func TestS20_ExpiredOrDamagedInStorage(t *testing.T) {
-	for name, spoil := range map[string]func(t *testing.T, s *MemStorage, key string){
-		"expired": func(*testing.T, *MemStorage, string) { time.Sleep(91 * day) },
-		"empty":   func(t *testing.T, s *MemStorage, key string) { mustStore(t, s, key, nil) },
-		"garbage": func(t *testing.T, s *MemStorage, key string) { mustStore(t, s, key, []byte("\x00\x01garbage")) },
-		"truncated": func(t *testing.T, s *MemStorage, key string) {
+	for name, spoil := range map[string]func(t *testing.T, s *storage.Memory, key string){
+		"expired": func(*testing.T, *storage.Memory, string) { time.Sleep(91 * day) },
+		"empty":   func(t *testing.T, s *storage.Memory, key string) { mustStore(t, s, key, nil) },
+		"garbage": func(t *testing.T, s *storage.Memory, key string) { mustStore(t, s, key, []byte("\x00\x01garbage")) },
+		"truncated": func(t *testing.T, s *storage.Memory, key string) {
 			value := mustLoad(t, s, key)
 			mustStore(t, s, key, value[:len(value)/2])
 		},
-		"wrong key": func(t *testing.T, s *MemStorage, key string) {
+		"wrong key": func(t *testing.T, s *storage.Memory, key string) {
 			editBundle(t, s, key, func(r *certRecord) { r.Key = rsaKeyPEM(t) })
 		},
-		"no chain": func(t *testing.T, s *MemStorage, key string) {
+		"no chain": func(t *testing.T, s *storage.Memory, key string) {
 			editBundle(t, s, key, func(r *certRecord) { r.Chain = "" })
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ca, conf := newFake(t, fakeca.Options{})
-				store := conf.Storage.(*MemStorage)
+				store := conf.Storage.(*storage.Memory)
 				m := start(t, conf)
 				manage(t, m, "a.example.com")
 				first := mustLeaf(t, m, "a.example.com")
@@ -140,7 +141,7 @@ func TestS20_ExpiredOrDamagedInStorage(t *testing.T) {
 	}
 }
 
-func editBundle(t *testing.T, s *MemStorage, key string, change func(*certRecord)) {
+func editBundle(t *testing.T, s *storage.Memory, key string, change func(*certRecord)) {
 	t.Helper()
 	var r certRecord
 	if err := record.Decode(kindCertificate, mustLoad(t, s, key), &r); err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/storage"
 )
 
 // TestU1_RenewalIsLikeTheIssue compares what the CA is asked for at a first
@@ -22,7 +23,7 @@ func TestU1_RenewalIsLikeTheIssue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, conf := newFake(t, fakeca.Options{Profiles: map[string]time.Duration{"shortlived": 6 * day, "other": day}})
 		conf.Profile = "other"
-		storage := NewMemStorage()
+		storage := storage.NewMemory()
 		conf.Storage = storage
 		spec := Spec{Names: []string{"a.example.com", "b.example.com"}, KeyTypes: []KeyType{P384}, Profile: "shortlived"}
 		m := start(t, conf)

@@ -11,11 +11,13 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/certwright/certwright/storage"
 )
 
 // hooked is a storage whose loads are told of first.
 type hooked struct {
-	*MemStorage
+	*storage.Memory
 	load func(ctx context.Context, key string) error
 }
 
@@ -23,14 +25,14 @@ func (h *hooked) Load(ctx context.Context, key string) ([]byte, error) {
 	if err := h.load(ctx, key); err != nil {
 		return nil, err
 	}
-	return h.MemStorage.Load(ctx, key)
+	return h.Memory.Load(ctx, key)
 }
 
 // storedBy returns a storage with certificates for names, of which each has its
 // own. The signer signs nothing from then on.
-func storedBy(t testing.TB, f *fakeSigner, names ...string) *MemStorage {
+func storedBy(t testing.TB, f *fakeSigner, names ...string) *storage.Memory {
 	t.Helper()
-	mem := NewMemStorage()
+	mem := storage.NewMemory()
 	first := offline(t, f, func(c *Config) { c.Storage = mem })
 	manage(t, first, names...)
 	closeManager(t, first)
@@ -39,7 +41,7 @@ func storedBy(t testing.TB, f *fakeSigner, names ...string) *MemStorage {
 }
 
 // over has a Manager use a storage whose loads are told of.
-func over(mem *MemStorage, load func(ctx context.Context, key string) error) func(*Config) {
+func over(mem *storage.Memory, load func(ctx context.Context, key string) error) func(*Config) {
 	return func(c *Config) { c.Storage, c.Locker = &hooked{mem, load}, mem }
 }
 

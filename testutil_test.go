@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/storage"
 )
 
 const day = 24 * time.Hour
@@ -26,7 +27,7 @@ func newFake(t testing.TB, opt fakeca.Options) (*fakeca.CA, Config) {
 	}
 	ca := fakeca.New(opt)
 	return ca, Config{
-		AgreeToTerms: true, Issuers: []Issuer{issuerAt(ca)}, Storage: NewMemStorage(),
+		AgreeToTerms: true, Issuers: []Issuer{issuerAt(ca)}, Storage: storage.NewMemory(),
 		Logger: slog.New(slog.DiscardHandler), HTTPPort: -1, TLSPort: -1,
 	}
 }
@@ -166,4 +167,19 @@ func parsed(t testing.TB, b *bundle) *x509.Certificate {
 		t.Fatal(err)
 	}
 	return leaf
+}
+
+// openDir opens a folder that is closed at the end of the test.
+func openDir(t *testing.T, dir string) *storage.Dir {
+	t.Helper()
+	d, err := storage.OpenDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
 }

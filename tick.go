@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/internal/backoff"
+	"github.com/certwright/certwright/storage"
 )
 
 // tick does what is due for one certificate and sets when it is looked at
@@ -98,7 +99,7 @@ func waitsFor(err error) step {
 
 // lostLease reports whether work ended because its lease did: whoever took it
 // over goes on with it.
-func lostLease(err error) bool { return errors.Is(err, ErrLeaseLost) && !isIssueError(err) }
+func lostLease(err error) bool { return errors.Is(err, storage.ErrLeaseLost) && !isIssueError(err) }
 
 // outcome is what waiters are told: an error of a renewal concerns only those
 // who asked for one, as long as a good certificate is served.

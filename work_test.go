@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/storage"
 )
 
 // orderFor reports whether a newOrder request is for a name.
@@ -26,7 +27,7 @@ func orderFor(r *fakeca.Request, name string) bool {
 // slowStorage takes its time for each call, and knows how many there were at
 // once.
 type slowStorage struct {
-	*MemStorage
+	*storage.Memory
 	pause time.Duration
 
 	mu    sync.Mutex // guards the fields below
@@ -48,24 +49,24 @@ func (s *slowStorage) work() {
 
 func (s *slowStorage) Load(ctx context.Context, key string) ([]byte, error) {
 	s.work()
-	return s.MemStorage.Load(ctx, key)
+	return s.Memory.Load(ctx, key)
 }
 
 func (s *slowStorage) Store(ctx context.Context, key string, value []byte) error {
 	s.work()
-	return s.MemStorage.Store(ctx, key, value)
+	return s.Memory.Store(ctx, key, value)
 }
 
 func (s *slowStorage) Delete(ctx context.Context, key string) error {
 	s.work()
-	return s.MemStorage.Delete(ctx, key)
+	return s.Memory.Delete(ctx, key)
 }
 
 func (s *slowStorage) Lock(ctx context.Context, name string) (Lease, error) {
 	s.mu.Lock()
 	s.locks = append(s.locks, name)
 	s.mu.Unlock()
-	return s.MemStorage.Lock(ctx, name)
+	return s.Memory.Lock(ctx, name)
 }
 
 // TestManyNamesAtOnce gives one Manager 2,000 names with a storage that needs
@@ -78,7 +79,7 @@ func TestManyNamesAtOnce(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		const workers, pause = 16, 5 * time.Millisecond
-		storage := &slowStorage{MemStorage: NewMemStorage(), pause: pause}
+		storage := &slowStorage{Memory: storage.NewMemory(), pause: pause}
 		ca, conf := newFake(t, fakeca.Options{KeepRequests: -1})
 		conf.Storage = storage
 		list := make([]string, names)
@@ -250,7 +251,7 @@ func TestR3_BackOffOfAWeek(t *testing.T) {
 func TestRenewalBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFailing(t, fakeca.Options{DefaultLifetime: 6 * day, ARIRetryAfter: 20 * time.Minute})
-		storage := &slowStorage{MemStorage: NewMemStorage()}
+		storage := &slowStorage{Memory: storage.NewMemory()}
 		var log eventLog
 		f.conf.Storage, f.conf.OnEvent = storage, log.add
 		m := start(t, f.conf)

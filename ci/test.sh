@@ -27,7 +27,7 @@ for mod in $(git ls-files '*go.mod' | grep -v '^tools/'); do
 done
 for os in darwin windows; do
 	echo "for $os"
-	GOOS=$os go vet . ./internal/... ./storagetest/... ./acmetest/...
+	GOOS=$os go vet . ./internal/... ./storage/... ./acmetest/...
 done
 
 step "staticcheck"

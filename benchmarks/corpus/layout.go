@@ -71,7 +71,7 @@ func recordID(names []string) string {
 }
 
 // CertwrightDir returns a folder with the certificates for the plain names as a
-// certwright.DirStorage keeps them.
+// storage.Dir keeps them.
 func (c *Corpus) CertwrightDir() (string, error) {
 	return c.folder("certwright", func(dir string, p Pair) error {
 		key, value, err := p.Record()

@@ -8,25 +8,26 @@ import (
 	"strings"
 
 	"github.com/certwright/certwright"
+	"github.com/certwright/certwright/storage"
 )
 
-// CertwrightStorage is a certwright.Storage with all pairs of a corpus, which it
+// CertwrightStorage is a storage.Storage with all pairs of a corpus, which it
 // reads from one file. What a Manager stores beside them is kept in memory.
 type CertwrightStorage struct {
-	*certwright.MemStorage
+	*storage.Memory
 	Corpus *Corpus
 }
 
 // NewCertwrightStorage returns a CertwrightStorage over c.
 func NewCertwrightStorage(c *Corpus) CertwrightStorage {
-	return CertwrightStorage{certwright.NewMemStorage(), c}
+	return CertwrightStorage{storage.NewMemory(), c}
 }
 
-// Load implements certwright.Storage.
+// Load implements storage.Storage.
 func (s CertwrightStorage) Load(ctx context.Context, key string) ([]byte, error) {
 	name, ok := strings.CutPrefix(key, "v1/certs/"+IssuerID+"/")
 	if !ok {
-		return s.MemStorage.Load(ctx, key)
+		return s.Memory.Load(ctx, key)
 	}
 	i, ok := s.Corpus.Index(name)
 	if !ok {
@@ -77,9 +78,9 @@ func NewShared(n, per, extra int) (*Shared, error) {
 	})
 }
 
-// Storage returns a certwright.Storage in memory that has all certificates of s.
-func (s *Shared) Storage(ctx context.Context) (*certwright.MemStorage, error) {
-	mem := certwright.NewMemStorage()
+// Storage returns a storage.Storage in memory that has all certificates of s.
+func (s *Shared) Storage(ctx context.Context) (*storage.Memory, error) {
+	mem := storage.NewMemory()
 	all := slices.Concat(s.Pairs, s.Extra)
 	err := parallel(len(all), func(i int) error {
 		key, value, err := all[i].Record()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 
 	"github.com/certwright/certwright"
+	"github.com/certwright/certwright/storage"
 )
 
 // ours is certwright, by its public API, with nobody listening but itself.
@@ -21,7 +22,7 @@ func openCertwright(s settings) (column, error) {
 			DisableHTTP01:    s.challenge != "http-01",
 			DisableTLSALPN01: s.challenge != "tls-alpn-01",
 		}},
-		Storage:    certwright.NewMemStorage(),
+		Storage:    storage.NewMemory(),
 		Workers:    s.inFlight,
 		HTTPPort:   s.ca.HTTPPort(),
 		TLSPort:    s.ca.TLSPort(),

@@ -24,7 +24,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"golang.org/x/sys/unix"
 
-	"github.com/certwright/certwright"
+	"github.com/certwright/certwright/storage"
 )
 
 // locker is one of the compared locks.
@@ -43,10 +43,10 @@ var kinds = []struct {
 	{"flock", openFlock, false},
 }
 
-type ours struct{ *certwright.DirStorage }
+type ours struct{ *storage.Dir }
 
 func openCertwright(dir string) (locker, error) {
-	s, err := certwright.NewDirStorage(dir)
+	s, err := storage.OpenDir(dir)
 	return ours{s}, err
 }
 

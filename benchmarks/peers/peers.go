@@ -20,6 +20,7 @@ import (
 	"github.com/certwright/certwright"
 	"github.com/certwright/certwright/benchmarks/corpus"
 	"github.com/certwright/certwright/benchmarks/harness"
+	"github.com/certwright/certwright/storage"
 )
 
 // A Peer is one of what is compared.
@@ -86,11 +87,11 @@ func InFile(column string, c *corpus.Corpus) (Peer, error) {
 // Certwright is a Manager as a Peer.
 type Certwright struct {
 	*certwright.Manager
-	dir *certwright.DirStorage // nil when there is none to be closed
+	dir *storage.Dir // nil when there is none to be closed
 }
 
 // NewCertwright makes a Manager over storage.
-func NewCertwright(storage certwright.Storage) (*Certwright, error) {
+func NewCertwright(storage storage.Storage) (*Certwright, error) {
 	m, err := certwright.New(certwright.Config{
 		Storage: storage, Issuers: []certwright.Issuer{issuer{}}, Logger: slog.New(slog.DiscardHandler),
 		HTTPPort: -1, TLSPort: -1,
@@ -102,7 +103,7 @@ func NewCertwright(storage certwright.Storage) (*Certwright, error) {
 }
 
 func overDir(dir string) (*Certwright, error) {
-	storage, err := certwright.NewDirStorage(dir)
+	storage, err := storage.OpenDir(dir)
 	if err != nil {
 		return nil, err
 	}

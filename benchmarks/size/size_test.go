@@ -56,7 +56,7 @@ func TestDeps(t *testing.T) {
 	}
 	foreign := []string{
 		"letsencrypt/pebble", "letsencrypt/challtestsrv", "aws/aws-sdk-go", "go.etcd.io", "caddyserver/", "miekg/dns", "libdns/",
-		"go.uber.org/goleak", "certwright/acmetest", "certwright/storagetest", "certwright/internal/fakeca",
+		"go.uber.org/goleak", "certwright/acmetest", "certwright/storage/storagetest", "certwright/internal/fakeca",
 	}
 	for _, dep := range deps {
 		if dep == "testing" || strings.HasPrefix(dep, "testing/") {

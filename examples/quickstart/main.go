@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/certwright/certwright"
+	"github.com/certwright/certwright/storage"
 )
 
 // errUsage ends the program with the status of a wrong command line.
@@ -95,7 +96,7 @@ func serveReal(ctx context.Context, o options) error {
 	if o.storage == "" {
 		o.storage = "certwright-data"
 	}
-	storage, err := certwright.NewDirStorage(o.storage)
+	storage, err := storage.OpenDir(o.storage)
 	if err != nil {
 		return err
 	}

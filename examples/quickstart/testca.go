@@ -16,6 +16,7 @@ import (
 
 	"github.com/certwright/certwright"
 	"github.com/certwright/certwright/acmetest"
+	"github.com/certwright/certwright/storage"
 )
 
 // names are what the test CA certifies: they lead to this host without any DNS.
@@ -26,7 +27,7 @@ type demo struct {
 	o       options
 	ca      *acmetest.CA
 	dir     string // for storage and the root
-	storage *certwright.DirStorage
+	storage *storage.Dir
 }
 
 // serveTest runs everything on loopback.
@@ -42,7 +43,7 @@ func serveTest(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer d.ca.Close()
-	if d.storage, err = certwright.NewDirStorage(filepath.Join(d.dir, "storage")); err != nil {
+	if d.storage, err = storage.OpenDir(filepath.Join(d.dir, "storage")); err != nil {
 		return err
 	}
 	defer d.storage.Close()

@@ -1,6 +1,9 @@
 package durable
 
-import "io/fs"
+import (
+	"context"
+	"io/fs"
+)
 
 // Disk replaces and removes files as the functions of this package do, and can
 // be watched. Its zero value is not watched. It is safe for concurrent use if
@@ -9,6 +12,21 @@ type Disk struct {
 	// Watch is told of each system call before it is made: its name, as in the
 	// package comment, and its path. A test can end the process there. nil: none.
 	Watch func(call, path string)
+}
+
+// watchKey is the context key of what Watched was given.
+type watchKey struct{}
+
+// Watched returns a context below ctx whose Disk, as DiskOf returns it, is
+// watched.
+func Watched(ctx context.Context, watch func(call, path string)) context.Context {
+	return context.WithValue(ctx, watchKey{}, watch)
+}
+
+// DiskOf returns the Disk to use under ctx.
+func DiskOf(ctx context.Context) Disk {
+	watch, _ := ctx.Value(watchKey{}).(func(call, path string))
+	return Disk{Watch: watch}
 }
 
 // Prepare is the function of that name.

@@ -12,7 +12,7 @@ func TestDiskIsWatched(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "a", "f")
 	var calls []string
-	d := Disk{Watch: func(call, path string) {
+	d := DiskOf(Watched(t.Context(), func(call, path string) {
 		rel, err := filepath.Rel(dir, path)
 		if err != nil {
 			t.Error(err)
@@ -21,7 +21,7 @@ func TestDiskIsWatched(t *testing.T) {
 			rel = filepath.Join(filepath.Dir(rel), "temp")
 		}
 		calls = append(calls, call+" "+filepath.ToSlash(rel))
-	}}
+	}))
 	f, err := d.Prepare(path, []byte("content"), 0o600)
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,8 @@ import (
 
 	"github.com/certwright/certwright"
 	"github.com/certwright/certwright/acmetest"
+	"github.com/certwright/certwright/storage"
+	"github.com/certwright/certwright/storage/plugin"
 )
 
 // names are what the clients get certificates for.
@@ -80,7 +82,7 @@ func moveTo(ctx context.Context, t *testing.T, pebble *acmetest.CA, src certwrig
 	t.Helper()
 	pebble.ResetCounts()
 	m, err := certwright.New(certwright.Config{
-		AgreeToTerms: true, Storage: certwright.NewMemStorage(), Adopt: []certwright.Source{src},
+		AgreeToTerms: true, Storage: storage.NewMemory(), Adopt: []certwright.Source{src},
 		Issuers:  []certwright.Issuer{&certwright.ACME{Directory: pebble.Directory(), HTTPClient: pebble.Client()}},
 		HTTPPort: pebble.HTTPPort(), TLSPort: pebble.TLSPort(), ListenHost: "127.0.0.1", Logger: slog.New(slog.DiscardHandler),
 	})
@@ -136,6 +138,6 @@ func TestAdoptThroughThePlugin(t *testing.T) {
 	}
 	moveTo(ctx, t, pebble, certwright.Source{
 		Layout:  certwright.LayoutCertMagic{},
-		Storage: certwright.FromCertMagic(&certmagic.FileStorage{Path: dir}),
+		Storage: plugin.CertMagic(&certmagic.FileStorage{Path: dir}),
 	})
 }

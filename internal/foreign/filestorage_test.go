@@ -9,13 +9,14 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
-	"github.com/certwright/certwright"
-	"github.com/certwright/certwright/storagetest"
+	"github.com/certwright/certwright/storage"
+	"github.com/certwright/certwright/storage/plugin"
+	"github.com/certwright/certwright/storage/storagetest"
 )
 
 func opener() storagetest.Opener {
-	return storagetest.Opener{Name: "filestorage", Open: func(address string) (certwright.Storage, error) {
-		return certwright.FromCertMagic(&certmagic.FileStorage{Path: address}), nil
+	return storagetest.Opener{Name: "filestorage", Open: func(address string) (storage.Storage, error) {
+		return plugin.CertMagic(&certmagic.FileStorage{Path: address}), nil
 	}}
 }
 
@@ -24,17 +25,17 @@ func TestMain(m *testing.M) { storagetest.Main(m, opener()) }
 // backend is CertMagic's own storage behind the adapter. Its locks stay for ten
 // seconds after the death of the holder, and are polled once a second.
 func backend() storagetest.Backend {
-	dirs := map[certwright.Storage]string{}
+	dirs := map[storage.Storage]string{}
 	return storagetest.Backend{
-		Open: func(tb testing.TB) certwright.Storage {
+		Open: func(tb testing.TB) storage.Storage {
 			dir := filepath.Join(tb.TempDir(), "store")
-			s := certwright.FromCertMagic(&certmagic.FileStorage{Path: dir})
+			s := plugin.CertMagic(&certmagic.FileStorage{Path: dir})
 			dirs[s] = dir
 			return s
 		},
 		Address: func(tb testing.TB) string { return tb.TempDir() },
 		Opener:  opener(),
-		Break: func(tb testing.TB, s certwright.Storage) func() {
+		Break: func(tb testing.TB, s storage.Storage) func() {
 			root := dirs[s]
 			aside := root + ".aside"
 			err := os.Rename(root, aside)
@@ -53,7 +54,7 @@ func backend() storagetest.Backend {
 				}
 			}
 		},
-		Residue: func(tb testing.TB, s certwright.Storage) int {
+		Residue: func(tb testing.TB, s storage.Storage) int {
 			files, err := filepath.Glob(filepath.Join(dirs[s], "locks", "*"))
 			if err != nil {
 				tb.Fatal(err)

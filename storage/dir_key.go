@@ -1,0 +1,199 @@
+package storage
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// How a Dir names its files:
+//
+//   - A component keeps a-z, 0-9, "-", "_" and any "." that stands between two
+//     other characters; every other byte is %xx in lower case. So names differ
+//     on file systems that fold case or normalise Unicode, and none begins or
+//     ends with a dot.
+//   - A component that Windows keeps for a device has its first letter escaped.
+//   - A component of more than 200 escaped bytes goes on in a folder below,
+//     whose name starts with "+".
+//   - The value at a key is a file that ends in ".rec"; a folder never does: its
+//     last letter is escaped then. So a key can hold a value and be a prefix.
+//   - The folder "locks" at the top is not a key's.
+const (
+	recordExt  = ".rec"
+	locksDir   = "locks"
+	maxElement = 200
+	hexDigits  = "0123456789abcdef"
+)
+
+// recordPath returns the path of key's file, relative to the storage's folder.
+func recordPath(key string) string {
+	elems := pathElements(key)
+	last := len(elems) - 1
+	closeFolders(elems[:last])
+	elems[last] += recordExt
+	return filepath.Join(elems...)
+}
+
+// isPlainKey reports whether key is the path of its file as it stands, but for
+// the end.
+func isPlainKey(key string) bool {
+	for first := true; ; first = false {
+		c, rest, more := strings.Cut(key, "/")
+		if len(c) > maxElement || !isPlainComponent(c) || more && (strings.HasSuffix(c, recordExt) || first && c == locksDir) {
+			return false
+		}
+		if !more {
+			return true
+		}
+		key = rest
+	}
+}
+
+// folderPath returns the path of the folder that holds what is below prefix,
+// and what is below longer components that begin alike.
+func folderPath(prefix string) string {
+	if prefix == "" {
+		return "."
+	}
+	elems := pathElements(prefix)
+	closeFolders(elems)
+	return filepath.Join(elems...)
+}
+
+// pathElements escapes the components of key and splits the long ones.
+func pathElements(key string) []string {
+	var elems []string
+	for c := range strings.SplitSeq(key, "/") {
+		rest, lead := escapeComponent(c), ""
+		for len(rest) > maxElement {
+			cut := maxElement
+			if rest[cut-1] == '.' {
+				cut-- // no name ends with a dot
+			}
+			elems = append(elems, lead+rest[:cut])
+			rest, lead = rest[cut:], "+"
+		}
+		elems = append(elems, lead+rest)
+	}
+	return elems
+}
+
+// closeFolders makes folder names of elements that are not values.
+func closeFolders(elems []string) {
+	for i, e := range elems {
+		if strings.HasSuffix(e, recordExt) {
+			elems[i] = e[:len(e)-1] + escapeByte(e[len(e)-1])
+		}
+	}
+	if len(elems) > 0 && elems[0] == locksDir {
+		elems[0] = escapeByte(locksDir[0]) + locksDir[1:]
+	}
+}
+
+// escapeComponent escapes one component of a key. The result has no "." at
+// either end and never two in a row.
+func escapeComponent(c string) string {
+	if isPlainComponent(c) {
+		return c
+	}
+	var b strings.Builder
+	for i := range len(c) {
+		if isPlainAt(c, i) {
+			b.WriteByte(c[i])
+		} else {
+			b.WriteString(escapeByte(c[i]))
+		}
+	}
+	s := b.String()
+	if isDevice(s) {
+		s = escapeByte(s[0]) + s[1:]
+	}
+	return s
+}
+
+// isPlainComponent reports whether a component needs no escape.
+func isPlainComponent(c string) bool {
+	for i := range len(c) {
+		if !isPlainAt(c, i) {
+			return false
+		}
+	}
+	return !isDevice(c)
+}
+
+// isPlainAt reports whether the byte at i of a component needs no escape.
+func isPlainAt(c string, i int) bool {
+	return isPlain(c[i]) || c[i] == '.' && i > 0 && i < len(c)-1 && c[i+1] != '.'
+}
+
+func isPlain(ch byte) bool {
+	return 'a' <= ch && ch <= 'z' || '0' <= ch && ch <= '9' || ch == '-' || ch == '_'
+}
+
+func escapeByte(ch byte) string {
+	return string([]byte{'%', hexDigits[ch>>4], hexDigits[ch&15]})
+}
+
+// isDevice reports whether Windows takes the name for a device: it does so
+// whatever follows the first dot.
+func isDevice(name string) bool {
+	stem, _, _ := strings.Cut(name, ".")
+	switch stem {
+	case "con", "prn", "aux", "nul":
+		return true
+	}
+	return len(stem) == 4 && (stem[:3] == "com" || stem[:3] == "lpt") && '0' <= stem[3] && stem[3] <= '9'
+}
+
+// recordKey returns the key whose value is in the file at path, relative to the
+// storage's folder. It reports false for a file that no key leads to.
+func recordKey(path string) (string, bool) {
+	rest, ok := strings.CutSuffix(filepath.ToSlash(path), recordExt)
+	if !ok {
+		return "", false
+	}
+	key := unescape(strings.ReplaceAll(rest, "/+", ""))
+	if !ValidKey(key) || recordPath(key) != path {
+		return "", false
+	}
+	return key, true
+}
+
+// unescape replaces %xx by its byte; what is not an escape stays.
+func unescape(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) {
+			if ch, err := hex.DecodeString(s[i+1 : i+3]); err == nil {
+				b.Write(ch)
+				i += 2
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// maybeFolder reports whether a folder of that name can lie on the way to a
+// record, so that List need not look into others.
+func maybeFolder(name string) bool {
+	return name != "" && name[0] != '.' && !strings.HasSuffix(name, recordExt) &&
+		!slices.ContainsFunc([]byte(name), func(ch byte) bool {
+			return !isPlain(ch) && !strings.ContainsRune(".%+", rune(ch))
+		})
+}
+
+// lockFileName returns the name of the file, or of the folder, that stands for
+// the named lock. A long name is cut and told apart by its hash.
+func lockFileName(name string) string {
+	s := escapeComponent(strings.ReplaceAll(name, "/", "\x00"))
+	s = strings.ReplaceAll(s, "%00", ",")
+	if len(s) > maxElement {
+		sum := sha256.Sum256([]byte(name))
+		s = s[:maxElement/2] + "+" + hex.EncodeToString(sum[:])
+	}
+	return s
+}

@@ -1,0 +1,200 @@
+package storagetest_test
+
+import (
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/certwright/certwright/storage"
+	"github.com/certwright/certwright/storage/storagetest"
+)
+
+// testTTL is a short LeaseTTL that a busy machine can keep.
+const testTTL = 2 * time.Second
+
+func TestMain(m *testing.M) {
+	storagetest.Main(m, dirOpener("dir", storage.DirOptions{}), dirOpener("lease", leaseOptions()),
+		storagetest.Opener{Name: "sealed", Open: openSealed}, storagetest.Opener{Name: "apart", Open: openApart})
+}
+
+// openApart opens a storage that no other process shares, whatever the address.
+func openApart(string) (storage.Storage, error) { return storage.NewMemory(), nil }
+
+func leaseOptions() storage.DirOptions {
+	return storage.DirOptions{LeaseFiles: true, LeaseTTL: testTTL}
+}
+
+func dirOpener(name string, o storage.DirOptions) storagetest.Opener {
+	return storagetest.Opener{Name: name, Open: func(address string) (storage.Storage, error) {
+		return o.Open(address)
+	}}
+}
+
+// lossyMemory is a Memory whose leases can be lost.
+type lossyMemory struct {
+	storage.Storage
+	storagetest.LosableLocker
+}
+
+func newLossyMemory(testing.TB) storage.Storage {
+	mem := storage.NewMemory()
+	return &lossyMemory{Storage: mem, LosableLocker: storagetest.LosableLocker{Locker: mem}}
+}
+
+func TestMemory(t *testing.T) {
+	b := storagetest.Backend{
+		Open:      newLossyMemory,
+		LoseLease: func(_ testing.TB, s storage.Storage, name string) { s.(*lossyMemory).Lose(name) },
+		Fences:    true,
+		Residue:   func(testing.TB, storage.Storage) int { return 0 },
+	}
+	storagetest.Run(t, b.Open)
+	storagetest.RunLocker(t, b)
+	storagetest.RunLocker(t, storagetest.Backend{Open: func(testing.TB) storage.Storage { return storage.NewMemory() }})
+}
+
+// dirBackend is a Dir with kernel locks.
+func dirBackend(name string, o storage.DirOptions) storagetest.Backend {
+	return storagetest.Backend{
+		Open: func(tb testing.TB) storage.Storage {
+			d, err := o.Open(filepath.Join(tb.TempDir(), "store"))
+			if err != nil {
+				tb.Fatal(err)
+			}
+			tb.Cleanup(func() {
+				if err := d.Close(); err != nil {
+					tb.Error(err)
+				}
+			})
+			return d
+		},
+		Address:   func(tb testing.TB) string { return filepath.Join(tb.TempDir(), "store") },
+		Opener:    dirOpener(name, o),
+		Break:     moveAway,
+		LoseLease: removeLocks,
+		Fences:    true,
+		TakeOver:  50 * time.Millisecond,
+		Residue:   countFiles,
+	}
+}
+
+// moveAway hides the folder, as an unmount does.
+func moveAway(tb testing.TB, s storage.Storage) func() {
+	dir := s.(*storage.Dir).Path()
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		tb.Fatal(err)
+	}
+	return func() {
+		if err := os.Rename(dir+".away", dir); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+// removeLocks removes every lock file, so that others can take the locks.
+func removeLocks(tb testing.TB, s storage.Storage, _ string) {
+	locks := filepath.Join(s.(*storage.Dir).Path(), "locks")
+	entries, err := os.ReadDir(locks)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(locks, e.Name())); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+// countFiles counts the files that stay: those of locks that are free go within
+// a second or so.
+func countFiles(tb testing.TB, s storage.Storage) int {
+	n := 0
+	path := s.(*storage.Dir).Path()
+	for range 1000 {
+		free, err := filepath.Glob(filepath.Join(path, "locks", "*.lock"))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if len(free) == 0 {
+			break
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	err := filepath.WalkDir(path, func(string, fs.DirEntry, error) error {
+		n++
+		return nil
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return n
+}
+
+func TestDir(t *testing.T) {
+	t.Parallel()
+	b := dirBackend("dir", storage.DirOptions{})
+	storagetest.RunBackend(t, b)
+	storagetest.RunLocker(t, b)
+}
+
+func TestDirLeaseFiles(t *testing.T) {
+	t.Parallel()
+	b := dirBackend("lease", leaseOptions())
+	b.LeaseTTL = testTTL
+	b.TakeOver = 0
+	b.Turns = 50
+	storagetest.RunLocker(t, b)
+}
+
+func TestSealed(t *testing.T) {
+	t.Parallel()
+	inner := dirBackend("dir", storage.DirOptions{})
+	b := storagetest.Backend{
+		Open:    func(tb testing.TB) storage.Storage { return seal(tb, inner.Open(tb)) },
+		Address: inner.Address,
+		Opener:  storagetest.Opener{Name: "sealed", Open: openSealed},
+	}
+	storagetest.RunBackend(t, b)
+	b.Turns = 20
+	storagetest.RunLocker(t, b)
+}
+
+func sealOptions() (storage.SealOptions, error) {
+	k, err := storage.NewSealKey(make([]byte, storage.SealKeySize))
+	return storage.SealOptions{Keys: []storage.SealKey{k}}, err
+}
+
+func seal(tb testing.TB, s storage.Storage) storage.Storage {
+	o, err := sealOptions()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	sealed, err := storage.Seal(s, o)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return sealed
+}
+
+// sealedDir is a sealed Dir that can be closed.
+type sealedDir struct {
+	storage.Storage
+	storage.Locker
+	io.Closer
+}
+
+func openSealed(dir string) (storage.Storage, error) {
+	d, err := storage.OpenDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	o, err := sealOptions()
+	if err != nil {
+		return nil, err
+	}
+	s, err := storage.Seal(d, o)
+	return sealedDir{s, d, d}, err
+}
