@@ -59,7 +59,7 @@ func TestBrokenLeaseIsCaught(t *testing.T) {
 		{"unlock of a lost lease is fine", "LostLease", "ErrLeaseLost", func(l *fakeLease, _ context.Context) {
 			l.unlock = func(ctx context.Context) error { _ = l.Lease.Unlock(ctx); return nil }
 		}},
-		{"a late store goes through", "LateStore", "late", func(l *fakeLease, ctx context.Context) {
+		{"a late store goes through", "LateStore", "Store on the", func(l *fakeLease, ctx context.Context) {
 			l.ctx = ctx
 		}},
 	}
@@ -69,6 +69,18 @@ func TestBrokenLeaseIsCaught(t *testing.T) {
 			wantCaught(t, lockerChecks(), fault{tt.name, tt.check, tt.about, spoiltLease(tt.spoil)})
 		})
 	}
+}
+
+// A storage that fences stores alone is caught.
+func TestLateDeleteIsCaught(t *testing.T) {
+	b := spoiltLease(func(*fakeLease, context.Context) {})
+	open := b.Open
+	b.Open = func(tb testing.TB) storage.Storage {
+		f := open(tb).(*fakeStorage)
+		f.delete = func(_ context.Context, key string) error { return f.Memory.Delete(context.Background(), key) }
+		return f
+	}
+	wantCaught(t, lockerChecks(), fault{check: "LateStore", about: "Delete on the", backend: b})
 }
 
 func TestBrokenLockerIsCaught(t *testing.T) {
@@ -113,6 +125,20 @@ func holdFaults() []fault {
 			}
 		})},
 	}
+}
+
+// A lock that does nothing is caught by a backend that says no more than Open.
+func TestLockThatDoesNothingIsCaught(t *testing.T) {
+	b := spoilt(func(f *fakeStorage, _ *storage.Memory) {
+		f.lock = func(ctx context.Context, name string) (storage.Lease, error) {
+			return storage.NewLease(ctx, name, storage.LeaseOptions{}), ctx.Err()
+		}
+	})
+	for _, check := range []string{"LeaseContext", "Exclusion", "NotReentrant", "WaitEnds"} {
+		wantCaught(t, lockerChecks(), fault{check: check, about: "", backend: b})
+	}
+	within := spoilt(func(*fakeStorage, *storage.Memory) {})
+	wantCaught(t, lockerChecks(), fault{check: "Instances", about: "OneProcess", backend: within})
 }
 
 // waitFaults are about waiting for a lock.

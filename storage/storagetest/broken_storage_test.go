@@ -82,7 +82,7 @@ func valueFaults() []fault {
 	return []fault{
 		{"values are cut", "Values", "bytes", spoilt(func(f *fakeStorage, m *storage.Memory) {
 			f.store = func(ctx context.Context, key string, value []byte) error {
-				return m.Store(ctx, key, value[:min(len(value), 65535)])
+				return m.Store(ctx, key, value[:min(len(value), largest-1)])
 			}
 		})},
 		{"a second store is ignored", "Replace", "second", spoilt(func(f *fakeStorage, m *storage.Memory) {

@@ -135,7 +135,7 @@ func checkReopen(tb testing.TB, b Backend) {
 	mustStore(tb, s, "a", []byte("old"))
 	mustStore(tb, s, "a", []byte("new"))
 	mustStore(tb, s, "gone", []byte("x"))
-	mustStore(tb, s, "a/empty", nil)
+	mustStore(tb, s, "b/empty", nil)
 	if err := s.Delete(deadline(tb), "gone"); err != nil {
 		tb.Fatal(err)
 	}
@@ -151,9 +151,9 @@ func checkReopen(tb testing.TB, b Backend) {
 		defer c.Close() //nolint:errcheck // tested above
 	}
 	wantValue(tb, again, "a", []byte("new"))
-	wantValue(tb, again, "a/empty", nil)
+	wantValue(tb, again, "b/empty", nil)
 	wantMissing(tb, again, "gone")
-	wantKeys(tb, again, "", "a", "a/empty")
+	wantKeys(tb, again, "", "a", "b/empty")
 }
 
 // checkProcesses reads beside writers in other processes, and looks for what a

@@ -50,10 +50,13 @@ func TestMemory(t *testing.T) {
 		LoseLease: func(_ testing.TB, s storage.Storage, name string) { s.(*lossyMemory).Lose(name) },
 		Fences:    true,
 		Residue:   func(testing.TB, storage.Storage) int { return 0 },
+
+		OneProcess: true,
 	}
 	storagetest.Run(t, b.Open)
 	storagetest.RunLocker(t, b)
-	storagetest.RunLocker(t, storagetest.Backend{Open: func(testing.TB) storage.Storage { return storage.NewMemory() }})
+	b.Open, b.LoseLease, b.Fences = func(testing.TB) storage.Storage { return storage.NewMemory() }, nil, false
+	storagetest.RunLocker(t, b)
 }
 
 // dirBackend is a Dir with kernel locks.

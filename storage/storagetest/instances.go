@@ -62,6 +62,9 @@ func openLockers(tb testing.TB, b Backend, address string, n int) []storage.Lock
 
 // checkInstances takes turns through several instances in one process.
 func checkInstances(tb testing.TB, b Backend) {
+	if b.Address == nil && !b.OneProcess {
+		tb.Fatal("storagetest: nothing is known of locks between instances: set Backend.Address and Opener, or OneProcess")
+	}
 	address := needAddress(tb, b)
 	takeTurns(tb, openLockers(tb, b, address, 3), 6, short(20, 5))
 }

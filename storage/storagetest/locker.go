@@ -344,6 +344,9 @@ func checkLateStore(tb testing.TB, b Backend) {
 		if err := s.Store(ctx, "k", []byte("late")); !errors.Is(err, storage.ErrLeaseLost) {
 			tb.Errorf("Store on the %s of a lost lease: error %v; want one that is ErrLeaseLost", what, err)
 		}
+		if err := s.Delete(ctx, "k"); !errors.Is(err, storage.ErrLeaseLost) {
+			tb.Errorf("Delete on the %s of a lost lease: error %v; want one that is ErrLeaseLost", what, err)
+		}
 	}
 	wantValue(tb, s, "k", []byte("next"))
 	mustUnlock(tb, next)

@@ -46,6 +46,11 @@ type Backend struct {
 	// tb.Cleanup. For RunLocker the storage is a storage.Locker too.
 	Open func(tb testing.TB) storage.Storage
 
+	// OneProcess says that the storage is of one process only, as a storage in
+	// memory is. Otherwise RunLocker fails without an Address: what excludes
+	// goroutines may exclude nobody else.
+	OneProcess bool
+
 	// Address returns the address of an empty place of its own for each call,
 	// which Opener can open any number of times, from several processes.
 	Address func(tb testing.TB) string
@@ -62,8 +67,8 @@ type Backend struct {
 	// its lease, and returns when another can take it.
 	LoseLease func(tb testing.TB, s storage.Storage, name string)
 
-	// Fences says that the storage refuses a store on the context of a lease
-	// that was lost, detached or not, with storage.ErrLeaseLost.
+	// Fences says that the storage refuses a store and a delete on the context of
+	// a lease that was lost, detached or not, with storage.ErrLeaseLost.
 	Fences bool
 
 	// LeaseTTL is how long a lease lives when its holder is stopped. Zero says
