@@ -211,8 +211,8 @@ func (b *bundle) same(other *bundle) bool {
 
 // served returns what the cache serves for b, whose facts are f, with an OCSP
 // response or without one.
-func (b *bundle) served(f certpem.Facts, staple []byte) certcache.Served {
-	s := certcache.Served{Source: b, NotBefore: f.NotBefore, NotAfter: f.NotAfter, Kind: b.KeyKind()}
+func (b *bundle) served(f certpem.Facts, staple []byte) *certcache.Served {
+	s := &certcache.Served{Source: b, NotBefore: f.NotBefore.Unix(), End: f.NotAfter.Unix(), Kind: b.KeyKind()}
 	if staple != nil {
 		s.Source = stapled{b, staple}
 	}

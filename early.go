@@ -124,7 +124,7 @@ func (m *Manager) readEarly(c *managed) {
 	if c.Serving() || c.act == nil || c.act.gone != nil {
 		return
 	}
-	m.cache.Serve(time.Now(), &c.Entry, found.served(found.facts, nil))
+	m.cache.Serve(&c.Entry, found.served(found.facts, nil))
 	if c.act.cancel == nil { // no run is about to say more
 		c.has.bundle = found.bundle
 		c.has.flags.set(isServing, true)

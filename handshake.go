@@ -122,10 +122,10 @@ func (m *Manager) unnamed(hello *tls.ClientHelloInfo) (*tls.Certificate, error) 
 	if cert := m.lookup(hello, m.conf.DefaultName); cert != nil {
 		return cert, nil
 	}
-	if cert := m.cache.SoleIP(); cert != nil { // behind NAT the local address is another one
+	if cert := m.cache.SoleIP(hello); cert != nil { // behind NAT the local address is another one
 		return cert, nil
 	}
-	if cert := m.cache.Sole(); cert != nil {
+	if cert := m.cache.Sole(hello); cert != nil {
 		return cert, nil
 	}
 	if cert := m.lookup(hello, m.conf.FallbackName); cert != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/certwright/certwright/internal/certcache"
 	"github.com/certwright/certwright/internal/hostname"
@@ -222,7 +221,7 @@ func (m *Manager) removeManaged(set map[string]bool) (dropped []*managed, err er
 	for _, c := range dropped {
 		c.drop(ErrNotManaged) // from here on its worker serves nothing
 	}
-	m.cache.Remove(time.Now(), entries...)
+	m.cache.Remove(entries...)
 	return dropped, errors.Join(errs...)
 }
 

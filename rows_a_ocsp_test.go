@@ -200,7 +200,7 @@ func TestA14_RevokedAndFailingCA(t *testing.T) {
 		if n, tries := ca.Count("newOrder"), statusFor(t, m, "a.example.com").Attempts; tries < 3 || tries > 14 || n > 1+2*tries {
 			t.Errorf("%d attempts, %d orders; want a back-off", tries, n)
 		}
-		if cert := m.cache.Lookup("a.example.com", nil); cert == nil || len(cert.OCSPStaple) != 0 {
+		if cert, _ := m.cache.Find("a.example.com", nil); cert == nil || len(cert.OCSPStaple) != 0 {
 			t.Error("a staple goes with a revoked certificate")
 		}
 		closeManager(t, m)

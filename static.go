@@ -120,19 +120,42 @@ func (m *Manager) serveStatic(f *staticCert, cert *tls.Certificate) error {
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
-	now := time.Now()
 	old := f.entry
-	if old == nil || !slices.Equal(old.Names, names) {
-		f.entry = &certcache.Entry{Names: names, Owner: f}
+	if rank := staticRank(leaf); old == nil || old.Rank != rank || !slices.Equal(old.Names, names) {
+		f.entry = &certcache.Entry{Names: names, Owner: f, Rank: rank}
 		m.cache.Add(f.entry)
 	}
-	m.cache.Serve(now, f.entry, certcache.Served{
-		Source: given{cert}, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Kind: certpem.KindOf(leaf.PublicKey),
+	m.cache.Serve(f.entry, &certcache.Served{
+		Source: given{cert}, NotBefore: leaf.NotBefore.Unix(), End: chainEnd(leaf, cert), Kind: certpem.KindOf(leaf.PublicKey),
 	})
 	if old != nil && old != f.entry {
-		m.cache.Remove(now, old)
+		m.cache.Remove(old)
 	}
 	return nil
+}
+
+// staticRank has static certificates for one name served as by default: ECDSA
+// before RSA before others.
+func staticRank(leaf *x509.Certificate) uint8 {
+	switch leaf.PublicKeyAlgorithm {
+	case x509.ECDSA:
+		return 0
+	case x509.RSA:
+		return 1
+	}
+	return 2
+}
+
+// chainEnd returns the Unix time at which the first of a chain ends. What does not
+// parse has no end: crypto/tls sends it as it is.
+func chainEnd(leaf *x509.Certificate, cert *tls.Certificate) int64 {
+	end := leaf.NotAfter.Unix()
+	for _, der := range cert.Certificate[1:] {
+		if above, err := x509.ParseCertificate(der); err == nil {
+			end = min(end, above.NotAfter.Unix())
+		}
+	}
+	return end
 }
 
 // given is a certificate that is parsed already, for the cache.
@@ -148,7 +171,6 @@ func (m *Manager) checkFile(f *staticCert) {
 	p, err := f.read()
 	if err == nil && p.sum == f.sum {
 		f.failed = false
-		m.cache.Refresh(time.Now(), f.entry)
 		return
 	}
 	var cert *tls.Certificate

@@ -243,7 +243,7 @@ func (m *Manager) serve(c *job) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.goneLocked() {
-		m.cache.Serve(time.Now(), &c.Entry, s)
+		m.cache.Serve(&c.Entry, s)
 	}
 }
 
@@ -256,7 +256,6 @@ func (m *Manager) maintain(ctx context.Context, c *job) {
 	now := time.Now()
 	if !c.expired && !now.Before(c.facts(c.served).NotAfter) {
 		c.expired = true
-		m.cache.Refresh(now, &c.Entry)
 		m.log.Error("a certificate has expired", "name", c.Names[0], "not_after", c.served.notAfter())
 		m.emit(c, Event{Kind: EventExpired})
 	}

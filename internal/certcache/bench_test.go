@@ -1,21 +1,25 @@
-package certcache
+package certcache_test
 
 import (
 	"crypto/tls"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/certwright/certwright/internal/certcache"
 	"github.com/certwright/certwright/internal/certpem"
+	"github.com/certwright/certwright/internal/hostname"
 )
 
-func benchNames(n int) []string {
+func benchNames(n int, format string) []string {
 	names := make([]string, n)
 	for i := range names {
-		names[i] = fmt.Sprintf("host-%d.customers.example.com", i)
+		names[i] = fmt.Sprintf(format, i)
 	}
 	return names
 }
@@ -32,137 +36,173 @@ func benchQueries(names []string, prefix string) []string {
 	return out
 }
 
-func benchServed() Served {
-	return Served{
-		Source: parsed{new(tls.Certificate)}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), Kind: certpem.KindP256,
-	}
-}
-
-func benchEntries(names []string) []*Entry {
-	entries := make([]*Entry, len(names))
+func benchEntries(names []string) []*certcache.Entry {
+	entries := make([]*certcache.Entry, len(names))
 	for i, name := range names {
-		entries[i] = &Entry{Names: []string{name}}
+		entries[i] = &certcache.Entry{Names: []string{name}}
 	}
 	return entries
 }
 
 // benchCache returns a cache that serves something for all names.
-func benchCache(names []string, maxHot int) (*Cache, []*Entry) {
-	c, entries := New(maxHot), benchEntries(names)
+func benchCache(names []string, maxHot int) (*certcache.Cache, []*certcache.Entry) {
+	c, entries := certcache.New(maxHot), benchEntries(names)
 	c.Add(entries...)
 	for _, e := range entries {
-		c.Serve(now, e, benchServed())
+		c.Serve(e, benchServed())
 	}
 	return c, entries
 }
 
-// BenchmarkBareMap is what Lookup is measured by.
-func BenchmarkBareMap(b *testing.B) {
-	names := benchNames(10_000)
-	m := make(map[string]*tls.Certificate)
-	for _, name := range names {
-		m[name] = new(tls.Certificate)
-	}
-	var p atomic.Pointer[map[string]*tls.Certificate]
-	p.Store(&m)
-	q := benchQueries(names, "")
-	b.Run("hit", func(b *testing.B) {
-		i := 0
-		for b.Loop() {
-			if (*p.Load())[q[i%queries]] == nil {
-				b.Fatal("not found")
-			}
-			i++
-		}
-	})
-	b.Run("parallel", func(b *testing.B) {
-		b.RunParallel(func(pb *testing.PB) {
-			for i := rand.IntN(queries); pb.Next(); i++ {
-				if (*p.Load())[q[i%queries]] == nil {
-					b.Error("not found")
-				}
-			}
-		})
-	})
+func benchServed() *certcache.Served {
+	now := time.Now().Unix()
+	return &certcache.Served{Source: parsed{new(tls.Certificate)}, NotBefore: now - 3600, End: now + 1e6, Kind: certpem.KindP256}
 }
 
+// A bare is what look-ups are measured by: a plain map and the clock.
+type bare struct {
+	p atomic.Pointer[map[string]*tls.Certificate]
+}
+
+func newBare(names []string) *bare {
+	m := make(map[string]*tls.Certificate, len(names))
+	for _, name := range names {
+		m[strings.Clone(name)] = new(tls.Certificate)
+	}
+	b := new(bare)
+	b.p.Store(&m)
+	return b
+}
+
+func (b *bare) find(name string) bool {
+	cert := (*b.p.Load())[name]
+	return cert != nil && time.Now().Unix() > 0
+}
+
+// BenchmarkLookup has, for each kind of look-up, a plain map with one reading of
+// the clock and the Cache in turn.
 func BenchmarkLookup(b *testing.B) {
-	names := benchNames(10_000)
-	c, _ := benchCache(append(names, "*.wild.example.com"), 0)
-	run := func(name string, q []string, found bool) {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			i := 0
-			for b.Loop() {
-				if (c.Lookup(q[i%queries], nil) != nil) != found {
-					b.Fatal("wrong answer")
+	const n = 10_000
+	exact, zones := benchNames(n, "host-%d.customers.example.com"), benchNames(n, "zone-%d.wild.example.com")
+	wild := benchNames(n, "*.zone-%d.wild.example.com")
+	c, _ := benchCache(append(wild, exact...), 0)
+	ownMap, zoneMap := newBare(exact), newBare(zones)
+	find := func(name string) bool {
+		cert, _ := c.Find(name, nil)
+		return cert != nil
+	}
+	respell := func(name string) bool {
+		var buf [hostname.MaxSNI]byte
+		key, _ := hostname.AppendSNI(buf[:0], name)
+		cert, _ := c.FindBytes(key, nil)
+		return cert != nil
+	}
+	hits, upper := benchQueries(exact, ""), benchQueries(exact, "")
+	under, bareUnder := benchQueries(zones, "www."), benchQueries(zones, "")
+	for i := range upper {
+		upper[i] = strings.ToUpper(upper[i]) + "."
+		bareUnder[i] = under[i][len("www."):]
+	}
+	for _, k := range []struct {
+		name        string
+		bare, cache func(string) bool
+		bareQueries []string
+		queries     []string
+		found       bool
+	}{
+		{"exact", ownMap.find, find, hits, hits, true},
+		{"normalised", ownMap.find, respell, hits, hits, true},
+		{"upper", ownMap.find, respell, hits, upper, true},
+		{"wildcards", zoneMap.find, find, bareUnder, under, true},
+		{"wildcards-normalised", zoneMap.find, respell, bareUnder, under, true},
+		{"miss", ownMap.find, find, benchQueries(exact, "un."), benchQueries(exact, "un."), false},
+	} {
+		for _, cores := range []int{1, 2} {
+			b.Run(fmt.Sprintf("%s/cores=%d", k.name, cores), func(b *testing.B) {
+				var inMap, inCache []time.Duration
+				for b.Loop() {
+					inMap = append(inMap, round(b, cores, k.bareQueries, k.bare, k.found))
+					inCache = append(inCache, round(b, cores, k.queries, k.cache, k.found))
 				}
-				i++
+				m, c := median(inMap), median(inCache)
+				b.ReportMetric(m, "map-ns")
+				b.ReportMetric(c, "cache-ns")
+				b.ReportMetric(c/m, "ratio")
+				b.ReportMetric(0, "ns/op")
+			})
+		}
+	}
+}
+
+// round returns how long it takes to ask for all names on so many goroutines.
+func round(b *testing.B, cores int, q []string, find func(string) bool, found bool) time.Duration {
+	start := time.Now()
+	var all sync.WaitGroup
+	for range cores {
+		all.Go(func() {
+			for _, name := range q {
+				if find(name) != found {
+					b.Error("wrong answer")
+				}
 			}
 		})
 	}
-	wild := make([]string, queries)
-	for i := range wild {
-		wild[i] = fmt.Sprintf("a%d.wild.example.com", i)
-	}
-	hits := benchQueries(names, "")
-	run("hit", hits, true)
-	run("wildcard", wild, true)
-	run("unknown", benchQueries(names, "un.known"), false)
-	b.Run("parallel", func(b *testing.B) {
-		b.RunParallel(func(pb *testing.PB) {
-			for i := rand.IntN(queries); pb.Next(); i++ {
-				if c.Lookup(hits[i%queries], nil) == nil {
-					b.Error("not found")
-				}
-			}
-		})
-	})
+	all.Wait()
+	return time.Since(start)
+}
+
+// median returns the nanoseconds of one look-up in the median round.
+func median(rounds []time.Duration) float64 {
+	slices.Sort(rounds)
+	return float64(rounds[len(rounds)/2].Nanoseconds()) / queries
 }
 
 func BenchmarkAdd(b *testing.B) {
-	names := benchNames(100_000)
-	b.Run("one at 100k", func(b *testing.B) {
-		c, _ := benchCache(names, 0)
-		e := &Entry{Names: []string{"new.example.com"}}
-		for b.Loop() {
-			c.Add(e)
-			c.Remove(now, e)
-		}
-	})
-	b.Run("100k at once", func(b *testing.B) {
+	for _, n := range []int{10_000, 100_000} {
+		c, _ := benchCache(benchNames(n, "host-%d.example.com"), 0)
+		b.Run(fmt.Sprintf("one-at-%d", n), func(b *testing.B) {
+			b.ReportAllocs()
+			entries := benchEntries(benchNames(100, "new-%d.example.com"))
+			for i := 0; b.Loop(); i++ {
+				if i%len(entries) == 0 {
+					b.StopTimer()
+					c.Remove(entries...)
+					b.StartTimer()
+				}
+				c.Add(entries[i%len(entries)])
+			}
+			c.Remove(entries...)
+		})
+	}
+	names := benchNames(100_000, "host-%d.example.com")
+	b.Run("100k-at-once", func(b *testing.B) {
 		for b.Loop() {
 			b.StopTimer()
 			entries := benchEntries(names)
 			b.StartTimer()
-			New(0).Add(entries...)
+			certcache.New(0).Add(entries...)
 		}
 		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(names)), "ns/name")
 	})
 }
 
 func BenchmarkServe(b *testing.B) {
-	c, entries := benchCache(benchNames(100_000), 0)
-	s := benchServed()
+	c, entries := benchCache(benchNames(100_000, "host-%d.example.com"), 0)
 	b.ReportAllocs()
-	i := 0
-	for b.Loop() {
-		c.Serve(now, entries[i%len(entries)], s)
-		i++
+	for i := 0; b.Loop(); i++ {
+		c.Serve(entries[i%len(entries)], benchServed())
 	}
 }
 
 // BenchmarkChurn looks up names of which one in ten can be hot.
 func BenchmarkChurn(b *testing.B) {
-	names := benchNames(10_000)
+	names := benchNames(10_000, "host-%d.example.com")
 	c, _ := benchCache(names, 1000)
 	q := benchQueries(names, "")
 	b.ReportAllocs()
-	i := 0
-	for b.Loop() {
-		if c.Lookup(q[i%queries], nil) == nil {
+	for i := 0; b.Loop(); i++ {
+		if cert, _ := c.Find(q[i%queries], nil); cert == nil {
 			b.Fatal("not found")
 		}
-		i++
 	}
 }

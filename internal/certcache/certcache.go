@@ -1,13 +1,12 @@
 // Package certcache is an index of the certificates that are served. It finds
-// the one for a handshake without a lock, an allocation or a look at the clock,
-// and keeps in parsed form only those that are in use.
+// the one for a handshake without a lock or an allocation, and keeps in parsed
+// form only those that are in use.
 //
-// Names are spread over shards, each a hash table behind an atomic pointer, whose
-// cells point to the entries, which their owner keeps. A look-up loads pointers
-// and reads; adding and removing entries copies the few tables that they touch;
-// what an entry serves is swapped in the entry itself. Whether a certificate is
-// valid now is settled when it is served or refreshed, so whoever owns a Cache
-// calls [Cache.Refresh] when an entry's NotBefore or NotAfter passes.
+// Names are spread over shards. A shard is a few plain maps that never change
+// once a look-up can see them: adding and removing entries publishes changed
+// copies of the shards that their names fall into. What an entry serves is
+// swapped in the entry itself. Whether a certificate is valid is judged by the
+// clock at each look-up, so that nothing has to be told when one begins or ends.
 //
 // A certificate is parsed by its [Source] when it is first asked for. When there
 // are as many parsed ones as [New] allows, the next one takes the place of one
@@ -18,15 +17,14 @@ import (
 	"hash/maphash"
 	"iter"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
-
-	"github.com/certwright/certwright/internal/hostname"
 )
 
 const (
-	shardBits = 8
-	wildcard  = "*."
+	shards = 1024 // at 100,000 names, adding one copies about a hundred
+	locks  = 64
 )
 
 // A Cache maps names to entries. Entries leave it by [Cache.Remove] only; what
@@ -34,50 +32,55 @@ const (
 // concurrent use; make it with [New].
 type Cache struct {
 	// OnError, when not nil, is told of an entry and its [Source] that failed, in
-	// place of which the entry may serve another by then. It is set
-	// before use, called on the goroutine of a look-up, and with no lock held.
+	// place of which the entry may serve another by then. It is set before use,
+	// called on the goroutine of a look-up, and with no lock held.
 	OnError func(e *Entry, source Source, err error)
 
-	seed   maphash.Seed
+	seed    maphash.Seed
+	shards  [shards]atomic.Pointer[shard]
+	version atomic.Uint64            // counts changes; a look-up that found nothing begins again after one
+	sole    atomic.Pointer[soleName] // what Sole looks up; nil: nothing
+	soleIP  atomic.Pointer[soleName]
+
+	mu      sync.Mutex     // guards what follows and Entry.in; held for all changes of what is above
+	len     int            // entries
+	serving int            // entries that serve something
+	ips     map[string]int // IP addresses among the names of those, with how many have each
+
+	parsing [locks]sync.Mutex // by an entry's first name; held while it is parsed, so that it is parsed once
+
+	hotMu  sync.Mutex           // taken after mu and parsing, held for moments only; guards hot
+	hot    map[*Served]struct{} // those with a parsed form
 	maxHot int
-	shards [1 << shardBits]shard
-	sole   atomic.Pointer[string] // the name that Sole looks up
-	soleIP atomic.Pointer[string]
-
-	mu       sync.Mutex // guards what follows and what entries say, and is held to change what is above
-	seq      uint64
-	len      int
-	serving  int                 // entries that serve something
-	names    int                 // all names of these together
-	distinct int                 // different ones of those
-	ips      map[string]struct{} // those of them that are IP addresses
-
-	hotMu sync.Mutex // guards what follows and what entries say; taken after mu, held for moments only
-	ring  []*Entry   // those with a parsed form
-	hand  int
-	thaws map[*Entry]*thaw
 }
 
-// A shard has the names whose hashes begin alike.
+// A shard has the names whose hashes are alike. It is immutable.
 type shard struct {
-	table atomic.Pointer[table]
-	// version counts changes of what the shard's look-ups find. A look-up that
-	// found nothing, in several steps, begins again when it has changed.
-	version atomic.Uint64
+	own  map[string]*cell // by name
+	wild map[string]*cell // wildcards, by what follows "*."
+}
+
+// A cell is what a name leads to. Cells are apart from entries so that many are
+// in the processor's cache, where they win most of a look-up's time.
+type cell struct {
+	served  atomic.Pointer[Served] // what entry serves; nil: nothing
+	entry   *Entry
+	several *[]*Entry // not nil: the name has these, in the order of Add, and no entry of its own
+}
+
+// A soleName is a name as it is looked up.
+type soleName struct {
+	key  []byte
+	wild bool // key is what follows "*."
 }
 
 // New returns an empty Cache that keeps at most maxHot certificates in parsed
 // form, any number when maxHot is not positive.
 func New(maxHot int) *Cache {
-	c := &Cache{
-		seed:   maphash.MakeSeed(),
-		maxHot: maxHot,
-		ips:    make(map[string]struct{}),
-		thaws:  make(map[*Entry]*thaw),
-	}
-	empty := new(builder).table()
+	c := &Cache{seed: maphash.MakeSeed(), maxHot: maxHot, ips: make(map[string]int), hot: make(map[*Served]struct{})}
+	empty := new(shard)
 	for i := range c.shards {
-		c.shards[i].table.Store(empty)
+		c.shards[i].Store(empty)
 	}
 	return c
 }
@@ -93,21 +96,14 @@ func (c *Cache) Len() int {
 func (c *Cache) Hot() int {
 	c.hotMu.Lock()
 	defer c.hotMu.Unlock()
-	return len(c.ring)
+	return len(c.hot)
 }
 
 // Entries returns the entries, pending or not, that have exactly this name,
-// which may be a wildcard, in the order in which they are served.
+// which may be a wildcard, in the order of Add.
 func (c *Cache) Entries(name string) []*Entry {
-	key, wild := cutWildcard(name)
-	v := c.view(key)
-	switch {
-	case wild:
-		return slices.Clone(v.rank.ofWildcard())
-	case v.only != nil:
-		return []*Entry{v.only}
-	}
-	return slices.Clone(v.rank.ofName())
+	key, wild := strings.CutPrefix(name, "*.")
+	return slices.Clone(c.at(key).Load().cells(wild)[key].entries(new([1]*Entry)))
 }
 
 // All returns all entries, each once, in no order. Entries that come or go
@@ -116,74 +112,51 @@ func (c *Cache) Entries(name string) []*Entry {
 func (c *Cache) All() iter.Seq[*Entry] {
 	return func(yield func(*Entry) bool) {
 		for i := range c.shards {
-			c.mu.Lock()
-			entries := c.inShardLocked(i)
-			c.mu.Unlock()
-			if slices.ContainsFunc(entries, func(e *Entry) bool { return !yield(e) }) {
+			s := c.shards[i].Load()
+			if !all("", s.own, yield) || !all("*.", s.wild, yield) {
 				return
 			}
 		}
 	}
 }
 
-// inShardLocked returns the entries whose first name is in a shard.
-func (c *Cache) inShardLocked(i int) []*Entry {
-	t := c.shards[i].table.Load()
-	out := make([]*Entry, 0, t.used)
-	for j := range t.cells {
-		cl, r := &t.cells[j], t.rankingOf(j)
-		exact := r.ofName()
-		if r == nil && cl.only != nil {
-			exact = []*Entry{cl.only}
-		}
-		for _, e := range exact {
-			if e.Names[0] == cl.name {
-				out = append(out, e)
+// at returns where the shard of a key is.
+func (c *Cache) at(key string) *atomic.Pointer[shard] {
+	return &c.shards[maphash.String(c.seed, key)%shards]
+}
+
+// load returns the shard of a key.
+func (c *Cache) load(key []byte) *shard { return c.shards[maphash.Bytes(c.seed, key)%shards].Load() }
+
+func (s *shard) cells(wild bool) map[string]*cell {
+	if wild {
+		return s.wild
+	}
+	return s.own
+}
+
+// entries returns those that a name leads to; room is for one alone.
+func (c *cell) entries(room *[1]*Entry) []*Entry {
+	switch {
+	case c == nil:
+		return nil
+	case c.several != nil:
+		return *c.several
+	}
+	room[0] = c.entry
+	return room[:]
+}
+
+// all yields the entries of cells whose first name is the prefix and a key.
+func all(prefix string, cells map[string]*cell, yield func(*Entry) bool) bool {
+	var room [1]*Entry
+	for key, cl := range cells {
+		for _, e := range cl.entries(&room) {
+			first, ok := strings.CutPrefix(e.Names[0], prefix)
+			if ok && first == key && !yield(e) {
+				return false
 			}
 		}
-		for _, e := range r.ofWildcard() {
-			if key, wild := cutWildcard(e.Names[0]); wild && key == cl.name {
-				out = append(out, e)
-			}
-		}
 	}
-	return out
+	return true
 }
-
-// shard picks by the high bits of a hash.
-func (c *Cache) shard(hash uint64) *shard {
-	return &c.shards[hash>>(64-shardBits)]
-}
-
-// A view is what there was for a name in its shard at one moment. The zero view
-// has nothing.
-type view struct {
-	only    *Entry   // the one entry of the name itself, unless there are several
-	rank    *ranking // nil when only is all
-	shard   *shard
-	version uint64
-}
-
-func (c *Cache) view(name string) view { return c.viewHashed(maphash.String(c.seed, name), name) }
-
-func (c *Cache) viewHashed(hash uint64, name string) view {
-	s := c.shard(hash)
-	v := view{shard: s, version: s.version.Load()}
-	t := s.table.Load()
-	if i := t.find(hash, name); i >= 0 {
-		v.only, v.rank = t.cells[i].only, t.rankingOf(i)
-	}
-	return v
-}
-
-// above is the view that has the wildcard above a name.
-func (c *Cache) above(name string) view {
-	if parent := hostname.Parent(name); parent != "" {
-		return c.view(parent)
-	}
-	return view{}
-}
-
-// unchanged reports whether nothing has changed in the shard since the view was
-// taken.
-func (v *view) unchanged() bool { return v.shard == nil || v.shard.version.Load() == v.version }

@@ -3,7 +3,6 @@ package certcache
 import (
 	"crypto/tls"
 	"sync/atomic"
-	"time"
 
 	"github.com/certwright/certwright/internal/certpem"
 )
@@ -23,47 +22,23 @@ type Entry struct {
 	// Owner is for the owner of the Cache, which does not look at it.
 	Owner any
 
-	front     atomic.Pointer[front] // nil until the first Add, then the same for good
-	source    Source                // guarded by Cache.hotMu
-	notBefore int64                 // Unix seconds, as are those of notAfter; guarded by Cache.mu, like all below but ring
-	notAfter  int64
-	seq       uint64 // the order of Add
-	ring      uint32 // one more than the place in Cache.ring, 0 while cold; guarded by Cache.hotMu
+	cell atomic.Pointer[cell] // nil until the first Add, then the same for good
 
-	// Rank orders entries of one name that are equally valid and have the same
-	// kind of key; the lowest wins.
+	// Rank orders the entries of one name: of those that are equally valid, and
+	// that a client supports, the lowest is served.
 	Rank uint8
 
 	in bool // a Cache
 }
 
-// A front is what hits read of an entry. It is apart from that so that four are
-// in a cache line, and the processor's cache has room for more of them.
-type front struct {
-	hot   atomic.Pointer[tls.Certificate] // the parsed form, nil while cold; written under Cache.hotMu
-	state atomic.Uint32                   // class and, above it, kind; written under Cache.mu
-	used  atomic.Uint32                   // 1 after a hit since the hand of the clock passed
-}
-
-func (f *front) class() class { return class(f.state.Load()) }
-
-func (f *front) kind() certpem.KeyKind { return certpem.KeyKind(f.state.Load() >> 8) }
-
-func (f *front) set(c class, k certpem.KeyKind) { f.state.Store(uint32(c) | uint32(k)<<8) }
-
-// parsed returns the certificate of an entry that is hot, and nil for others.
-func (f *front) parsed() *tls.Certificate {
-	cert := f.hot.Load()
-	if cert != nil && f.used.Load() == 0 { // most hits write nothing
-		f.used.Store(1)
-	}
-	return cert
-}
-
 // Serving reports whether e has something to serve, whether valid or not.
-func (e *Entry) Serving() bool {
-	f := e.front.Load()
-	return f != nil && f.class() != none
+func (e *Entry) Serving() bool { return e.served() != nil }
+
+func (e *Entry) served() *Served {
+	if cl := e.cell.Load(); cl != nil {
+		return cl.served.Load()
+	}
+	return nil
 }
 
 // A Source makes the parsed form of a certificate, whose Leaf should be set. It
@@ -73,50 +48,54 @@ type Source interface {
 	Certificate() (*tls.Certificate, error)
 }
 
-// Served is what an [Entry] serves. With a nil Source it serves nothing.
+// Served is what an [Entry] serves, usually embedded in what the owner keeps of
+// the certificate. It must not be changed or copied once [Cache.Serve] has it,
+// and is served by one Entry only.
 type Served struct {
+	// Source is not nil. When it fails it is not asked again: the certificate is
+	// passed over until the Entry serves something else.
 	Source Source
-	// NotBefore and NotAfter bound the time in which the certificate is valid,
-	// both inclusive (RFC 5280 §4.1.2.5) and in whole seconds.
-	NotBefore, NotAfter time.Time
+	// NotBefore and End, in Unix seconds, bound the time in which the certificate
+	// is valid: from NotBefore on and before End, which is the earliest end in
+	// its chain.
+	NotBefore, End int64
 	// Kind is the kind of the certificate's key.
 	Kind certpem.KeyKind
+
+	state atomic.Uint32
+	hot   atomic.Pointer[tls.Certificate] // the parsed form; nil: packed; written with Cache.hotMu held
 }
 
-// order returns the same number for kinds that are equally good to serve, a lower
-// one for a better kind: of certificates that are equally valid, those with ECDSA
-// come first, then those with RSA.
-func order(k certpem.KeyKind) int {
-	switch k {
-	case certpem.KindP256, certpem.KindECDSA:
-		return 0
-	case certpem.KindRSA:
-		return 1
+// The states of what is served.
+const (
+	idle   uint32 = iota // no hit since the last search for what can be packed
+	used                 // a hit since then
+	broken               // it cannot be parsed
+)
+
+// parsed returns the certificate of what is hot, and nil for others.
+func (s *Served) parsed() *tls.Certificate {
+	cert := s.hot.Load()
+	if cert != nil && s.state.Load() == idle { // most hits write nothing
+		s.state.Store(used)
 	}
-	return 2
+	return cert
 }
 
-// A class is how good it is to serve an entry.
+// A class is how good it is to serve a certificate; the lowest is best.
 type class uint8
 
-// The classes of what is served, from the best, come before none when one is
-// taken off them.
 const (
-	none class = iota // nothing is served
-	valid
+	valid class = iota
 	notYet
 	expired
 )
 
-// class returns the class of an entry that is or was in a Cache.
-func (e *Entry) class() class { return e.front.Load().class() }
-
-// classAt returns the class that a serving entry has at a time; Cache.mu is held.
-func (e *Entry) classAt(now time.Time) class {
-	switch s := now.Unix(); {
-	case s > e.notAfter, s == e.notAfter && now.Nanosecond() > 0:
+func (s *Served) class(now int64) class {
+	switch {
+	case now >= s.End:
 		return expired
-	case s < e.notBefore:
+	case now < s.NotBefore:
 		return notYet
 	}
 	return valid

@@ -1,4 +1,4 @@
-package certcache
+package certcache_test
 
 import (
 	"crypto"
@@ -9,17 +9,23 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"math/big"
+	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/certwright/certwright/internal/certcache"
+	"github.com/certwright/certwright/internal/certpem"
+	"github.com/certwright/certwright/internal/hostname"
 )
 
 // realEntry returns an entry whose certificate crypto/tls can judge.
 func realEntry(t testing.TB, id string, key crypto.Signer, names ...string) *held {
 	t.Helper()
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: names, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
+		SerialNumber: big.NewInt(1), DNSNames: names, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -29,8 +35,9 @@ func realEntry(t testing.TB, id string, key crypto.Signer, names ...string) *hel
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := entry(id, names...).of(leaf.PublicKey)
-	return h.with(&tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf})
+	h := entry(id, names...).with(&tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf})
+	h.kind = certpem.KindOf(leaf.PublicKey)
+	return h
 }
 
 func modernHello(name string) *tls.ClientHelloInfo {
@@ -44,18 +51,16 @@ func modernHello(name string) *tls.ClientHelloInfo {
 	}
 }
 
+// rsaHello is of a client with TLS 1.2 that takes RSA only.
 func rsaHello(name string) *tls.ClientHelloInfo {
-	return &tls.ClientHelloInfo{
-		ServerName:        name,
-		SupportedVersions: []uint16{tls.VersionTLS12},
-		SignatureSchemes:  []tls.SignatureScheme{tls.PSSWithSHA256, tls.PKCS1WithSHA256},
-		CipherSuites:      []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256},
-		SupportedCurves:   []tls.CurveID{tls.X25519, tls.CurveP256},
-		SupportedPoints:   []uint8{0},
-	}
+	hello := modernHello(name)
+	hello.SupportedVersions = []uint16{tls.VersionTLS12}
+	hello.SignatureSchemes = []tls.SignatureScheme{tls.PSSWithSHA256, tls.PKCS1WithSHA256}
+	hello.CipherSuites = []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
+	return hello
 }
 
-// tls13Hello is of a client that does not offer ECDSA for TLS 1.2.
+// tls13Hello is of a client that offers TLS 1.3 only.
 func tls13Hello(name string) *tls.ClientHelloInfo {
 	hello := modernHello(name)
 	hello.SupportedVersions = []uint16{tls.VersionTLS13}
@@ -76,23 +81,24 @@ func realKeys(t *testing.T) (*ecdsa.PrivateKey, *rsa.PrivateKey) {
 	return ecKey, rsaKey
 }
 
-func TestLookupAsksHello(t *testing.T) {
-	const name = "www.example.com"
+func TestFirstKeyTypeThatTheClientSupports(t *testing.T) { // F61
+	const name, wild = "www.example.com", "*.example.com"
 	ecKey, rsaKey := realKeys(t)
-	ec, rs := realEntry(t, "ecdsa", ecKey, name), realEntry(t, "rsa", rsaKey, name)
-	ecWild, rsWild := realEntry(t, "ecdsa wildcard", ecKey, "*.example.com"), realEntry(t, "rsa wildcard", rsaKey, "*.example.com")
-	old := rs.again().during(-2*time.Hour, -time.Hour)
-	old.id = "old"
 	p384Key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p384, broken := realEntry(t, "p384", p384Key, name), ec.again()
-	broken.served.Source = fakeSource{}
+	ec, rs := realEntry(t, "ecdsa", ecKey, name), realEntry(t, "rsa", rsaKey, name).ranked(1)
+	rsFirst, ecSecond := realEntry(t, "rsa", rsaKey, name), realEntry(t, "ecdsa", ecKey, name).ranked(1)
+	ecWild, rsWild := realEntry(t, "ecdsa wildcard", ecKey, wild), realEntry(t, "rsa wildcard", rsaKey, wild).ranked(1)
+	p384, newer := realEntry(t, "p384", p384Key, name), realEntry(t, "newer", rsaKey, name).ranked(1).during(-time.Minute, time.Hour)
+	old := rs.again().during(-2*time.Hour, -time.Hour)
+	old.id = "old"
+	broken := ec.again()
+	broken.source = failing{errBroken}
 	p384Hello := modernHello(name)
 	p384Hello.SignatureSchemes = append(p384Hello.SignatureSchemes, tls.ECDSAWithP384AndSHA384)
 	p384Hello.SupportedCurves = append(p384Hello.SupportedCurves, tls.CurveP384)
-	only13 := tls13Hello(name)
 	none := rsaHello(name)
 	none.SignatureSchemes = []tls.SignatureScheme{tls.Ed25519}
 	tests := []struct {
@@ -103,52 +109,158 @@ func TestLookupAsksHello(t *testing.T) {
 	}{
 		{"no hello", []*held{rs, ec}, nil, "ecdsa"},
 		{"modern", []*held{rs, ec}, modernHello(name), "ecdsa"},
-		{"TLS 1.3 only", []*held{rs, ec}, only13, "ecdsa"},
+		{"modern, RSA is the first key type", []*held{ecSecond, rsFirst}, modernHello(name), "rsa"},
+		{"modern, RSA is the first, though older", []*held{newer, rsFirst, ecSecond}, modernHello(name), "rsa"},
+		{"TLS 1.3 only", []*held{rs, ec}, tls13Hello(name), "ecdsa"},
+		{"TLS 1.3 only, RSA first", []*held{ecSecond, rsFirst}, tls13Hello(name), "rsa"},
 		{"RSA only", []*held{rs, ec}, rsaHello(name), "rsa"},
 		{"supports none", []*held{rs, ec}, none, "ecdsa"},
 		{"empty hello", []*held{rs, ec}, &tls.ClientHelloInfo{}, "ecdsa"},
 		{"one alone is not asked for", []*held{ec}, rsaHello(name), "ecdsa"},
 		{"expired ones are not in question", []*held{ec, old}, rsaHello(name), "ecdsa"},
 		{"wildcard, modern", []*held{rsWild, ecWild}, modernHello(name), "ecdsa wildcard"},
-		{"an ECDSA key that is not P-256", []*held{rs, p384}, p384Hello, "p384"},
-		{"an ECDSA key that is not P-256, RSA only", []*held{rs, p384}, rsaHello(name), "rsa"},
-		{"one that cannot be parsed", []*held{rs, broken}, modernHello(name), "rsa"},
 		{"wildcard, RSA only", []*held{rsWild, ecWild}, rsaHello(name), "rsa wildcard"},
+		{"P-384", []*held{rs, p384}, p384Hello, "p384"},
+		{"P-384, to a client that takes P-256 and RSA", []*held{rs, p384}, modernHello(name), "rsa"},
+		{"P-384, RSA only", []*held{rs, p384}, rsaHello(name), "rsa"},
+		{"one that cannot be parsed", []*held{rs, broken}, modernHello(name), "rsa"},
+		{"one that cannot be parsed, RSA only", []*held{rs, broken}, rsaHello(name), "rsa"},
 	}
 	for _, tt := range tests {
-		c := New(0)
+		c := certcache.New(0)
 		var entries []*held
 		for _, h := range tt.entries {
 			entries = append(entries, h.again())
 		}
 		install(c, entries...)
-		if got := idOf(c.Lookup(name, tt.hello), tt.entries); got != tt.want {
+		cert, _ := c.Find(name, tt.hello)
+		if got := idOf(cert, tt.entries); got != tt.want {
 			t.Errorf("%s: got %q; want %q", tt.name, got, tt.want)
 		}
 	}
 }
 
-func TestFastAnswerAgreesWithTLS(t *testing.T) {
-	const name = "www.example.com"
-	ecKey, _ := realKeys(t)
-	ec := realEntry(t, "ecdsa", ecKey, name)
-	for _, hello := range []*tls.ClientHelloInfo{modernHello(name), tls13Hello(name), rsaHello(name), {}} {
-		if takesP256(hello) && hello.SupportsCertificate(ec.cert) != nil {
-			t.Errorf("takesP256 is true for %+v", hello)
+func TestKeyTypesWithoutAName(t *testing.T) { // F61
+	ecKey, rsaKey := realKeys(t)
+	ec, rs := realEntry(t, "ecdsa", ecKey, "www.example.com"), realEntry(t, "rsa", rsaKey, "www.example.com").ranked(1)
+	ec.Names, rs.Names = []string{"www.example.com", "192.0.2.1"}, []string{"192.0.2.1", "www.example.com"}
+	c, all := certcache.New(0), []*held{ec, rs}
+	install(c, all...)
+	addr := netip.MustParseAddr("192.0.2.1")
+	for want, hello := range map[string]*tls.ClientHelloInfo{"ecdsa": modernHello(""), "rsa": rsaHello("")} {
+		if got := idOf(c.Sole(hello), all); got != want {
+			t.Errorf("Sole = %q; want %q", got, want)
 		}
-	}
-	if !takesP256(modernHello(name)) {
-		t.Error("takesP256 is false for a modern client")
+		if got := idOf(c.SoleIP(hello), all); got != want {
+			t.Errorf("SoleIP = %q; want %q", got, want)
+		}
+		if got := idOf(c.LookupIP(addr, hello), all); got != want {
+			t.Errorf("LookupIP = %q; want %q", got, want)
+		}
+		elsewhere := *hello
+		elsewhere.ServerName = "elsewhere.example" // for which another name's certificate is served
+		if cert, _ := c.Find("www.example.com", &elsewhere); idOf(cert, all) != want {
+			t.Errorf("Find = %q; want %q", idOf(cert, all), want)
+		}
 	}
 }
 
-func TestLookupDoesNotAllocate(t *testing.T) {
+// TestHandshakesWithTwoKeyTypes has crypto/tls's own hellos, which know what the
+// server allows.
+func TestHandshakesWithTwoKeyTypes(t *testing.T) { // F61
 	const name = "www.example.com"
 	ecKey, rsaKey := realKeys(t)
-	c := New(0)
+	onlyRSA := []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
+	for _, tt := range []struct {
+		name   string
+		server *tls.Config
+		client *tls.Config
+		want   string
+	}{
+		{"modern", &tls.Config{}, &tls.Config{}, "ecdsa"},
+		{"client with TLS 1.2", &tls.Config{}, &tls.Config{MaxVersion: tls.VersionTLS12}, "ecdsa"},
+		{"server with TLS 1.2", &tls.Config{MaxVersion: tls.VersionTLS12}, &tls.Config{}, "ecdsa"},
+		{"client with suites for RSA", &tls.Config{}, &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: onlyRSA}, "rsa"},
+		{"server with suites for RSA", &tls.Config{CipherSuites: onlyRSA}, &tls.Config{MaxVersion: tls.VersionTLS12}, "rsa"},
+		{"client with suites for RSA, server with TLS 1.2", &tls.Config{MaxVersion: tls.VersionTLS12}, &tls.Config{CipherSuites: onlyRSA}, "rsa"},
+	} {
+		c := certcache.New(0)
+		all := []*held{realEntry(t, "ecdsa", ecKey, name), realEntry(t, "rsa", rsaKey, name).ranked(1)}
+		install(c, all...)
+		var chosen *tls.Certificate
+		tt.server.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			chosen, _ = c.Find(hello.ServerName, hello)
+			return chosen, nil
+		}
+		tt.client.ServerName, tt.client.InsecureSkipVerify = name, true
+		a, b := net.Pipe()
+		done := make(chan error, 1)
+		go func() { done <- tls.Server(a, tt.server).Handshake() }()
+		err := tls.Client(b, tt.client).Handshake()
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		go b.Read(make([]byte, 1<<10)) // the session ticket
+		if serverErr := <-done; serverErr != nil && err == nil {
+			t.Errorf("%s: server: %v", tt.name, serverErr)
+		}
+		a.Close()
+		b.Close()
+		if got := idOf(chosen, all); got != tt.want {
+			t.Errorf("%s: got %q; want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestChoiceAgreesWithTLS takes parts away from what clients offer: whenever the
+// first of two is chosen, crypto/tls must agree that the client supports it, or
+// that it supports neither.
+func TestChoiceAgreesWithTLS(t *testing.T) {
+	const name = "www.example.com"
+	ecKey, rsaKey := realKeys(t)
+	for _, ranks := range [][2]uint8{{0, 1}, {1, 0}} {
+		all := []*held{realEntry(t, "ecdsa", ecKey, name).ranked(ranks[0]), realEntry(t, "rsa", rsaKey, name).ranked(ranks[1])}
+		c := certcache.New(0)
+		install(c, all...)
+		for mask := range 1 << 13 {
+			hello := modernHello(name)
+			thin(&hello.SupportedVersions, mask)
+			thin(&hello.SignatureSchemes, mask>>2)
+			thin(&hello.CipherSuites, mask>>5)
+			thin(&hello.SupportedCurves, mask>>8)
+			thin(&hello.SupportedPoints, mask>>11)
+			cert, _ := c.Find(name, hello)
+			first, second := all[ranks[0]], all[ranks[1]]
+			want := first
+			if hello.SupportsCertificate(first.cert) != nil && hello.SupportsCertificate(second.cert) == nil {
+				want = second
+			}
+			if cert != want.cert {
+				t.Fatalf("got %q; want %q for %+v", idOf(cert, all), want.id, hello)
+			}
+		}
+	}
+}
+
+// thin takes those out of a list whose bit is not set.
+func thin[T any](list *[]T, mask int) {
+	var out []T
+	for i, v := range *list {
+		if mask&(1<<i) != 0 {
+			out = append(out, v)
+		}
+	}
+	*list = out
+}
+
+func TestLookupsDoNotAllocate(t *testing.T) {
+	const name = "www.example.com"
+	ecKey, rsaKey := realKeys(t)
+	c := certcache.New(0)
 	install(
-		c, realEntry(t, "ecdsa", ecKey, name), realEntry(t, "rsa", rsaKey, name), realEntry(t, "wildcard", ecKey, "*.example.com"),
+		c, realEntry(t, "ecdsa", ecKey, name), realEntry(t, "rsa", rsaKey, name).ranked(1), realEntry(t, "wildcard", ecKey, "*.example.com"),
 		entry("ip", "192.0.2.1", "2001:db8:1111:2222:3333:4444:5555:6666"), entry("alone", "alone.example.org"),
+		entry("old", "old.example.com").during(-3*time.Hour, -time.Hour),
 	)
 	hello := modernHello(name)
 	none := func(what string, look func()) {
@@ -158,17 +270,24 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 		}
 	}
 	long := strings.Repeat("long.", 40) + "example.com"
-	for _, n := range []string{name, "alone.example.org", "other.example.com", "unknown.example.org", "192.0.2.1", "", long} {
-		b := []byte(n)
-		none("Lookup of "+n, func() { c.Lookup(n, hello) })
+	for _, n := range []string{name, "alone.example.org", "old.example.com", "other.example.com", "unknown.example.org", "192.0.2.1", "", long, strings.Repeat(long, 2)} {
+		b, upper := []byte(n), strings.ToUpper(n)+"."
+		none("Find of "+n, func() { c.Find(n, hello) })
 		none("FindBytes of "+n, func() { c.FindBytes(b, hello) })
+		none("FindBytes of "+upper, func() {
+			var buf [hostname.MaxSNI]byte
+			key, _ := hostname.AppendSNI(buf[:0], upper)
+			c.FindBytes(key, hello)
+		})
 	}
 	for _, a := range []string{"192.0.2.1", "::ffff:192.0.2.1", "2001:db8:1111:2222:3333:4444:5555:6666", "2001:db8::2"} {
 		addr := netip.MustParseAddr(a)
 		none("LookupIP of "+a, func() { c.LookupIP(addr, hello) })
 	}
-	none("Sole and SoleIP", func() { c.Sole(); c.SoleIP() })
-	one := New(0)
-	install(one, entry("", "192.0.2.1"))
-	none("Sole and SoleIP of one", func() { one.Sole(); one.SoleIP() })
+	none("Sole and SoleIP of several", func() { c.Sole(hello); c.SoleIP(hello) })
+	for _, names := range [][]string{{"192.0.2.1"}, {"*.example.com"}} {
+		one := certcache.New(0)
+		install(one, entry("", names...), entry("", slices.Clone(names)...).ranked(1))
+		none("Sole and SoleIP of one", func() { one.Sole(hello); one.SoleIP(hello) })
+	}
 }

@@ -3,118 +3,82 @@ package certcache
 import (
 	"crypto/tls"
 	"errors"
+	"hash/maphash"
 )
-
-// A thaw is one run of an entry's Source, for all who ask meanwhile. Its cert is
-// written before done is closed.
-type thaw struct {
-	done chan struct{}
-	cert *tls.Certificate
-}
 
 var errNoCertificate = errors.New("the source has no certificate")
 
-// certificate returns the certificate of an entry, parsed now if need be, and
-// nil when it serves nothing or cannot be parsed.
-func (c *Cache) certificate(e *Entry) *tls.Certificate {
-	f := e.front.Load()
-	if cert := f.parsed(); cert != nil {
+// certificate returns the certificate that s, which e serves, stands for, parsed
+// now if need be, and nil when it cannot be parsed.
+func (c *Cache) certificate(e *Entry, s *Served) *tls.Certificate {
+	if cert := s.parsed(); cert != nil {
 		return cert
 	}
-	c.hotMu.Lock()
-	cert, source, running := f.hot.Load(), e.source, c.thaws[e]
-	if cert != nil || source == nil {
-		c.hotMu.Unlock()
-		return cert
+	cert, err := c.parse(e, s)
+	if err != nil && c.OnError != nil {
+		c.OnError(e, s.Source, err)
 	}
-	if running != nil {
-		c.hotMu.Unlock()
-		<-running.done
-		return running.cert
-	}
-	t := &thaw{done: make(chan struct{})}
-	c.thaws[e] = t
-	c.hotMu.Unlock()
-	if err := c.run(e, t, source); err != nil && c.OnError != nil {
-		c.OnError(e, source, err)
-	}
-	return t.cert
+	return cert
 }
 
-// run does a thaw. When the source panics, those who wait get nothing.
-func (c *Cache) run(e *Entry, t *thaw, source Source) error {
-	defer c.finish(e, t)
-	cert, err := source.Certificate()
+// parse parses what is packed, once for all who ask meanwhile. An error is
+// returned to one of them.
+func (c *Cache) parse(e *Entry, s *Served) (*tls.Certificate, error) {
+	mu := &c.parsing[maphash.String(c.seed, e.Names[0])%locks]
+	mu.Lock()
+	defer mu.Unlock()
+	if cert := s.parsed(); cert != nil || s.state.Load() == broken {
+		return cert, nil
+	}
+	cert, err := s.Source.Certificate()
 	if err == nil && cert == nil {
 		err = errNoCertificate
 	}
-	if err == nil {
-		t.cert = cert
+	if err != nil {
+		s.state.Store(broken)
+		return nil, err
 	}
-	return err
+	c.heat(e, s, cert)
+	return cert, nil
 }
 
-// finish makes an entry hot, unless it serves something else by now.
-func (c *Cache) finish(e *Entry, t *thaw) {
-	defer close(t.done)
+// heat keeps the parsed form of what e serves, in place of that of another when
+// there are as many as may be. What is not served any more is not kept.
+func (c *Cache) heat(e *Entry, s *Served, cert *tls.Certificate) {
 	c.hotMu.Lock()
 	defer c.hotMu.Unlock()
-	if c.thaws[e] != t {
+	if e.served() != s { // else it is there until cool comes for it
 		return
 	}
-	delete(c.thaws, e)
-	if t.cert != nil {
-		c.heatLocked(e, t.cert)
+	if c.maxHot > 0 && len(c.hot) >= c.maxHot {
+		c.coolAnyLocked()
 	}
+	s.state.Store(idle)
+	s.hot.Store(cert)
+	c.hot[s] = struct{}{}
 }
 
-// heatLocked makes a cold entry hot in place of the next one that is not in use
-// when there are as many as may be.
-func (c *Cache) heatLocked(e *Entry, cert *tls.Certificate) {
-	at := len(c.ring)
-	if c.maxHot > 0 && at >= c.maxHot {
-		at = c.coldestLocked()
-		c.ring[at].front.Load().hot.Store(nil)
-		c.ring[at].ring = 0
-		c.ring[at] = e
-	} else {
-		c.ring = append(c.ring, e)
-	}
-	e.ring = uint32(at + 1)
-	f := e.front.Load()
-	f.used.Store(0)
-	f.hot.Store(cert)
-}
-
-// coldestLocked turns the hand of the clock up to an entry that nobody has used
-// since it last passed, and one further. It turns once around at most, however
-// busy all of them are meanwhile.
-func (c *Cache) coldestLocked() int {
-	for turned := 0; ; turned++ {
-		at := c.hand
-		if c.hand++; c.hand == len(c.ring) {
-			c.hand = 0
-		}
-		if c.ring[at].front.Load().used.Swap(0) == 0 || turned == len(c.ring) {
-			return at
+// coolAnyLocked forgets the parsed form of one that had no hit since the last
+// search met it, else of the last one met. A search begins anywhere and passes
+// each at most once.
+func (c *Cache) coolAnyLocked() {
+	var found *Served
+	for found = range c.hot {
+		if found.state.Swap(idle) == idle {
+			break
 		}
 	}
+	c.coolLocked(found)
 }
 
-// coolLocked forgets the parsed form of an entry, and a thaw that runs.
-func (c *Cache) coolLocked(e *Entry) {
-	delete(c.thaws, e)
-	if e.ring == 0 {
-		return
-	}
-	e.front.Load().hot.Store(nil)
-	end := len(c.ring) - 1
-	moved := c.ring[end]
-	c.ring[e.ring-1] = moved
-	moved.ring, e.ring = e.ring, 0
-	c.ring[end] = nil
-	c.ring = c.ring[:end]
-	if c.hand >= end {
-		c.hand = 0
-	}
+// cool forgets the parsed form of what is not served any more.
+func (c *Cache) cool(s *Served) {
+	c.hotMu.Lock()
+	defer c.hotMu.Unlock()
+	c.coolLocked(s)
+}
+
+func (c *Cache) coolLocked(s *Served) {
+	s.hot.Store(nil)
+	delete(c.hot, s)
 }

@@ -1,74 +1,74 @@
-package certcache
+package certcache_test
 
 import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/certwright/certwright/internal/certcache"
 )
 
 // A counting Source makes a new certificate each time.
 type counting struct {
-	runs *atomic.Int32
-	wait chan struct{} // nil, or what it waits for
+	runs    *atomic.Int32
+	started chan struct{} // nil, or closed by the first run
+	wait    chan struct{} // nil, or what it waits for
+}
+
+func newCounting() counting {
+	return counting{new(atomic.Int32), make(chan struct{}), make(chan struct{})}
 }
 
 func (s counting) Certificate() (*tls.Certificate, error) {
-	s.runs.Add(1)
+	if s.runs.Add(1) == 1 && s.started != nil {
+		close(s.started)
+	}
 	if s.wait != nil {
 		<-s.wait
 	}
 	return new(tls.Certificate), nil
 }
 
-// served is what is valid now.
-func served(s Source) Served {
-	return Served{Source: s, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour)}
-}
-
 func TestParsedOnceWhileHot(t *testing.T) {
-	c, e, runs := New(0), &Entry{Names: []string{"a.example", "*.b.example"}}, new(atomic.Int32)
+	c, e, runs := certcache.New(0), &certcache.Entry{Names: []string{"a.example", "*.b.example"}}, new(atomic.Int32)
 	c.Add(e)
-	c.Serve(now, e, served(counting{runs: runs}))
+	c.Serve(e, serving(counting{runs: runs}))
 	if runs.Load() != 0 || c.Hot() != 0 {
 		t.Errorf("Serve parses: %d runs, Hot = %d", runs.Load(), c.Hot())
 	}
-	cert := c.Lookup("a.example", nil)
+	cert := lookup(c, "a.example")
 	for range 3 {
-		if c.Lookup("a.example", nil) != cert || c.Lookup("x.b.example", nil) != cert {
+		if lookup(c, "a.example") != cert || lookup(c, "x.b.example") != cert {
 			t.Error("two look-ups get two certificates")
 		}
 	}
-	c.Refresh(now.Add(2*time.Hour), e)
-	if c.Lookup("a.example", nil) != cert || runs.Load() != 1 || c.Hot() != 1 {
+	if runs.Load() != 1 || c.Hot() != 1 {
 		t.Errorf("%d runs, Hot = %d; want one of each", runs.Load(), c.Hot())
 	}
-	c.Serve(now, e, served(counting{runs: runs}))
+	c.Serve(e, serving(counting{runs: runs}))
 	if c.Hot() != 0 {
 		t.Errorf("Hot = %d after Serve", c.Hot())
 	}
-	if again := c.Lookup("a.example", nil); again == cert || runs.Load() != 2 {
+	if again := lookup(c, "a.example"); again == cert || runs.Load() != 2 {
 		t.Error("what was served before is still there")
 	}
 }
 
-func TestManyAskForOneColdEntry(t *testing.T) { synctest.Test(t, testManyAskForOneColdEntry) }
-
-func testManyAskForOneColdEntry(t *testing.T) {
-	c, e := New(0), &Entry{Names: []string{"a.example"}}
-	s := counting{runs: new(atomic.Int32), wait: make(chan struct{})}
+func TestManyAskForOnePackedCertificate(t *testing.T) {
+	c, e, s := certcache.New(0), &certcache.Entry{Names: []string{"a.example"}}, newCounting()
 	c.Add(e)
-	c.Serve(now, e, served(s))
+	c.Serve(e, serving(s))
 	var all sync.WaitGroup
 	certs := make([]*tls.Certificate, 1000)
 	for i := range certs {
-		all.Go(func() { certs[i] = c.Lookup("a.example", nil) })
+		all.Go(func() { certs[i] = lookup(c, "a.example") })
 	}
-	synctest.Wait() // until all of them wait
+	<-s.started
 	close(s.wait)
 	all.Wait()
 	for _, cert := range certs {
@@ -81,147 +81,116 @@ func testManyAskForOneColdEntry(t *testing.T) {
 	}
 }
 
-func TestServeDuringThaw(t *testing.T) {
+func TestReplacedWhileItIsParsed(t *testing.T) {
 	another := new(tls.Certificate)
-	for what, do := range map[string]func(c *Cache, e *Entry) *tls.Certificate{
-		"serve another": func(c *Cache, e *Entry) *tls.Certificate {
-			c.Serve(now, e, served(fakeSource{another}))
-			return another
-		},
-		"serve nothing": func(c *Cache, e *Entry) *tls.Certificate {
-			c.Serve(now, e, Served{})
-			return nil
-		},
-		"remove": func(c *Cache, e *Entry) *tls.Certificate {
-			c.Remove(now, e)
-			return nil
-		},
+	for what, tt := range map[string]struct {
+		do   func(c *certcache.Cache, e *certcache.Entry)
+		want *tls.Certificate
+	}{
+		"serve another": {func(c *certcache.Cache, e *certcache.Entry) { c.Serve(e, serving(parsed{another})) }, another},
+		"serve nothing": {func(c *certcache.Cache, e *certcache.Entry) { c.Serve(e, nil) }, nil},
+		"remove":        {func(c *certcache.Cache, e *certcache.Entry) { c.Remove(e) }, nil},
 	} {
 		t.Run(what, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { testDuringThaw(t, do) })
+			c, e, s := certcache.New(0), &certcache.Entry{Names: []string{"a.example"}}, newCounting()
+			c.Add(e)
+			c.Serve(e, serving(s))
+			var old sync.WaitGroup
+			old.Go(func() { lookup(c, "a.example") })
+			<-s.started
+			tt.do(c, e)
+			if tt.want == nil && lookup(c, "a.example") != nil { // else it would wait for the parsing
+				t.Error("what is not served any more is found while it is parsed")
+			}
+			close(s.wait)
+			old.Wait()
+			if got := lookup(c, "a.example"); got != tt.want {
+				t.Errorf("Find = %p; want %p", got, tt.want)
+			}
+			if hot := c.Hot(); (hot == 1) != (tt.want != nil) || hot > 1 {
+				t.Errorf("Hot = %d", hot)
+			}
 		})
 	}
 }
 
-func testDuringThaw(t *testing.T, do func(c *Cache, e *Entry) *tls.Certificate) {
-	c, e := New(0), &Entry{Names: []string{"a.example"}}
-	s := counting{runs: new(atomic.Int32), wait: make(chan struct{})}
-	c.Add(e)
-	c.Serve(now, e, served(s))
-	var old sync.WaitGroup
-	old.Go(func() { c.Lookup("a.example", nil) })
-	synctest.Wait()
-	want := do(c, e)
-	check := func(step string) {
-		t.Helper()
-		if got := c.Lookup("a.example", nil); got != want {
-			t.Errorf("%s: Lookup = %p; want %p", step, got, want)
-		}
-	}
-	check("while what was served before is parsed")
-	close(s.wait)
-	old.Wait()
-	check("after that")
-	if hot := c.Hot(); hot > 1 || (hot == 1) != (want != nil) || e.front.Load().hot.Load() != want {
-		t.Errorf("Hot = %d, and what is hot is what was served before: %v", hot, e.front.Load().hot.Load() != want)
-	}
-}
-
-// checkRing checks that what is hot is in the ring, and nothing else.
-func checkRing(t *testing.T, c *Cache, entries []*Entry) {
-	t.Helper()
-	c.hotMu.Lock()
-	defer c.hotMu.Unlock()
-	hot := 0
-	for _, e := range entries {
-		if (e.front.Load().hot.Load() != nil) != (e.ring != 0) || e.ring != 0 && c.ring[e.ring-1] != e {
-			t.Fatalf("%s: its place in the ring is %d", e.Names[0], e.ring)
-		}
-		if e.ring != 0 {
-			hot++
-		}
-	}
-	if hot != len(c.ring) || c.maxHot > 0 && hot > c.maxHot || c.hand > 0 && c.hand >= hot {
-		t.Fatalf("%d are hot, %d in the ring, the hand is at %d", hot, len(c.ring), c.hand)
-	}
-}
-
-func TestBoundIsExact(t *testing.T) {
+func TestBoundOfParsedCertificates(t *testing.T) {
 	const maxHot, n = 10, 50
-	c := New(maxHot)
-	var entries []*Entry
+	c := certcache.New(maxHot)
+	var entries []*certcache.Entry
 	for i := range n {
-		e := &Entry{Names: []string{fmt.Sprintf("host-%d.example", i)}}
+		e := &certcache.Entry{Names: []string{fmt.Sprintf("host-%d.example", i)}}
 		c.Add(e)
-		c.Serve(now, e, served(fakeSource{new(tls.Certificate)}))
+		c.Serve(e, serving(parsed{new(tls.Certificate)}))
 		entries = append(entries, e)
 	}
 	for i := range 5 * n {
-		e := entries[i*7%n]
-		if c.Lookup(e.Names[0], nil) == nil {
+		if lookup(c, entries[i*7%n].Names[0]) == nil {
 			t.Fatal("not found")
 		}
 		if want := min(i+1, maxHot); c.Hot() != want {
 			t.Fatalf("Hot = %d after %d look-ups; want %d", c.Hot(), i+1, want)
 		}
-		checkRing(t, c, entries)
 	}
-	for _, e := range entries {
-		c.Remove(now, e)
-		checkRing(t, c, entries)
-	}
+	c.Remove(entries...)
 	checkEmpty(t, c)
 }
 
-func TestWhatIsUsedStaysHot(t *testing.T) {
-	c, runs := New(10), new(atomic.Int32)
-	inUse := &Entry{Names: []string{"used.example"}}
+func TestWhatIsUsedStaysParsed(t *testing.T) {
+	c, runs := certcache.New(10), new(atomic.Int32)
+	inUse := &certcache.Entry{Names: []string{"used.example"}}
 	c.Add(inUse)
-	c.Serve(now, inUse, served(counting{runs: runs}))
+	c.Serve(inUse, serving(counting{runs: runs}))
 	for i := range 500 {
-		e := &Entry{Names: []string{fmt.Sprintf("host-%d.example", i)}}
-		c.Add(e)
-		c.Serve(now, e, served(fakeSource{new(tls.Certificate)}))
-		c.Lookup(e.Names[0], nil)
-		c.Lookup("used.example", nil)
+		lookup(c, "used.example")
+		lookup(c, "used.example")
+		e := entry("", fmt.Sprintf("host-%d.example", i))
+		install(c, e)
+		lookup(c, e.Names[0])
 	}
 	if got := runs.Load(); got != 1 {
 		t.Errorf("the one in use was parsed %d times", got)
 	}
 }
 
-func TestSourceFails(t *testing.T) {
-	c, bad, worse := New(0), entry("bad", "a.example"), entry("worse", "a.example").ranked(1)
+var errBroken = errors.New("broken")
+
+// failing is a Source that fails, with errBroken or, when that is nil, with
+// nothing.
+type failing struct{ err error }
+
+func (s failing) Certificate() (*tls.Certificate, error) { return nil, s.err }
+
+func TestWhatCannotBeParsedIsPassedOver(t *testing.T) {
+	c, bad, worse := certcache.New(0), entry("bad", "a.example"), entry("worse", "a.example").ranked(1)
 	good := entry("good", "*.example").during(-2*time.Hour, -time.Hour)
-	bad.served.Source, worse.served.Source = fakeSource{}, nothing{}
+	alone := entry("alone", "b.example")
+	bad.source, worse.source, alone.source = failing{errBroken}, failing{}, failing{errBroken}
 	var told []string
-	c.OnError = func(e *Entry, _ Source, err error) {
-		c.Refresh(now, e) // no lock is held
-		told = append(told, fmt.Sprint(e == &bad.Entry, errors.Is(err, errBroken)))
+	c.OnError = func(e *certcache.Entry, _ certcache.Source, err error) {
+		c.Len() // no lock is held
+		c.Hot()
+		told = append(told, fmt.Sprintf("%s %v %v", e.Names[0], e == &bad.Entry, errors.Is(err, errBroken)))
 	}
-	install(c, bad, worse, good)
-	if got := idOf(c.Lookup("a.example", nil), []*held{good}); got != "good" {
-		t.Errorf("Lookup = %q; want good", got)
+	install(c, bad, worse, good, alone)
+	for range 3 {
+		for _, name := range []string{"a.example", "b.example"} {
+			if got := idOf(lookup(c, name), []*held{good}); got != "good" {
+				t.Errorf("Find(%q) = %q; want good", name, got)
+			}
+		}
 	}
-	if got := idOf(c.Lookup("a.example", nil), []*held{good}); got != "good" {
-		t.Errorf("Lookup again = %q; want good", got)
+	if got := strings.Join(told, ", "); got != "a.example true true, a.example false false, b.example false true" {
+		t.Errorf("told %s, each of which once is wanted", got)
 	}
-	if got := fmt.Sprint(told); got != "[true true false false true true false false]" {
-		t.Errorf("told %s", got)
+	if c.Hot() != 1 {
+		t.Errorf("Hot = %d", c.Hot())
 	}
-	if c.Hot() != 1 || len(c.thaws) != 0 {
-		t.Errorf("Hot = %d, %d thaws", c.Hot(), len(c.thaws))
-	}
-	c.Serve(now, &worse.Entry, served(fakeSource{worse.cert}))
-	if c.Lookup("a.example", nil) != worse.cert {
+	c.Serve(&worse.Entry, serving(parsed{worse.cert}))
+	if lookup(c, "a.example") != worse.cert {
 		t.Error("the one that can be parsed is not served")
 	}
 }
-
-// nothing is a Source that gives neither a certificate nor an error.
-type nothing struct{}
-
-func (nothing) Certificate() (*tls.Certificate, error) { return nil, nil }
 
 // panicking is a Source that panics.
 type panicking struct{}
@@ -229,9 +198,9 @@ type panicking struct{}
 func (panicking) Certificate() (*tls.Certificate, error) { panic("cannot") }
 
 func TestSourcePanics(t *testing.T) {
-	c, h := New(0), entry("one", "a.example")
+	c, h := certcache.New(0), entry("one", "a.example")
 	c.Add(&h.Entry)
-	c.Serve(now, &h.Entry, served(panicking{}))
+	c.Serve(&h.Entry, serving(panicking{}))
 	for range 2 { // the second does not wait for the first
 		func() {
 			defer func() {
@@ -239,11 +208,11 @@ func TestSourcePanics(t *testing.T) {
 					t.Error("the panic was swallowed")
 				}
 			}()
-			c.Lookup("a.example", nil)
+			lookup(c, "a.example")
 		}()
 	}
-	c.Serve(now, &h.Entry, h.served)
-	if c.Lookup("a.example", nil) != h.cert {
+	c.Serve(&h.Entry, h.served())
+	if lookup(c, "a.example") != h.cert {
 		t.Error("not found after a panic")
 	}
 }

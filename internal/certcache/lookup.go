@@ -1,29 +1,14 @@
 package certcache
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/tls"
-	"hash/maphash"
 	"net/netip"
-	"strings"
-	"sync/atomic"
-	"unsafe"
-)
+	"time"
 
-// Lookup returns the certificate to serve for a normalised name, or nil when
-// there is none. A valid certificate for the name itself comes before a valid
-// one for its wildcard, that before one for the name that is not valid now, and
-// last comes a wildcard that is not.
-//
-// When several certificates are equally good in that, it is the first that
-// hello supports, or just the first when hello is nil or supports none: ECDSA
-// before RSA before others, then by Rank, then the newest, then the one added
-// first. With one alone hello is not asked. Where no one is valid, those that
-// are not yet come before those that no longer are. One that cannot be parsed
-// is passed over.
-func (c *Cache) Lookup(name string, hello *tls.ClientHelloInfo) *tls.Certificate {
-	cert, _ := c.Find(name, hello)
-	return cert
-}
+	"github.com/certwright/certwright/internal/hostname"
+)
 
 // Match says which entries there are for a name, whether they serve something
 // or not.
@@ -35,147 +20,177 @@ const (
 	Wildcard              // none of those, but entries that have the wildcard above it
 )
 
-// Find is [Cache.Lookup] that says which entries there are too. The name need not
-// be normalised: since those of entries are, one that is not has no entries of
-// its own, and at most its first label differs from one that has a wildcard's.
+// Find returns the certificate to serve for a normalised name, nil when there is
+// none, and says which entries there are. A certificate that is valid now, for
+// the name itself, comes before a valid one for its wildcard, that before one for
+// the name that is not valid, and last comes a wildcard that is not.
+//
+// When several certificates are equally good in that, it is the first that hello
+// supports, or just the first when hello is nil or supports none: by Rank, then
+// the newest, then the one added first. Where no one is valid, those that are not
+// yet come before those that no longer are. One that cannot be parsed is passed
+// over.
 func (c *Cache) Find(name string, hello *tls.ClientHelloInfo) (*tls.Certificate, Match) {
-	hash := maphash.String(c.seed, name)
-	s := c.shard(hash)
-	v := view{shard: s, version: s.version.Load()}
-	t := s.table.Load()
-	i := t.index(hash)
-	// Most look-ups end here. A function for it would take longer than this.
-	same := t.tags[i] == tag(hash)
-	if same {
-		cl := &t.cells[i]
-		if f := cl.front; f != nil && f.class() == valid && cl.name == name {
-			if cert := f.parsed(); cert != nil {
-				return cert, Own
-			}
-		}
-		same = cl.name == name
+	var buf [hostname.MaxSNI]byte
+	if len(name) > len(buf) {
+		return nil, None
 	}
-	if same || len(t.cells) > t.places {
-		v = c.viewHashed(hash, name)
-	}
-	return c.search(v, hash, name, hello)
+	return c.FindBytes(append(buf[:0], name...), hello)
 }
 
 // FindBytes is [Cache.Find] for a name in a buffer, of which nothing is kept.
 func (c *Cache) FindBytes(name []byte, hello *tls.ClientHelloInfo) (*tls.Certificate, Match) {
-	return c.Find(text(name), hello)
-}
-
-// search is Find in all its steps, of which the first led to exact. It begins
-// again when what it has seen, one after the other, may never have been there
-// together.
-func (c *Cache) search(exact view, hash uint64, name string, hello *tls.ClientHelloInfo) (*tls.Certificate, Match) {
-	for ; ; exact = c.viewHashed(hash, name) {
-		match := None
-		if exact.only != nil || len(exact.rank.ofName()) > 0 {
-			match = Own
-			if cert := c.exact(&exact, first, hello); cert != nil {
-				return cert, match
-			}
-		}
-		above := c.above(name)
-		if len(above.rank.ofWildcard()) > 0 {
-			if match == None {
-				match = Wildcard
-			}
-			if cert := c.wild(&above, first, hello); cert != nil {
-				return cert, match
-			}
-		}
-		var cert *tls.Certificate
-		if match != None {
-			if cert = c.exact(&exact, last, hello); cert == nil {
-				cert = c.wild(&above, last, hello)
-			}
-		}
-		if exact.unchanged() && above.unchanged() {
-			return cert, match
-		}
+	var parent []byte
+	if i := bytes.IndexByte(name, '.'); i > 0 {
+		parent = name[i+1:]
 	}
+	return c.search(name, parent, hello)
 }
 
-// LookupIP returns what [Cache.Lookup] returns for the text of an address. Its
-// zone does not count, and an IPv4-mapped IPv6 address counts as IPv4. The zero
-// Addr has no certificate.
+// LookupIP returns the certificate for an address. Its zone does not count, and
+// an IPv4-mapped IPv6 address counts as IPv4. The zero Addr has none.
 func (c *Cache) LookupIP(addr netip.Addr, hello *tls.ClientHelloInfo) *tls.Certificate {
 	if !addr.IsValid() {
 		return nil
 	}
 	var buf [64]byte
-	return c.own(text(addr.Unmap().WithZone("").AppendTo(buf[:0])), hello)
+	cert, _ := c.search(addr.Unmap().WithZone("").AppendTo(buf[:0]), nil, hello)
+	return cert
 }
 
 // Sole returns the certificate to serve to a client that names none: the best
-// one when all entries that serve something have the same names, and nil
+// one for it when all entries that serve something have the same names, and nil
 // otherwise.
-func (c *Cache) Sole() *tls.Certificate { return c.ownNamed(&c.sole) }
-
-// SoleIP returns the best certificate for the one IP address among the names of
-// entries that serve something, and nil when there are none or several.
-func (c *Cache) SoleIP() *tls.Certificate { return c.ownNamed(&c.soleIP) }
-
-func (c *Cache) ownNamed(p *atomic.Pointer[string]) *tls.Certificate {
+func (c *Cache) Sole(hello *tls.ClientHelloInfo) *tls.Certificate {
 	for {
-		name := p.Load()
-		if name == nil {
+		n := c.sole.Load()
+		if n == nil {
 			return nil
 		}
-		if cert := c.own(*name, nil); cert != nil || p.Load() == name {
+		own, wild := n.key, []byte(nil)
+		if n.wild {
+			own, wild = nil, n.key
+		}
+		if cert, _ := c.search(own, wild, hello); cert != nil || c.sole.Load() == n {
 			return cert
 		}
 	}
 }
 
-// own looks up a name, which may be a wildcard, without the wildcard above it.
-func (c *Cache) own(name string, hello *tls.ClientHelloInfo) *tls.Certificate {
-	key, wild := cutWildcard(name)
+// SoleIP returns the best certificate for a client and the one IP address among
+// the names of entries that serve something, and nil when there are none or
+// several.
+func (c *Cache) SoleIP(hello *tls.ClientHelloInfo) *tls.Certificate {
 	for {
-		v := c.view(key)
-		for _, t := range [...]tier{first, last} {
-			var cert *tls.Certificate
-			if wild {
-				cert = c.wild(&v, t, hello)
-			} else {
-				cert = c.exact(&v, t, hello)
-			}
-			if cert != nil && t == first || t == last && v.unchanged() {
-				return cert
-			}
-		}
-	}
-}
-
-// exact picks among the entries of the name itself.
-func (c *Cache) exact(v *view, t tier, hello *tls.ClientHelloInfo) *tls.Certificate {
-	switch {
-	case v.only != nil:
-		if class := v.only.class(); class == none || (class == valid) != (t == first) {
+		n := c.soleIP.Load()
+		if n == nil {
 			return nil
 		}
-		return c.certificate(v.only)
-	case v.rank != nil:
-		return c.pick(v.rank.exact.of(t, v.rank.ofName()), hello)
+		if cert, _ := c.search(n.key, nil, hello); cert != nil || c.soleIP.Load() == n {
+			return cert
+		}
 	}
-	return nil
 }
 
-// wild picks among the entries of the wildcard above the names.
-func (c *Cache) wild(v *view, t tier, hello *tls.ClientHelloInfo) *tls.Certificate {
-	if v.rank == nil {
+// search looks among the entries of a name and, for the parent of one, among
+// those of the wildcard. It begins again when what it has seen, one after the
+// other, may never have been there together.
+func (c *Cache) search(name, parent []byte, hello *tls.ClientHelloInfo) (*tls.Certificate, Match) {
+	for {
+		version := c.version.Load()
+		cert, match := c.searchOnce(name, parent, hello)
+		if cert != nil || c.version.Load() == version {
+			return cert, match
+		}
+	}
+}
+
+func (c *Cache) searchOnce(name, parent []byte, hello *tls.ClientHelloInfo) (*tls.Certificate, Match) {
+	match, now := None, int64(0)
+	own := c.load(name).own[string(name)] // which copies no name
+	if own != nil {
+		match, now = Own, time.Now().Unix()
+		if cert := c.pick(own, valid, now, hello); cert != nil {
+			return cert, match
+		}
+	}
+	var wild *cell
+	if len(parent) > 0 {
+		wild = c.load(parent).wild[string(parent)]
+	}
+	if wild != nil {
+		if match == None {
+			match, now = Wildcard, time.Now().Unix()
+		}
+		if cert := c.pick(wild, valid, now, hello); cert != nil {
+			return cert, match
+		}
+	}
+	cert := c.pick(own, expired, now, hello)
+	if cert == nil {
+		cert = c.pick(wild, expired, now, hello)
+	}
+	return cert, match
+}
+
+// pick returns the best certificate of a cell that is of a class or a better one.
+func (c *Cache) pick(cl *cell, worst class, now int64, hello *tls.ClientHelloInfo) *tls.Certificate {
+	switch {
+	case cl == nil:
+		return nil
+	case cl.several != nil:
+		return c.pickOf(*cl.several, worst, now, hello)
+	}
+	s := cl.served.Load()
+	if s == nil || s.state.Load() == broken || s.class(now) > worst {
 		return nil
 	}
-	return c.pick(v.rank.wild.of(t, v.rank.ofWildcard()), hello)
+	return c.certificate(cl.entry, s)
 }
 
-// cutWildcard returns the name of the cell in which a name is, and reports
-// whether it is a wildcard.
-func cutWildcard(name string) (key string, wild bool) { return strings.CutPrefix(name, wildcard) }
+// pickOf picks among several. Those that turn out to be broken are no candidates
+// the next time around.
+func (c *Cache) pickOf(list []*Entry, worst class, now int64, hello *tls.ClientHelloInfo) *tls.Certificate {
+	for {
+		var best candidate
+		for _, e := range list {
+			s := e.served()
+			if s == nil || s.state.Load() == broken || s.class(now) > worst {
+				continue
+			}
+			at := candidate{entry: e, served: s, class: s.class(now)}
+			at.fits = hello == nil || c.supports(hello, &at)
+			if best.entry == nil || at.compare(&best) < 0 {
+				best = at
+			}
+		}
+		if best.entry == nil {
+			return nil
+		}
+		if cert := c.certificate(best.entry, best.served); cert != nil {
+			return cert
+		}
+	}
+}
 
-// text is a string of the bytes of a buffer, good while that does not change: a
-// look-up copies no name and keeps none.
-func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+// A candidate is an entry with what it served when pick looked.
+type candidate struct {
+	entry  *Entry
+	served *Served
+	class  class
+	fits   bool // the client supports it
+}
+
+func (a *candidate) compare(b *candidate) int {
+	if a.fits != b.fits {
+		if a.fits {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Or(
+		cmp.Compare(a.class, b.class),
+		cmp.Compare(a.entry.Rank, b.entry.Rank),
+		cmp.Compare(b.served.NotBefore, a.served.NotBefore),
+	)
+}

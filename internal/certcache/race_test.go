@@ -1,4 +1,4 @@
-package certcache
+package certcache_test
 
 import (
 	"crypto/tls"
@@ -10,7 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
+
+	"github.com/certwright/certwright/internal/certcache"
 )
 
 // during runs look in two goroutines while change runs, rounds times, or an
@@ -34,14 +35,14 @@ func during(rounds int, look func() bool, change func(i int)) {
 	readers.Wait()
 }
 
-func TestLookupNeverMissesDuringChanges(t *testing.T) {
+func TestFindNeverMissesDuringChanges(t *testing.T) {
 	for _, maxHot := range []int{0, 1} {
-		c, stay := New(maxHot), entry("stay", "stay.example", "*.wild.example", "192.0.2.1")
+		c, stay := certcache.New(maxHot), entry("stay", "stay.example", "*.wild.example", "192.0.2.1")
 		install(c, stay)
 		addr := netip.MustParseAddr("192.0.2.1")
 		look := func() bool {
-			if c.Lookup("stay.example", nil) == nil || c.Lookup("a.wild.example", nil) == nil ||
-				c.LookupIP(addr, nil) == nil || c.SoleIP() == nil || !known(c, "a.wild.example") {
+			if lookup(c, "stay.example") == nil || lookup(c, "a.wild.example") == nil ||
+				c.LookupIP(addr, nil) == nil || c.SoleIP(nil) == nil || !known(c, "a.wild.example") {
 				t.Error("a certificate that is there was not found")
 				return false
 			}
@@ -49,14 +50,11 @@ func TestLookupNeverMissesDuringChanges(t *testing.T) {
 		}
 		change := func(w, i int) {
 			other := entry("other", fmt.Sprintf("%d-%d.example", w, i%20), "a.wild.example", "*.wild.example", "stay.example")
-			c.Serve(now, &stay.Entry, served(parsed{new(tls.Certificate)}))
-			c.Add(&other.Entry)
-			c.Serve(now, &other.Entry, other.served)
-			c.Lookup("stay.example", nil)
-			c.Refresh(now.Add(2*time.Hour), &other.Entry)
-			c.Refresh(now, &other.Entry)
-			c.Remove(now, &other.Entry)
-			c.Sole()
+			c.Serve(&stay.Entry, serving(parsed{new(tls.Certificate)}))
+			install(c, other)
+			lookup(c, "stay.example")
+			c.Remove(&other.Entry)
+			c.Sole(nil)
 			c.Entries("stay.example")
 			for range c.All() {
 			}
@@ -69,15 +67,15 @@ func TestLookupNeverMissesDuringChanges(t *testing.T) {
 		})
 		during(300, look, func(i int) { change(0, i) })
 		second.Wait()
-		if c.Len() != 1 || c.Lookup("stay.example", nil) == stay.cert {
+		if c.Len() != 1 || lookup(c, "stay.example") == stay.cert {
 			t.Errorf("Len = %d, or the first certificate is still there", c.Len())
 		}
 	}
 }
 
-// TestLookupNeverMissesWhatMoves has a name covered by one entry after another,
-// so that a look-up can find each of its places empty in turn.
-func TestLookupNeverMissesWhatMoves(t *testing.T) {
+// TestFindNeverMissesWhatMoves has a name covered by one entry after another, so
+// that a look-up can find each of its places empty in turn.
+func TestFindNeverMissesWhatMoves(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		to   [2][]string
@@ -87,10 +85,10 @@ func TestLookupNeverMissesWhatMoves(t *testing.T) {
 		{"with other names", [2][]string{{"b.example", "a.example"}, {"a.example", "*.a.example", "c.example"}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, at := New(0), entry("", tt.to[1]...)
+			c, at := certcache.New(0), entry("", tt.to[1]...)
 			install(c, at)
 			look := func() bool {
-				if c.Lookup("a.example", nil) == nil || !known(c, "a.example") {
+				if lookup(c, "a.example") == nil || !known(c, "a.example") {
 					t.Error("a name that is always covered was not found")
 					return false
 				}
@@ -99,7 +97,7 @@ func TestLookupNeverMissesWhatMoves(t *testing.T) {
 			during(3000, look, func(i int) {
 				next := entry("", tt.to[i%2]...)
 				install(c, next)
-				c.Remove(now, &at.Entry)
+				c.Remove(&at.Entry)
 				at = next
 			})
 		})
@@ -108,7 +106,7 @@ func TestLookupNeverMissesWhatMoves(t *testing.T) {
 
 // TestKnownNeverMissesWhatMoves does the same with entries that are pending.
 func TestKnownNeverMissesWhatMoves(t *testing.T) {
-	c, at := New(0), &Entry{Names: []string{"a.example"}}
+	c, at := certcache.New(0), &certcache.Entry{Names: []string{"a.example"}}
 	c.Add(at)
 	look := func() bool {
 		if !known(c, "a.example") {
@@ -119,48 +117,68 @@ func TestKnownNeverMissesWhatMoves(t *testing.T) {
 	}
 	to := []string{"*.example", "a.example"}
 	during(15_000, look, func(i int) {
-		next := &Entry{Names: to[i%2 : i%2+1]}
+		next := &certcache.Entry{Names: to[i%2 : i%2+1]}
 		c.Add(next)
-		c.Remove(now, at)
+		c.Remove(at)
 		at = next
 	})
 }
 
-// TestLookupNeverMissesWhoServes leaves the entries where they are and moves
-// what is served.
-func TestLookupNeverMissesWhoServes(t *testing.T) {
-	c := New(0)
+// TestFindNeverMissesWhoServes leaves the entries where they are and moves what
+// is served.
+func TestFindNeverMissesWhoServes(t *testing.T) {
+	c := certcache.New(0)
 	all := []*held{entry("exact", "a.example"), entry("wild", "*.example"), entry("too", "*.example")}
 	install(c, all...)
-	c.Serve(now, &all[1].Entry, Served{})
-	c.Serve(now, &all[2].Entry, Served{})
+	c.Serve(&all[1].Entry, nil)
+	c.Serve(&all[2].Entry, nil)
 	look := func() bool {
-		if c.Lookup("a.example", nil) == nil {
+		if lookup(c, "a.example") == nil {
 			t.Error("a name that is always covered was not found")
 			return false
 		}
 		return true
 	}
 	during(20_000, look, func(i int) {
-		c.Serve(now, &all[(i+1)%3].Entry, all[(i+1)%3].served)
-		c.Serve(now, &all[i%3].Entry, Served{})
+		c.Serve(&all[(i+1)%3].Entry, all[(i+1)%3].served())
+		c.Serve(&all[i%3].Entry, nil)
 	})
 }
 
-// TestNothingOldStaysHot numbers what an entry serves. No look-up may get less
+// TestSoleNeverMissesWhoServes replaces the only certificate by another for the
+// same names.
+func TestSoleNeverMissesWhoServes(t *testing.T) {
+	c := certcache.New(0)
+	all := []*held{entry("a", "a.example", "192.0.2.1"), entry("b", "192.0.2.1", "a.example")}
+	install(c, all[0])
+	c.Add(&all[1].Entry)
+	look := func() bool {
+		if c.Sole(nil) == nil || c.SoleIP(nil) == nil {
+			t.Error("the only certificate was not found")
+			return false
+		}
+		return true
+	}
+	during(10_000, look, func(i int) {
+		c.Serve(&all[(i+1)%2].Entry, all[(i+1)%2].served())
+		c.Serve(&all[i%2].Entry, nil)
+	})
+}
+
+// TestNothingOldStaysParsed numbers what an entry serves. No look-up may get less
 // than was served before it began, whatever is parsed and forgotten meanwhile.
-func TestNothingOldStaysHot(t *testing.T) {
+func TestNothingOldStaysParsed(t *testing.T) {
 	const n = 4
-	c := New(2)
-	var entries [n]*Entry
+	c := certcache.New(2)
+	var entries [n]*certcache.Entry
 	var least [n]atomic.Int64
 	serve := func(i int, number int64) {
 		cert := &tls.Certificate{Leaf: &x509.Certificate{SerialNumber: big.NewInt(number)}}
-		c.Serve(now, entries[i], served(parsed{cert}))
+		c.Serve(entries[i], serving(parsed{cert}))
 		least[i].Store(number)
 	}
 	for i := range entries {
-		entries[i] = &Entry{Names: []string{fmt.Sprintf("host-%d.example", i), fmt.Sprintf("*.host-%d.example", i)}}
+		entries[i] = &certcache.Entry{Names: []string{fmt.Sprintf("host-%d.example", i), fmt.Sprintf("*.host-%d.example", i)}}
 		c.Add(entries[i])
 		serve(i, 0)
 	}
@@ -171,7 +189,7 @@ func TestNothingOldStaysHot(t *testing.T) {
 			name = "www." + name
 		}
 		want := least[i].Load()
-		cert := c.Lookup(name, nil)
+		cert := lookup(c, name)
 		if cert == nil || cert.Leaf.SerialNumber.Int64() < want {
 			t.Errorf("%s: got %v; want at least %d", name, cert, want)
 			return false
@@ -183,10 +201,11 @@ func TestNothingOldStaysHot(t *testing.T) {
 		return true
 	}
 	during(20_000, look, func(number int) { serve(rand.IntN(n), int64(number+1)) })
-	checkRing(t, c, entries[:])
 	for i, e := range entries {
-		if cert := c.Lookup(e.Names[0], nil); cert.Leaf.SerialNumber.Int64() != least[i].Load() {
-			t.Errorf("%s: %v is hot in the end; want %d", e.Names[0], cert.Leaf.SerialNumber, least[i].Load())
+		if cert := lookup(c, e.Names[0]); cert.Leaf.SerialNumber.Int64() != least[i].Load() {
+			t.Errorf("%s: %v is served in the end; want %d", e.Names[0], cert.Leaf.SerialNumber, least[i].Load())
 		}
 	}
+	c.Remove(entries[:]...)
+	checkEmpty(t, c)
 }

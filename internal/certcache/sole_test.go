@@ -1,22 +1,24 @@
-package certcache
+package certcache_test
 
 import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/certwright/certwright/internal/certcache"
 )
 
-func TestH1_Sole(t *testing.T) {
-	c := New(0)
+func TestSole(t *testing.T) {
+	c := certcache.New(0)
 	all := []*held{
-		entry("rsa", "a.example", "b.example").of(rsaKey),
-		entry("ecdsa", "b.example", "a.example").of(ecdsaKey),
+		entry("second", "a.example", "b.example").ranked(1),
+		entry("first", "b.example", "a.example"),
 		entry("other", "a.example"),
 		entry("old", "a.example", "b.example").during(-3*time.Hour, -2*time.Hour),
 	}
 	check := func(step, want string) {
 		t.Helper()
-		if got := idOf(c.Sole(), all); got != want {
+		if got := idOf(c.Sole(nil), all); got != want {
 			t.Errorf("%s: Sole = %q; want %q", step, got, want)
 		}
 	}
@@ -24,19 +26,19 @@ func TestH1_Sole(t *testing.T) {
 	install(c, all[3])
 	check("one, expired", "old")
 	install(c, all[0])
-	check("same names", "rsa")
+	check("same names", "second")
 	install(c, all[1])
-	check("same names, in another order", "ecdsa")
+	check("same names, in another order", "first")
 	install(c, all[2])
 	check("a part of the names", "")
-	c.Remove(now, &all[2].Entry)
-	check("same names again", "ecdsa")
-	c.Remove(now, &all[0].Entry, &all[1].Entry, &all[3].Entry)
+	c.Remove(&all[2].Entry)
+	check("same names again", "first")
+	c.Remove(&all[0].Entry, &all[1].Entry, &all[3].Entry)
 	check("empty again", "")
 }
 
 func TestSoleCountsWildcardsAsNames(t *testing.T) {
-	c := New(0)
+	c := certcache.New(0)
 	all := []*held{entry("star", "*.a.example"), entry("both", "a.example", "*.a.example"), entry("too", "a.example", "*.a.example").ranked(1), entry("c", "c.example")}
 	for _, step := range []struct {
 		serve, stop int
@@ -54,33 +56,33 @@ func TestSoleCountsWildcardsAsNames(t *testing.T) {
 			install(c, all[step.serve])
 		}
 		if step.stop >= 0 {
-			c.Serve(now, &all[step.stop].Entry, Served{})
+			c.Serve(&all[step.stop].Entry, nil)
 		}
-		if got := idOf(c.Sole(), all); got != step.want {
+		if got := idOf(c.Sole(nil), all); got != step.want {
 			t.Errorf("after %+v: Sole = %q; want %q", step, got, step.want)
 		}
 	}
 }
 
 func TestSoleAmongPending(t *testing.T) {
-	c := New(0)
+	c := certcache.New(0)
 	for i := range 1000 {
-		c.Add(&Entry{Names: []string{fmt.Sprintf("host-%d.example", i)}})
+		c.Add(&certcache.Entry{Names: []string{fmt.Sprintf("host-%d.example", i)}})
 	}
 	all := []*held{entry("a", "a.example"), entry("b", "b.example")}
 	install(c, all...)
-	if c.Sole() != nil {
+	if c.Sole(nil) != nil {
 		t.Error("Sole finds one of two")
 	}
-	c.Remove(now, &all[0].Entry)
-	if got := idOf(c.Sole(), all); got != "b" {
+	c.Remove(&all[0].Entry)
+	if got := idOf(c.Sole(nil), all); got != "b" {
 		t.Errorf("Sole = %q; want b", got)
 	}
 }
 
-func TestH1_SoleIP(t *testing.T) {
-	c := New(0)
-	all := []*held{entry("name", "a.example"), entry("ip", "192.0.2.1", "b.example"), entry("same", "192.0.2.1"), entry("ip6", "2001:db8::1")}
+func TestSoleIP(t *testing.T) {
+	c := certcache.New(0)
+	all := []*held{entry("name", "a.example"), entry("ip", "192.0.2.1", "b.example"), entry("same", "192.0.2.1").ranked(1), entry("ip6", "2001:db8::1")}
 	byID := make(map[string]*held)
 	for _, h := range all {
 		byID[h.id] = h
@@ -100,9 +102,9 @@ func TestH1_SoleIP(t *testing.T) {
 			install(c, h)
 		}
 		if h := byID[step.remove]; h != nil {
-			c.Remove(now, &h.Entry)
+			c.Remove(&h.Entry)
 		}
-		if got := idOf(c.SoleIP(), all); got != step.want {
+		if got := idOf(c.SoleIP(nil), all); got != step.want {
 			t.Errorf("after %+v: SoleIP = %q; want %q", step, got, step.want)
 		}
 	}
