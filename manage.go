@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/certwright/certwright/internal/certcache"
 	"github.com/certwright/certwright/internal/hostname"
