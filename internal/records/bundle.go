@@ -36,7 +36,7 @@ const (
 // stored. Make, LoadBundle and Covering make it. It is not changed after others
 // have seen it, and is safe for concurrent use. There are many, so that it is
 // small: what the leaf says is parsed anew each time that it is asked for. No
-// method but Same takes a nil Bundle.
+// method but Same and String takes a nil Bundle.
 type Bundle struct {
 	Names []string // as they were asked for; never empty
 
@@ -81,6 +81,14 @@ func (t keyType) scalar() (elliptic.Curve, int) {
 func newKeyType(t certpem.KeyType) (keyType, bool) {
 	i := slices.Index(keyTypes[:], t)
 	return keyType(max(i, 0)), i >= 0
+}
+
+// String returns the ID: no formatting verb shows the key. It takes a nil Bundle.
+func (b *Bundle) String() string {
+	if b == nil {
+		return "<nil>"
+	}
+	return b.ID()
 }
 
 // ID returns the bundle's identity, which is that of its names and its key type.

@@ -2,20 +2,17 @@ package records_test
 
 import (
 	"bytes"
-	"context"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math/big"
 	"reflect"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -117,134 +114,6 @@ func TestSerialIsThatOfX509(t *testing.T) {
 		b := ca.bundle(r, []string{"a.example"}, func(c *x509.Certificate) { c.SerialNumber = n })
 		if b.Serial() != text {
 			t.Errorf("Serial() = %q, want %q", b.Serial(), text)
-		}
-	}
-}
-
-// odd returns a root with a negative serial number, which crypto/x509 refuses
-// (F10).
-func odd(t *testing.T, ca *fakeCA) []byte {
-	der := slices.Clone(ca.root.Raw)
-	at := bytes.Index(der, ca.root.SerialNumber.Bytes())
-	if at < 0 {
-		t.Fatal("the root has no serial number")
-	}
-	der[at] = 0x81
-	if der[at-1] == 0 { // the zero that keeps it positive
-		der[at-1] = 0x81
-	}
-	if _, err := x509.ParseCertificate(der); err == nil {
-		t.Fatal("a negative serial number is taken")
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-}
-
-func TestMakeReducesTheChain(t *testing.T) {
-	ca, other := newFakeCA(t), newFakeCA(t)
-	r := records.New(newFakeStorage(), records.Options{})
-	key := newKey(t, certpem.P256)
-	names := []string{"a.example"}
-	leaf := ca.leaf(key, names, nil)
-	text := func(certs ...*x509.Certificate) string { return string(certpem.EncodeChain(certs)) }
-	older := caTemplate("Older Root")
-	older = sign(t, older, older, other.rootK.Public(), other.rootK)
-	cross := caTemplate("Test Root")
-	cross = sign(t, cross, older, ca.rootK.Public(), other.rootK)
-	over := caTemplate("Test Root")
-	over.NotAfter = began.Add(-day)
-	over = sign(t, over, older, ca.rootK.Public(), other.rootK)
-	short := caTemplate("Test Intermediate")
-	short.NotAfter = began.Add(30 * day)
-	short = sign(t, short, ca.root, ca.key.Public(), ca.rootK)
-	dead := caTemplate("Test Intermediate")
-	dead.NotAfter = began
-	dead = sign(t, dead, ca.root, ca.key.Public(), ca.rootK)
-	tests := []struct {
-		name, chain string
-		want        []*x509.Certificate
-		warnings    int
-		end         time.Duration // of the chain
-	}{
-		{"as it should be", text(leaf, ca.inter), []*x509.Certificate{leaf, ca.inter}, 0, 90 * day},
-		{"leaf alone", text(leaf), []*x509.Certificate{leaf}, 0, 90 * day},
-		{"with the root", text(leaf, ca.inter, ca.root), []*x509.Certificate{leaf, ca.inter}, 0, 90 * day},
-		{"any order, twice, CRLF", strings.ReplaceAll(text(ca.root, ca.inter, leaf, ca.inter), "\n", "\r\n"), []*x509.Certificate{leaf, ca.inter}, 0, 90 * day},
-		{"no line feed between", strings.ReplaceAll(text(leaf, ca.inter), "----------", "-----"), []*x509.Certificate{leaf, ca.inter}, 0, 90 * day},
-		{"cross-signed root", text(leaf, ca.inter, cross), []*x509.Certificate{leaf, ca.inter, cross}, 0, 90 * day},
-		{"cross-signed root before the root", text(leaf, ca.inter, cross, ca.root), []*x509.Certificate{leaf, ca.inter, cross}, 0, 90 * day},
-		{"cross-signed root that is over", text(leaf, ca.inter, over), []*x509.Certificate{leaf, ca.inter}, 1, 90 * day},
-		{"intermediate of 30 days", text(leaf, short), []*x509.Certificate{leaf, short}, 0, 30 * day},
-		{"intermediate that is over", text(leaf, dead), []*x509.Certificate{leaf, dead}, 0, 90 * day},
-		{"intermediate that is over, and another", text(leaf, dead, ca.inter), []*x509.Certificate{leaf, ca.inter}, 0, 90 * day},
-		{"stray one", text(leaf, ca.inter, other.inter), []*x509.Certificate{leaf, ca.inter}, 1, 90 * day},
-		{"stray one between", text(leaf, other.inter, ca.inter), []*x509.Certificate{leaf, ca.inter}, 1, 90 * day},
-		{"another leaf first", text(ca.leaf(ca.key, names, nil), leaf, ca.inter), []*x509.Certificate{leaf, ca.inter}, 1, 90 * day},
-		{"root that cannot be parsed", text(leaf, ca.inter) + string(odd(t, ca)), []*x509.Certificate{leaf, ca.inter}, 1, 90 * day},
-		{"intermediate cut short", text(leaf, ca.inter) + text(ca.root)[:300], []*x509.Certificate{leaf, ca.inter}, 1, 90 * day},
-		{"a key in it", text(leaf) + keyText(t, key) + text(ca.inter), []*x509.Certificate{leaf, ca.inter}, 0, 90 * day},
-		{"words in it", "Hello\n" + text(leaf) + "and\n" + text(ca.inter), []*x509.Certificate{leaf, ca.inter}, 0, 90 * day},
-	}
-	for _, tt := range tests {
-		b, warnings, err := r.Make(records.NewBundle{Names: names, Key: key, Chain: []byte(tt.chain)})
-		if err != nil || len(warnings) != tt.warnings {
-			t.Errorf("%s: warnings %q, want %d; %v", tt.name, warnings, tt.warnings, err)
-			continue
-		}
-		cert, err := b.Certificate()
-		if err != nil {
-			t.Fatal(err)
-		}
-		same := len(cert.Certificate) == len(tt.want)
-		for i := range tt.want {
-			same = same && bytes.Equal(cert.Certificate[i], tt.want[i].Raw)
-		}
-		if !same {
-			t.Errorf("%s: a chain of %d, want %d, or others", tt.name, len(cert.Certificate), len(tt.want))
-		}
-		if b.End != began.Add(tt.end).Unix() || b.NotAfter != leaf.NotAfter.Unix() {
-			t.Errorf("%s: it ends at %v", tt.name, time.Unix(b.End, 0))
-		}
-		end := time.Unix(b.End, 0)
-		if b.Usable(began.Unix()-1) || !b.Usable(began.Unix()) || !b.Usable(end.Unix()-1) || b.Usable(end.Unix()) {
-			t.Errorf("%s: it is usable at the wrong times", tt.name)
-		}
-	}
-}
-
-func keyText(t testing.TB, key crypto.Signer) string {
-	text, err := certpem.EncodeKey(key)
-	check(t, err)
-	return string(text)
-}
-
-func TestMakeRefuses(t *testing.T) {
-	ca := newFakeCA(t)
-	r := records.New(newFakeStorage(), records.Options{})
-	key := newKey(t, certpem.P256)
-	names := []string{"a.example"}
-	good := certpem.EncodeChain([]*x509.Certificate{ca.leaf(key, names, nil), ca.inter})
-	large := fakeKey(t)
-	tests := []struct {
-		name string
-		n    records.NewBundle
-		want string
-	}{
-		{"no names", records.NewBundle{Key: key, Chain: good}, "no names"},
-		{"no key", records.NewBundle{Names: names, Chain: good}, "no key"},
-		{"no chain", records.NewBundle{Names: names, Key: key}, "no certificate for the key"},
-		{"another key", records.NewBundle{Names: names, Key: ca.rootK, Chain: good}, "no certificate for the key"},
-		{"another type", records.NewBundle{Names: names, Key: key, KeyType: certpem.P384, Chain: good}, "p384"},
-		{"unknown type", records.NewBundle{Names: names, Key: large, Chain: certpem.EncodeChain([]*x509.Certificate{ca.leaf(large, names, nil)})}, "not supported"},
-		{"another name", records.NewBundle{Names: []string{"b.example"}, Key: key, Chain: good}, "does not cover"},
-		{"one name too many", records.NewBundle{Names: []string{"a.example", "b.example"}, Key: key, Chain: good}, "does not cover"},
-		{"a leaf that is damaged", records.NewBundle{Names: names, Key: key, Chain: append(good[:200:200], certpem.EncodeChain([]*x509.Certificate{ca.inter})...)}, "no certificate for the key"},
-		{"many", records.NewBundle{Names: names, Key: key, Chain: bytes.Repeat(good, 26)}, "more than 50"},
-	}
-	for _, tt := range tests {
-		if _, _, err := r.Make(tt.n); err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
-		} else if strings.Contains(err.Error(), "PRIVATE") {
-			t.Errorf("%s: %v", tt.name, err)
 		}
 	}
 }
@@ -404,71 +273,14 @@ func TestDropPrevious(t *testing.T) {
 	check(t, r.DropPrevious(t.Context(), b.ID()))
 }
 
-// TestBundleIsSmall counts what a bundle takes in memory beside its leaf's DER.
-func TestBundleIsSmall(t *testing.T) {
-	if size := reflect.TypeFor[records.Bundle]().Size(); size > 120 {
-		t.Errorf("a Bundle has %d bytes, more than 120", size)
-	}
-	const n = 1000
-	s := newFakeStorage()
+func TestNoVerbShowsAKey(t *testing.T) {
 	ca := newFakeCA(t)
-	made := records.New(s, records.Options{})
-	names := make([][]string, n)
-	ids := make([]string, n)
-	der := 0
-	for i := range n {
-		names[i] = []string{fmt.Sprintf("host-%04d.example", i)}
-		b := ca.bundle(made, names[i], func(c *x509.Certificate) {
-			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: bytes.Repeat([]byte{5}, 500)}}
-		})
-		store(t, made, b)
-		leaf, err := b.Leaf()
-		check(t, err)
-		der += len(leaf.Raw)
-		ids[i] = b.ID()
-		_, err = made.LoadBundle(context.Background(), ids[i], now) // the storage counts in memory
-		check(t, err)
-	}
-	r := records.New(s, records.Options{})
-	loaded := make([]*records.Bundle, n)
-	before := heap()
-	for i, id := range ids {
-		got, err := r.LoadBundle(context.Background(), id, now)
-		check(t, err)
-		got.ShareNames(names[i])
-		loaded[i] = got.Bundle
-	}
-	each := (heap() - before) / n
-	t.Logf("%d bytes a bundle, %d of them the leaf's DER", each, der/n)
-	// The key is 32 bytes, and what holds both is rounded up to a size class.
-	if limit := int64(der/n + 120 + 32 + 128); each > limit {
-		t.Errorf("%d bytes a bundle, more than %d", each, limit)
-	}
-	runtime.KeepAlive(loaded)
-	runtime.KeepAlive(s)
-}
-
-func heap() int64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
-}
-
-func BenchmarkLoadBundle(b *testing.B) {
-	s := newFakeStorage()
-	ca := newFakeCA(b)
-	r := records.New(s, records.Options{})
-	bundle := ca.bundle(r, []string{"a.example"}, func(c *x509.Certificate) {
-		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: bytes.Repeat([]byte{5}, 500)}}
-	})
-	store(b, r, bundle)
-	id := bundle.ID()
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := r.LoadBundle(b.Context(), id, now); err != nil {
-			b.Fatal(err)
+	b := ca.bundle(records.New(newFakeStorage(), records.Options{}), []string{"a.example"}, nil)
+	for _, v := range []any{b, records.Stored{Bundle: b}, &records.Stored{Bundle: b}, records.Stored{}, records.Order{KeyPEM: "KEY"}, &records.Order{KeyPEM: "KEY"}, &records.Account{KeyPEM: "KEY"}} {
+		for _, verb := range []string{"%v", "%+v", "%s"} {
+			if text := fmt.Sprintf(verb, v); strings.Contains(text, "KEY") || strings.Contains(text, "PANIC") || len(text) > 60 {
+				t.Errorf("%s of a %T: %s", verb, v, text)
+			}
 		}
 	}
 }

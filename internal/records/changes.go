@@ -50,9 +50,16 @@ func (r *Records) NewChanges(instance string) *Changes {
 func (c *Changes) Note(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !slices.Contains(c.noted, id) {
-		c.noted = append(c.noted, id)
+	c.noted = withID(c.noted, id)
+}
+
+// withID adds an ID once. One more than a record has room for says the same as
+// any number: whoever has not seen them reads all anew.
+func withID(ids []string, id string) []string {
+	if len(ids) > maxChanges || slices.Contains(ids, id) {
+		return ids
 	}
+	return append(ids, id)
 }
 
 // Flush stores what was noted, if anything was. After an error it is kept for
@@ -69,9 +76,7 @@ func (c *Changes) Flush(ctx context.Context) error {
 	if err != nil {
 		c.mu.Lock()
 		for _, id := range c.noted {
-			if !slices.Contains(noted, id) {
-				noted = append(noted, id)
-			}
+			noted = withID(noted, id)
 		}
 		c.noted = noted
 		c.mu.Unlock()

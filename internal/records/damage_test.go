@@ -2,7 +2,6 @@ package records_test
 
 import (
 	"bytes"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -112,7 +111,8 @@ func TestEditedBundleFileIsServedAndWrittenAnew(t *testing.T) {
 		{"header removed", first + "\n" + pemText},
 		{"plain PEM", pemText},
 		{"plain PEM, key first", key + chain},
-		{"plain PEM with the root", chain + string(certpem.EncodeChain([]*x509.Certificate{ca.root})) + key},
+		{"plain PEM with the root", chain + string(certpem.EncodeChain(certList(ca.root))) + key},
+		{"plain PEM with a stray one", chain + string(certpem.EncodeChain(certList(newFakeCA(t).inter))) + key},
 		{"CRLF", strings.ReplaceAll(string(value), "\n", "\r\n")},
 		{"byte order mark", "\ufeff" + string(value)},
 		{"line at the end", string(value) + "\n"},
@@ -146,7 +146,7 @@ func TestEditedBundleFileIsServedAndWrittenAnew(t *testing.T) {
 func TestBundleFileThatIsOfNoUseIsDamaged(t *testing.T) {
 	ca := newFakeCA(t)
 	b, value := file(t, ca, "a.example")
-	other, otherValue := file(t, ca, "b.example")
+	_, otherValue := file(t, ca, "b.example")
 	set, setValue := file(t, ca, "a.example", "c.example")
 	_, foreign := file(t, newFakeCA(t), "a.example")
 	at := bytes.Index(value, []byte("-----BEGIN PRIVATE"))
@@ -164,6 +164,7 @@ func TestBundleFileThatIsOfNoUseIsDamaged(t *testing.T) {
 		{"chain removed", b.ID(), value[at:]},
 		{"another's key", b.ID(), slices.Concat(value[:at], otherValue[otherAt:])},
 		{"another CA's intermediate", b.ID(), slices.Concat(value[:second], foreign[foreignSecond:bytes.Index(foreign, []byte("-----BEGIN PRIVATE"))], value[at:])},
+		{"plain PEM, another CA's intermediate", b.ID(), slices.Concat(value[bytes.Index(value, []byte("-----BEGIN")):second], foreign[foreignSecond:bytes.Index(foreign, []byte("-----BEGIN PRIVATE"))], value[at:])},
 		{"another name's", b.ID(), otherValue},
 		{"another key type's", records.ID([]string{"a.example"}, certpem.P384), value},
 		{"another set's", records.ID([]string{"a.example", "d.example"}, certpem.P256), setValue},
@@ -183,7 +184,6 @@ func TestBundleFileThatIsOfNoUseIsDamaged(t *testing.T) {
 	if got, err := loadFile(t, b.ID(), setValue); err != nil || !got.Same(set) || got.Mended == nil {
 		t.Errorf("a certificate with one name more, put there by hand: %v, mended: %v", err, got.Mended)
 	}
-	_ = other
 }
 
 func TestNewerRecordIsServedAndLeftAlone(t *testing.T) {
@@ -218,6 +218,11 @@ func TestNewerRecordIsServedAndLeftAlone(t *testing.T) {
 		t.Error(err)
 	}
 	check(t, r.StoreBundle(t.Context(), records.Stored{Bundle: b}))
+	delete(s.values, "v1/accounts/ca") // by hand
+	if _, err := r.LoadAccount(t.Context(), "ca"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	check(t, r.StoreAccount(t.Context(), "ca", &records.Account{}))
 }
 
 // damage is what a sealed storage says.

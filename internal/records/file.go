@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -105,7 +106,13 @@ func (r *Records) decodeBundle(id string, value []byte) (Stored, error) {
 		}
 		frameErr = errHeader
 	}
-	s, err := r.decodePEM(id, body)
+	s, warnings, err := r.decodePEM(id, body)
+	if err == nil && len(warnings) > 0 && (s.tail == nil || bytes.HasPrefix(value, []byte(product))) {
+		// What was written here has nothing that does not belong to it. In a file
+		// from elsewhere it is let be, unless it may be all that is left of an
+		// intermediate.
+		err = errors.New(warnings[0])
+	}
 	switch {
 	case errors.Is(frameErr, ErrNewer):
 		return s, frameErr
@@ -118,6 +125,9 @@ func (r *Records) decodeBundle(id string, value []byte) (Stored, error) {
 		return s, frameErr
 	}
 	s.Mended = frameErr
+	if len(warnings) > 0 {
+		s.Mended = fmt.Errorf("%w; left out: %s", frameErr, strings.Join(warnings, "; "))
+	}
 	return s, nil
 }
 
@@ -131,7 +141,7 @@ func (r *Records) decodeWhole(id string, body []byte) (s Stored, ok bool) {
 	}
 	typ, ok := newKeyType(h.Key)
 	leaf, rest := pem.Decode(rest)
-	at := bytes.LastIndex(rest, []byte(beginKey))
+	at := bytes.Index(rest, []byte(beginKey))
 	if !ok || leaf == nil || leaf.Type != typeCert || at < 0 {
 		return s, false
 	}
@@ -175,29 +185,26 @@ func (t keyType) secret(pkcs8 []byte) ([]byte, bool) {
 }
 
 // decodePEM reads key and chain from PEM text, and what they cannot tell from a
-// header before it, if there is one.
-func (r *Records) decodePEM(id string, text []byte) (Stored, error) {
+// header before it, if there is one. The warnings are those of Make.
+func (r *Records) decodePEM(id string, text []byte) (s Stored, warnings []string, err error) {
 	name, typ, ok := splitID(id)
 	if !ok {
-		return Stored{}, fmt.Errorf("%q is not the ID of a bundle", id)
+		return Stored{}, nil, fmt.Errorf("%q is not the ID of a bundle", id)
 	}
 	p, err := readParts(text)
 	if err != nil {
-		return Stored{}, err
+		return Stored{}, nil, err
 	}
 	if p.key == nil {
-		return Stored{}, errors.New("there is no private key in it, or not all of one")
+		return Stored{}, nil, errors.New("there is no private key in it, or not all of one")
 	}
 	key, err := certpem.DecodeKey(pem.EncodeToMemory(p.key))
 	if err != nil {
-		return Stored{}, err
+		return Stored{}, nil, err
 	}
 	chain, warnings, err := p.reduce(key.Public())
 	if err != nil {
-		return Stored{}, err
-	}
-	if len(warnings) > 0 {
-		return Stored{}, errors.New(warnings[0])
+		return Stored{}, nil, err
 	}
 	h := findHeader(text)
 	n := NewBundle{
@@ -206,7 +213,7 @@ func (r *Records) decodePEM(id string, text []byte) (Stored, error) {
 	}
 	if name == "" {
 		if n.Names, ok = namesOf(id, typ, h.Names, chain[0]); !ok {
-			return Stored{}, errors.New("the leaf is for another set of names")
+			return Stored{}, nil, errors.New("the leaf is for another set of names")
 		}
 	}
 	if n.Stored.Before(chain[0].NotBefore) || n.Stored.After(chain[0].NotAfter) {
@@ -214,9 +221,9 @@ func (r *Records) decodePEM(id string, text []byte) (Stored, error) {
 	}
 	b, err := r.bundle(n, chain)
 	if err != nil {
-		return Stored{}, err
+		return Stored{}, nil, err
 	}
-	return Stored{Bundle: b, Data: h.Data}, nil
+	return Stored{Bundle: b, Data: h.Data}, warnings, nil
 }
 
 // namesOf returns the names whose set the digest in an ID is of.

@@ -83,7 +83,9 @@ func (r *Records) load(ctx context.Context, key string) ([]byte, error) {
 	switch {
 	case err == nil:
 		return value, nil
-	case !errors.Is(err, fs.ErrNotExist) && r.isDamage(err):
+	case errors.Is(err, fs.ErrNotExist):
+		r.noteNewer(key, nil) // somebody has removed it
+	case r.isDamage(err):
 		return nil, &DamagedError{Key: key, Err: err}
 	}
 	return nil, fmt.Errorf("loading %q: %w", key, err)

@@ -33,6 +33,9 @@ type Order struct {
 	State    []byte        `json:"state,omitempty"` // what the issuer saved last
 }
 
+// String returns whose order it is: it does not show the key.
+func (o Order) String() string { return fmt.Sprintf("order of %v at %s", o.Names, o.Issuer) }
+
 // LoadOrder returns the order of an issuer for the bundle of that ID. When there
 // is none the error satisfies errors.Is(err, fs.ErrNotExist).
 func (r *Records) LoadOrder(ctx context.Context, id, issuer string) (*Order, error) {
@@ -192,6 +195,9 @@ type Account struct {
 	EABKeyID  string   `json:"eab_key_id,omitempty"`
 	KeyPEM    string   `json:"key"`
 }
+
+// String returns the account's URL: it does not show the key.
+func (a Account) String() string { return fmt.Sprintf("account %q at %s", a.Location, a.Directory) }
 
 // LoadAccount returns the account of the issuer of that ID. When there is none
 // the error satisfies errors.Is(err, fs.ErrNotExist).
