@@ -33,7 +33,7 @@ func TestBundleIsTheSameAfterAStart(t *testing.T) {
 		names := []string{"*.a.example", "a.example", "2001:db8::1"}
 		leaf := ca.leaf(key, names, func(c *x509.Certificate) {
 			c.OCSPServer = []string{"http://ocsp.example"}
-			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}, Value: []byte{0x30, 3, 2, 1, 5}}}
+			mustStaple(c)
 		})
 		b := ca.make(r, records.NewBundle{
 			Names: names, KeyType: kt, CA: "https://ca.example/dir", Account: "ca.example-dir+12345678", Profile: "short", Key: key,
@@ -204,9 +204,6 @@ func TestPreviousBundleStandsInWhileTheNextCannotBeServed(t *testing.T) {
 	ctx := t.Context()
 	names := []string{"a.example"}
 	ahead := func(c *x509.Certificate) { c.NotBefore, c.NotAfter = began.Add(5*day), began.Add(95*day) }
-	staple := func(c *x509.Certificate) {
-		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}, Value: []byte{0x30, 3, 2, 1, 5}}}
-	}
 	ended := func(c *x509.Certificate) { c.NotBefore, c.NotAfter = began.Add(-9*day), began }
 	tests := []struct {
 		name       string
@@ -220,7 +217,7 @@ func TestPreviousBundleStandsInWhileTheNextCannotBeServed(t *testing.T) {
 		{"not valid yet", ahead, noChange, false, "next", true, ""},
 		{"not valid yet, nothing else", ahead, nil, false, "next", false, ""},
 		{"not valid yet, the other has ended", ahead, ended, false, "next", false, ""},
-		{"must be stapled", staple, noChange, false, "next", true, ""},
+		{"must be stapled", mustStaple, noChange, false, "next", true, ""},
 		{"ended", ended, noChange, false, "next", true, ""},
 		{"missing", nil, noChange, false, "prev", false, ""},
 		{"missing, the other has ended", nil, ended, false, "", false, "missing"},
@@ -259,6 +256,35 @@ func TestPreviousBundleStandsInWhileTheNextCannotBeServed(t *testing.T) {
 }
 
 func noChange(*x509.Certificate) {}
+
+func mustStaple(c *x509.Certificate) {
+	c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}, Value: []byte{0x30, 3, 2, 1, 5}}}
+}
+
+func TestPreviousBundleThatCannotBeReachedIsNotMissing(t *testing.T) {
+	ca := newFakeCA(t)
+	s := newFakeStorage()
+	r := records.New(s, records.Options{})
+	down := errors.New("cannot be reached")
+	s.fail = func(verb, key string) error {
+		if verb == "load" && strings.Contains(key, "+prev") {
+			return down
+		}
+		return nil
+	}
+	if _, err := r.LoadBundle(t.Context(), "a.example+p256", now); !errors.Is(err, down) || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the other is missing: %v", err)
+	}
+	names := []string{"a.example"}
+	store(t, r, ca.bundle(r, names, func(c *x509.Certificate) { c.NotBefore = began.Add(5 * day) }))
+	if got, err := r.LoadBundle(t.Context(), "a.example+p256", now); !errors.Is(err, down) || got.Bundle != nil {
+		t.Errorf("the other is not valid yet: %v, %v", got.Bundle, err)
+	}
+	store(t, r, ca.bundle(r, names, mustStaple))
+	if got, err := r.LoadBundle(t.Context(), "a.example+p256", now); err != nil || got.Bundle == nil {
+		t.Errorf("the other is valid: %v, %v", got.Bundle, err)
+	}
+}
 
 func TestDropPrevious(t *testing.T) {
 	ca := newFakeCA(t)

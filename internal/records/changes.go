@@ -189,7 +189,7 @@ func (p *poll) read(key string, was uint64, l changeList) {
 	n := uint64(len(l.IDs))
 	switch missed := l.Seq - was; {
 	case p.first:
-	case was == unknown, l.Seq < was, missed > n:
+	case was == unknown, missed > n: // also of a list that was begun anew
 		p.all = true
 	default: // of a new instance, was is 0
 		p.ids = append(p.ids, l.IDs[n-missed:]...)

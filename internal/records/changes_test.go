@@ -91,6 +91,19 @@ func TestManyChangesMeanAll(t *testing.T) {
 	}
 }
 
+func TestChangesThatBeginAnewMeanAll(t *testing.T) {
+	s := newFakeStorage()
+	r := records.New(s, records.Options{})
+	b := r.NewChanges("b")
+	note(t, r.NewChanges("a"), "1", "2", "3")
+	poll(t, b)
+	delete(s.values, "v1/changes/a")
+	note(t, r.NewChanges("a"), "4", "5")
+	if _, all := poll(t, b); !all {
+		t.Error("what is not known is not all")
+	}
+}
+
 func TestChangesThatCannotBeStoredAreKept(t *testing.T) {
 	s := newFakeStorage()
 	r := records.New(s, records.Options{})
