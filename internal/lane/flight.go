@@ -68,7 +68,6 @@ type trip struct {
 	lane   *Lane
 	flight *Flight
 	ctx    context.Context
-	cancel context.CancelFunc
 	since  time.Time // take-off
 
 	// What follows is guarded by Lane.mu.
