@@ -95,23 +95,23 @@ func (l *Lock) check() error {
 	if top.number != l.number || !top.regular {
 		return fmt.Errorf("%w: another took generation %d of %q over", ErrLost, l.number, l.dir)
 	}
-	if _, err := l.read(); err != nil {
+	if err := l.checkFile(); err != nil {
 		return err
 	}
 	return l.state()
 }
 
-// read reads the record of the generation and checks that it is our own.
-func (l *Lock) read() (record, error) {
+// checkFile looks whether the file of the generation is our own.
+func (l *Lock) checkFile() error {
 	content, err := readFile(generation(l.dir, l.number))
 	if err != nil && !vanished(err) {
-		return record{}, fmt.Errorf("looking after lock: %w", err)
+		return fmt.Errorf("looking after lock: %w", err)
 	}
 	r, ok := parse(content)
 	if err != nil || !ok || r.Token != l.record.Token {
-		return record{}, fmt.Errorf("%w: generation %d of %q was removed or overwritten", ErrLost, l.number, l.dir)
+		return fmt.Errorf("%w: generation %d of %q was removed or overwritten", ErrLost, l.number, l.dir)
 	}
-	return r, nil
+	return nil
 }
 
 // state returns why the lock is not held, as far as this process knows.
@@ -189,7 +189,7 @@ func (l *Lock) release() error {
 	l.end(errUnlocked)
 	l.writing <- struct{}{}
 	defer func() { <-l.writing }()
-	if _, foreign := l.read(); foreign == nil {
+	if err == nil || l.checkFile() == nil {
 		l.record.Free = true
 		err = errors.Join(err, overwrite(generation(l.dir, l.number), l.record))
 	}
