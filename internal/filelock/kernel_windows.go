@@ -3,6 +3,7 @@ package filelock
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/windows"
@@ -27,6 +28,12 @@ func openFile(path string, flag int) (*os.File, error) {
 	h, err := windows.CreateFile(name, access,
 		windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE,
 		nil, how, windows.FILE_ATTRIBUTE_NORMAL, 0)
+	if errors.Is(err, windows.ERROR_ACCESS_DENIED) || errors.Is(err, windows.ERROR_DELETE_PENDING) {
+		// A file that was removed refuses access until all have closed it.
+		if _, statErr := os.Lstat(path); statErr != nil && flag&os.O_CREATE == 0 {
+			err = fs.ErrNotExist
+		}
+	}
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}

@@ -31,6 +31,7 @@ const roleVariable = "CERTWRIGHT_TEST_ROLE"
 // roles are what a child can do in the folder dir with locks of that TTL.
 var roles = map[string]func(f *filelock.Folder, dir string) error{
 	"count": countChild,
+	"plain": plainChild,
 	"log":   logChild,
 	"hold":  holdChild,
 	"turns": turnsChild,
@@ -82,6 +83,12 @@ func countChild(f *filelock.Folder, dir string) error {
 		}
 	}
 	return nil
+}
+
+// plainChild is countChild on a file system without hard links.
+func plainChild(f *filelock.Folder, dir string) error {
+	filelock.SetLink(f, func(string, string) error { return syscall.EPERM })
+	return countChild(f, dir)
 }
 
 // logChild notes in a file when it gets the lock and when it gives it up.
@@ -228,20 +235,24 @@ func newFile(t *testing.T, path, content string) {
 
 // What processes do under the lock, none of them loses (S7).
 func TestProcessesTakeTurns(t *testing.T) {
-	dir := t.TempDir()
-	newFile(t, filepath.Join(dir, "counter"), "0")
-	var all []*child
-	for i := range 4 {
-		all = append(all, start(t, "count", time.Duration(i+1)*time.Hour/4, dir))
-	}
-	for _, c := range all {
-		if err := c.wait(); err != nil {
-			t.Error(err)
-		}
-	}
-	got, err := os.ReadFile(filepath.Join(dir, "counter"))
-	if want := strconv.Itoa(4 * turnsEach); err != nil || string(got) != want {
-		t.Errorf("the counter is %s, %v; want %s", got, err, want)
+	for _, role := range []string{"count", "plain"} {
+		t.Run(role, func(t *testing.T) {
+			dir := t.TempDir()
+			newFile(t, filepath.Join(dir, "counter"), "0")
+			var all []*child
+			for i := range 4 {
+				all = append(all, start(t, role, time.Duration(i+1)*time.Hour/4, dir))
+			}
+			for _, c := range all {
+				if err := c.wait(); err != nil {
+					t.Error(err)
+				}
+			}
+			got, err := os.ReadFile(filepath.Join(dir, "counter"))
+			if want := strconv.Itoa(4 * turnsEach); err != nil || string(got) != want {
+				t.Errorf("the counter is %s, %v; want %s", got, err, want)
+			}
+		})
 	}
 }
 
@@ -367,25 +378,5 @@ func TestFileSystemThatHangs(t *testing.T) {
 	}
 	if err := errors.Join(pipe.Close(), f.Close()); err != nil {
 		t.Error(err)
-	}
-}
-
-// An error names the path and what to do about it, and comes at once (S1).
-func TestFolderThatCannotBeWritten(t *testing.T) {
-	dir := t.TempDir()
-	newFile(t, filepath.Join(dir, "file"), "")
-	readOnly := filepath.Join(dir, "readonly")
-	if err := os.Mkdir(readOnly, 0o500); err != nil {
-		t.Fatal(err)
-	}
-	paths := []string{filepath.Join(dir, "file"), filepath.Join(dir, "missing", "locks")}
-	if asNobody(t) {
-		paths = append(paths, readOnly)
-	}
-	for _, path := range paths {
-		_, err := filelock.New(path, filelock.Options{}).Lock(t.Context(), "a")
-		if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "check that this process may") {
-			t.Errorf("Lock: %v; want an error that names %s and the cure", err, path)
-		}
 	}
 }
