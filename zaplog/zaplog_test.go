@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/certwright/certwright"
+	"github.com/certwright/certwright/storage"
 	"github.com/certwright/certwright/zaplog"
 )
 
@@ -49,7 +50,7 @@ func TestNilWritesNothing(t *testing.T) {
 
 func TestManagerLogsToZap(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
-	dir, err := certwright.NewDirStorage(t.TempDir() + "/new")
+	dir, err := storage.OpenDir(t.TempDir() + "/new")
 	if err != nil {
 		t.Fatal(err)
 	}
