@@ -86,8 +86,9 @@ func TestUnknownNameError(t *testing.T) {
 }
 
 // bytesIdle is how much memory a certificate that is not in use may cost, in
-// bytes: the leaf is kept as its difference to another of the same CA.
-const bytesIdle = 660
+// bytes: the leaf is kept as its difference to another of the same CA. With as few
+// certificates as here, the shards of the cache are a good part of it.
+const bytesIdle = 740
 
 // TestCost_BytesACertificate measures what a managed certificate costs that no
 // handshake has asked for.

@@ -75,8 +75,8 @@ func newBare(names []string) *bare {
 }
 
 func (b *bare) find(name string) bool {
-	cert := (*b.p.Load())[name]
-	return cert != nil && time.Now().Unix() > 0
+	cert, now := (*b.p.Load())[name], time.Now().Unix()
+	return cert != nil && now > 0
 }
 
 // BenchmarkLookup has, for each kind of look-up, a plain map with one reading of
@@ -120,11 +120,12 @@ func BenchmarkLookup(b *testing.B) {
 		for _, cores := range []int{1, 2} {
 			b.Run(fmt.Sprintf("%s/cores=%d", k.name, cores), func(b *testing.B) {
 				var inMap, inCache []time.Duration
-				for b.Loop() {
-					inMap = append(inMap, round(b, cores, k.bareQueries, k.bare, k.found))
-					inCache = append(inCache, round(b, cores, k.queries, k.cache, k.found))
+				for i := 0; b.Loop(); i += part {
+					from, to := i%queries, i%queries+part
+					inMap = append(inMap, round(b, cores, k.bareQueries[from:to], k.bare, k.found))
+					inCache = append(inCache, round(b, cores, k.queries[from:to], k.cache, k.found))
 				}
-				m, c := median(inMap), median(inCache)
+				m, c := low(inMap), low(inCache)
 				b.ReportMetric(m, "map-ns")
 				b.ReportMetric(c, "cache-ns")
 				b.ReportMetric(c/m, "ratio")
@@ -134,7 +135,11 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-// round returns how long it takes to ask for all names on so many goroutines.
+// part is how many names are asked for in a row of the map and of the Cache. It
+// takes less time than what else runs on a machine gets in a row.
+const part = 1 << 11
+
+// round returns how long it takes to ask for names on so many goroutines.
 func round(b *testing.B, cores int, q []string, find func(string) bool, found bool) time.Duration {
 	start := time.Now()
 	var all sync.WaitGroup
@@ -151,10 +156,11 @@ func round(b *testing.B, cores int, q []string, find func(string) bool, found bo
 	return time.Since(start)
 }
 
-// median returns the nanoseconds of one look-up in the median round.
-func median(rounds []time.Duration) float64 {
+// low returns the nanoseconds of one look-up in a round of which a tenth was
+// faster.
+func low(rounds []time.Duration) float64 {
 	slices.Sort(rounds)
-	return float64(rounds[len(rounds)/2].Nanoseconds()) / queries
+	return float64(rounds[len(rounds)/10].Nanoseconds()) / part
 }
 
 func BenchmarkAdd(b *testing.B) {

@@ -103,7 +103,8 @@ func (c *Cache) Hot() int {
 // which may be a wildcard, in the order of Add.
 func (c *Cache) Entries(name string) []*Entry {
 	key, wild := strings.CutPrefix(name, "*.")
-	return slices.Clone(c.at(key).Load().cells(wild)[key].entries(new([1]*Entry)))
+	cells := *c.at(key).Load().cells(wild)
+	return slices.Clone(cells[key].entries(new([1]*Entry)))
 }
 
 // All returns all entries, each once, in no order. Entries that come or go
@@ -128,11 +129,11 @@ func (c *Cache) at(key string) *atomic.Pointer[shard] {
 // load returns the shard of a key.
 func (c *Cache) load(key []byte) *shard { return c.shards[maphash.Bytes(c.seed, key)%shards].Load() }
 
-func (s *shard) cells(wild bool) map[string]*cell {
+func (s *shard) cells(wild bool) *map[string]*cell {
 	if wild {
-		return s.wild
+		return &s.wild
 	}
-	return s.own
+	return &s.own
 }
 
 // entries returns those that a name leads to; room is for one alone.

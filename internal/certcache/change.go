@@ -69,18 +69,22 @@ func (c *Cache) changeLocked(given []*Entry, change func(list []*Entry, e *Entry
 			at := c.at(key)
 			s := changed[at]
 			if s == nil {
-				s = at.Load().clone()
+				old := at.Load()
+				s = &shard{maps.Clone(old.own), maps.Clone(old.wild)}
 				changed[at] = s
 			}
 			cells := s.cells(wild)
-			list := slices.Clone(cells[key].entries(new([1]*Entry)))
+			if *cells == nil {
+				*cells = make(map[string]*cell)
+			}
+			list := slices.Clone((*cells)[key].entries(new([1]*Entry)))
 			switch list = change(list, e); len(list) {
 			case 0:
-				delete(cells, key)
+				delete(*cells, key)
 			case 1:
-				cells[key] = list[0].cell.Load()
+				(*cells)[key] = list[0].cell.Load()
 			default:
-				cells[key] = &cell{several: &list}
+				(*cells)[key] = &cell{several: &list}
 			}
 		}
 	}
@@ -88,18 +92,6 @@ func (c *Cache) changeLocked(given []*Entry, change func(list []*Entry, e *Entry
 		at.Store(s)
 	}
 	c.version.Add(1)
-}
-
-// clone returns a copy that may be changed until it is published.
-func (s *shard) clone() *shard {
-	own, wild := maps.Clone(s.own), maps.Clone(s.wild)
-	if own == nil {
-		own = make(map[string]*cell)
-	}
-	if wild == nil {
-		wild = make(map[string]*cell)
-	}
-	return &shard{own, wild}
 }
 
 // swapLocked replaces what e serves, and reports whether it serves something now
