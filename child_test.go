@@ -36,7 +36,7 @@ const (
 	childCA    = "CERTWRIGHT_TEST_CA"    // directory URL
 	childNames = "CERTWRIGHT_TEST_NAMES" // with commas
 	childKill  = "CERTWRIGHT_TEST_KILL"  // the system call of the store path before which the child kills itself
-	childLease = "CERTWRIGHT_TEST_LEASE" // TTL of lease files; empty: kernel locks
+	childLease = "CERTWRIGHT_TEST_LEASE" // the LeaseTTL
 )
 
 // roles are what a child can do. Each returns an error when something went wrong
@@ -78,7 +78,7 @@ func openManager(env func(string) string) (*storage.Dir, *Manager, []string, err
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		options = storage.DirOptions{LeaseFiles: true, LeaseTTL: ttl}
+		options = storage.DirOptions{LeaseTTL: ttl}
 	}
 	dir, err := options.Open(env(childDir))
 	if err != nil {

@@ -4,6 +4,7 @@ package certwright
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
@@ -174,9 +175,8 @@ func (c *crashed) checkResidue() {
 	err := filepath.WalkDir(c.dir, func(p string, d fs.DirEntry, err error) error {
 		if err == nil && durable.IsTemp(d.Name()) {
 			temps++
-			err = os.Chtimes(p, old, old)
 		}
-		return err
+		return errors.Join(err, os.Chtimes(p, old, old))
 	})
 	if err != nil {
 		c.t.Fatal(err)

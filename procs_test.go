@@ -162,7 +162,7 @@ func TestS4_PausedHolder(t *testing.T) {
 	c := startChild(t, "hold", append(vars, childLease+"="+ttl.String())...)
 	c.expect("locked")
 	c.signal(syscall.SIGSTOP)
-	dir, err := storage.DirOptions{LeaseFiles: true, LeaseTTL: ttl}.Open(path)
+	dir, err := storage.DirOptions{LeaseTTL: ttl}.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func TestS4_PausedHolder(t *testing.T) {
 	// A third contender does not get in.
 	wait, cancel := context.WithTimeout(t.Context(), 2*ttl)
 	defer cancel()
-	third, err := storage.DirOptions{LeaseFiles: true, LeaseTTL: ttl}.Open(path)
+	third, err := storage.DirOptions{LeaseTTL: ttl}.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}

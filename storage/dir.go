@@ -9,20 +9,19 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/certwright/certwright/internal/durable"
+	"github.com/certwright/certwright/internal/filelock"
 )
 
-// maxRecord is the longest value of a Dir, in bytes. A longer file is
-// none of ours, and is not read into memory.
+// maxRecord is the longest value of a Dir, in bytes. A longer file is none of
+// ours, and is not read into memory.
 const maxRecord = 16 << 20
 
-// Dir is a Storage and a Locker in a folder. Any number of processes may
-// share the folder, on one host or, through a network file system, on several.
-// It is safe for concurrent use. Its zero value is not usable: call
-// OpenDir.
+// Dir is a Storage and a Locker in a folder. Any number of processes may share
+// the folder, on one host or, through a network file system, on several. It is
+// safe for concurrent use. Its zero value is not usable: call OpenDir.
 //
 // Each value is one file, replaced by rename and flushed to the disk before
 // Store returns; values have at most 16 MiB. Keys are escaped so that any of
@@ -32,47 +31,32 @@ const maxRecord = 16 << 20
 // not listed. Keys of many hundred bytes can go beyond the longest path that the
 // system knows (1,024 bytes on macOS), which is an error.
 //
-// Locks are files in the folder locks, held with the kernel's file locks: when a
-// process dies its locks are free at once. The file of a lock that is free stays
-// for about a second. On network file systems, and where
-// the kernel has no file locks, they are lease files with a heartbeat: a dead
-// process's lock is free LeaseTTL after the last beat, and a holder that could
-// not beat for three quarters of LeaseTTL has lost its lease. No host compares
-// its clock with another's. Once any instance has used lease files in a folder
-// all others do, which the file locks/leases tells them; it may be removed while
-// no instance runs.
+// Locks are in the folder locks. When a process dies its locks are free at once
+// for others on its host, and a LeaseTTL later for others on a network file
+// system. A holder that stops for longer than that is replaced, and sees it when
+// it goes on. No host compares its clock with another's.
 //
-// Store looks for a lease in its context and refuses with ErrLeaseLost when the
-// lease has ended or its lock file says so.
+// Store and Delete look for a lease in their context, before and after they
+// change a file. When it has ended, or its lock is another's, the error is
+// ErrLeaseLost.
+//
+// A folder that was unmounted, and shows an empty place, is an error and not an
+// empty storage. One that was mounted again, or restored from a backup, while
+// the Dir was open is used on.
 type Dir struct {
-	dir    string
-	base   string      // dir as the begin of a longer path
-	root   fileID      // what dir was when it was opened
-	mode   fs.FileMode // likewise
-	marker string      // the path of leasesMarker
-	fresh  bool
-	ttl    time.Duration
+	dir   string
+	fresh bool
+	locks *filelock.Folder
 
-	leaseFiles atomic.Bool
-	turns      turns
-	watches    lockWatches
+	closing  context.Context // ends with Close
+	close    context.CancelFunc
+	running  sync.WaitGroup // calls of Lock and Tidy, and who watch over leases
+	once     sync.Once      // closes
+	sweeping *time.Timer    // runs sweep, once
+	swept    chan struct{}  // closed by sweep
 
-	closing context.Context // ends with Close
-	close   context.CancelFunc
-	running sync.WaitGroup // calls of Lock and watchers of leases
-	once    sync.Once      // closes
-
-	// Timers are made with the Dir, and never within a synctest bubble
-	// that it was not made in.
-	sweeping *time.Timer   // runs sweep, once
-	swept    chan struct{} // closed by sweep
-	clearing *time.Timer   // runs clearLeft
-	clear    chan struct{} // holds what the one clearLeft that runs has put in
-
-	mu       sync.Mutex // guards what follows
-	closed   bool
-	leases   map[*dirLease]struct{}
-	left     map[string]struct{} // paths of lock files for clearLeft
+	mu       sync.Mutex  // guards root, warnings, and running against its end
+	root     fs.FileInfo // what dir was when it was last looked at
 	warnings []string
 }
 
@@ -83,16 +67,21 @@ func (d *Dir) Path() string { return d.dir }
 func (d *Dir) Fresh() bool { return d.fresh }
 
 // Warnings returns what was found wrong without being in the way of the folder's
-// use: mostly permissions, when the folder was opened, that were wider than 0700
-// for the folder and 0600 for files. Each says which path, and whether it could
-// be mended. Files in a folder of 0700 are not looked at, since nobody else
-// reaches them there; a Store gives its file 0600 in any case. What the sweep of
-// dead writers' files met, half a minute after opening, comes to it then; a
-// Manager logs what there was when it was made.
+// use: that nothing can be written, permissions wider than 0700 for the folder
+// and 0600 for files. Each says which path. Files in a folder of 0700 are not
+// looked at, since nobody else reaches them there; a Store gives its file 0600 in
+// any case. What the sweep of dead writers' files met, half a minute after
+// opening, comes to it then; a Manager logs what there was when it was made.
 func (d *Dir) Warnings() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.warnings)
+}
+
+func (d *Dir) warn(format string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.warnings = append(d.warnings, fmt.Sprintf(format, args...))
 }
 
 // Load implements Storage.
@@ -142,7 +131,10 @@ func (d *Dir) store(ctx context.Context, key string, value []byte) error {
 	if err != nil {
 		return errors.Join(err, f.Discard())
 	}
-	return f.Commit()
+	if err := f.Commit(); err != nil {
+		return err
+	}
+	return LeaseErr(ctx)
 }
 
 // Delete implements Storage. Folders that it leaves empty go too.
@@ -154,11 +146,14 @@ func (d *Dir) Delete(ctx context.Context, key string) error {
 	if err == nil {
 		err = LeaseErr(ctx)
 	}
-	if err != nil {
-		return fmt.Errorf("deleting key %q: %w", key, err)
-	}
 	path := d.recordFile(key)
-	if err := durable.DiskOf(ctx).Remove(path); err != nil {
+	if err == nil {
+		err = durable.DiskOf(ctx).Remove(path)
+	}
+	if err == nil {
+		err = LeaseErr(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("deleting key %q: %w", key, err)
 	}
 	for dir := filepath.Dir(path); dir != d.dir; dir = filepath.Dir(dir) {
@@ -223,40 +218,21 @@ func (d *Dir) walk(ctx context.Context, rel string, found func(string, fs.DirEnt
 	return nil
 }
 
-// leadsToRecords reports whether the folder's entry at path, relative to the
-// storage's, is a folder that can have records in it or below.
-func leadsToRecords(path string, e fs.DirEntry) bool {
-	return e.IsDir() && path != locksDir && maybeFolder(e.Name())
-}
-
-// Close ends every lease of this Dir, as lost, and every wait for one,
-// and returns when nothing of them is left. Later calls of other methods fail
-// with fs.ErrClosed. Closing twice does nothing.
+// Close ends every lease of this Dir, as lost, and every wait for one, and
+// returns when nothing of them is left. Later calls of other methods fail with
+// fs.ErrClosed. Closing twice does nothing.
 func (d *Dir) Close() (err error) {
-	d.once.Do(func() { err = d.end() })
+	d.once.Do(func() {
+		d.mu.Lock()
+		d.close()
+		d.mu.Unlock()
+		err = d.locks.Close()
+		d.running.Wait()
+		if !d.sweeping.Stop() {
+			<-d.swept
+		}
+	})
 	return err
-}
-
-func (d *Dir) end() error {
-	d.mu.Lock()
-	d.closed = true
-	leases := make([]*dirLease, 0, len(d.leases))
-	for l := range d.leases {
-		leases = append(leases, l)
-	}
-	d.mu.Unlock()
-	d.close()
-	for _, l := range leases {
-		l.lose()
-		l.unwatch()
-	}
-	d.running.Wait()
-	if !d.sweeping.Stop() {
-		<-d.swept
-	}
-	d.clearing.Stop()
-	d.clearLeft() // after one that runs
-	return d.watches.close()
 }
 
 // checkCall returns the error that a call has before it starts.
@@ -272,33 +248,51 @@ func (d *Dir) checkCall(ctx context.Context, verb, key string) error {
 
 func (d *Dir) checkOpen() error {
 	if d.closing.Err() != nil {
-		return d.closedError()
+		return fmt.Errorf("using storage folder %q: %w", d.dir, fs.ErrClosed)
 	}
 	return nil
 }
 
-func (d *Dir) closedError() error {
-	return fmt.Errorf("using storage folder %q: %w", d.dir, fs.ErrClosed)
+// enter counts a call in that Close waits for, and reports whether the Dir is
+// open.
+func (d *Dir) enter() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	err := d.checkOpen()
+	if err == nil {
+		d.running.Add(1)
+	}
+	return err
 }
 
-// checkRoot returns an error when the folder is no longer the one that was
-// opened: removed, or hidden because its volume was unmounted. That error is
-// never fs.ErrNotExist.
+// checkRoot returns an error when the folder is gone: removed, or hidden because
+// its volume was unmounted. That error is never fs.ErrNotExist. Another folder
+// in its place is good when it has been used as a storage.
 func (d *Dir) checkRoot() error {
-	var there fileID
-	if err := readID(d.dir, &there); err != nil {
+	info, err := os.Stat(d.dir)
+	if err != nil {
 		return fmt.Errorf("storage folder %q is gone: %v", d.dir, err) //nolint:errorlint // must not be taken for a missing key
 	}
-	if !there.same(&d.root) {
-		return fmt.Errorf("storage folder %q is not the one that was opened", d.dir)
+	d.mu.Lock()
+	same := os.SameFile(info, d.root)
+	d.mu.Unlock()
+	if same {
+		return nil
 	}
+	if _, err := os.Lstat(filepath.Join(d.dir, locksDir)); err != nil {
+		holds, err := d.holdsRecord(".")
+		if err != nil {
+			return fmt.Errorf("storage folder %q is another one now: %v", d.dir, err) //nolint:errorlint // as above
+		}
+		if !holds {
+			return fmt.Errorf("storage folder %q is another one now, and empty: mount its volume again", d.dir)
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.root = info
 	return nil
 }
 
 // recordFile returns the path of key's file.
-func (d *Dir) recordFile(key string) string {
-	if isPlainKey(key) { // as nearly all are, and then no more than this is needed
-		return d.base + filepath.FromSlash(key) + recordExt
-	}
-	return d.base + recordPath(key)
-}
+func (d *Dir) recordFile(key string) string { return filepath.Join(d.dir, recordPath(key)) }

@@ -1,11 +1,11 @@
 package storage
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
+	"io/fs"
 	"path/filepath"
-	"slices"
 	"strings"
+	"unicode"
 )
 
 // How a Dir names its files:
@@ -22,7 +22,6 @@ import (
 //   - The folder "locks" at the top is not a key's.
 const (
 	recordExt  = ".rec"
-	locksDir   = "locks"
 	maxElement = 200
 	hexDigits  = "0123456789abcdef"
 )
@@ -34,21 +33,6 @@ func recordPath(key string) string {
 	closeFolders(elems[:last])
 	elems[last] += recordExt
 	return filepath.Join(elems...)
-}
-
-// isPlainKey reports whether key is the path of its file as it stands, but for
-// the end.
-func isPlainKey(key string) bool {
-	for first := true; ; first = false {
-		c, rest, more := strings.Cut(key, "/")
-		if len(c) > maxElement || !isPlainComponent(c) || more && (strings.HasSuffix(c, recordExt) || first && c == locksDir) {
-			return false
-		}
-		if !more {
-			return true
-		}
-		key = rest
-	}
 }
 
 // folderPath returns the path of the folder that holds what is below prefix,
@@ -177,23 +161,16 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// maybeFolder reports whether a folder of that name can lie on the way to a
-// record, so that List need not look into others.
-func maybeFolder(name string) bool {
-	return name != "" && name[0] != '.' && !strings.HasSuffix(name, recordExt) &&
-		!slices.ContainsFunc([]byte(name), func(ch byte) bool {
-			return !isPlain(ch) && !strings.ContainsRune(".%+", rune(ch))
-		})
-}
-
-// lockFileName returns the name of the file, or of the folder, that stands for
-// the named lock. A long name is cut and told apart by its hash.
-func lockFileName(name string) string {
-	s := escapeComponent(strings.ReplaceAll(name, "/", "\x00"))
-	s = strings.ReplaceAll(s, "%00", ",")
-	if len(s) > maxElement {
-		sum := sha256.Sum256([]byte(name))
-		s = s[:maxElement/2] + "+" + hex.EncodeToString(sum[:])
+// leadsToRecords reports whether the folder's entry at path, relative to the
+// storage's, is a folder that can have records in it or below, so that others
+// need not be looked into: lost+found, say.
+func leadsToRecords(path string, e fs.DirEntry) bool {
+	name := e.Name()
+	if !e.IsDir() || path == locksDir || name[0] == '.' || strings.HasSuffix(name, recordExt) {
+		return false
 	}
-	return s
+	rest := strings.TrimPrefix(name, "+")
+	return (rest == name || path != name) && !strings.ContainsFunc(rest, func(r rune) bool {
+		return r > unicode.MaxASCII || !isPlain(byte(r)) && r != '.' && r != '%'
+	})
 }

@@ -15,53 +15,50 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestS17_WidePermissions(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("no permission bits")
-	}
-	dir := filepath.Join(t.TempDir(), "store")
-	d := openDir(t, dir, DirOptions{})
-	if err := d.Store(t.Context(), "v1/x", []byte("1")); err != nil {
-		t.Fatal(err)
-	}
-	file := d.recordFile("v1/x")
-	chmod(t, dir, 0o777)
-	chmod(t, file, 0o660)
-	again := openDir(t, dir, DirOptions{})
-	said := strings.Join(again.Warnings(), "\n")
-	for path, want := range map[string]fs.FileMode{dir: 0o700, file: 0o600} {
-		info, err := os.Stat(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if info.Mode().Perm() != want {
-			t.Errorf("%s has the permissions %o, want %o", path, info.Mode().Perm(), want)
-		}
-		if !strings.Contains(said, path+" are") {
-			t.Errorf("the warnings %q do not name %s", said, path)
-		}
-	}
-	if v, err := again.Load(t.Context(), "v1/x"); err != nil || string(v) != "1" {
-		t.Errorf("Load = %q, %v", v, err)
-	}
-}
-
-func TestS17_ForeignFolderIsLeftAlone(t *testing.T) {
+// A folder keeps its permissions, whoever made it and however often it is opened;
+// the files that others could reach are narrowed.
+func TestDirLeavesPermissionsOfFolders(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no permission bits")
 	}
 	dir := t.TempDir()
+	plantFile(t, filepath.Join(dir, "other"))
 	chmod(t, dir, 0o755)
-	if err := os.WriteFile(filepath.Join(dir, "other"), nil, 0o644); err != nil {
+	for range 3 {
+		d := openDir(t, dir)
+		if w := d.Warnings(); len(w) != 1 || !strings.Contains(w[0], dir+" are 0755") {
+			t.Errorf("warnings %q", w)
+		}
+		wantMode(t, dir, 0o755)
+		if err := d.Store(t.Context(), "v1/x", []byte("1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(dir, "v1", "x.rec")
+	chmod(t, dir, 0o777|fs.ModeSticky)
+	chmod(t, file, 0o660)
+	d := openDir(t, dir)
+	wantMode(t, dir, 0o777)
+	wantMode(t, file, 0o600)
+	if w := d.Warnings(); len(w) != 2 || !strings.Contains(w[1], file+" are 0660") {
+		t.Errorf("warnings %q", w)
+	}
+	if v, err := d.Load(t.Context(), "v1/x"); err != nil || string(v) != "1" {
+		t.Errorf("Load = %q, %v", v, err)
+	}
+	made := filepath.Join(t.TempDir(), "a", "b")
+	openDir(t, made)
+	wantMode(t, made, 0o700)
+}
+
+func wantMode(t *testing.T, path string, want fs.FileMode) {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
 		t.Fatal(err)
 	}
-	d := openDir(t, dir, DirOptions{})
-	if len(d.Warnings()) != 1 || !strings.Contains(d.Warnings()[0], dir) {
-		t.Errorf("warnings %q", d.Warnings())
-	}
-	info, err := os.Stat(dir)
-	if err != nil || info.Mode().Perm() != 0o755 {
-		t.Errorf("the folder's permissions are now %v, %v", info.Mode(), err)
+	if got := info.Mode().Perm(); got != want {
+		t.Errorf("the permissions of %s are %04o, want %04o", path, got, want)
 	}
 }
 
@@ -74,19 +71,19 @@ func chmod(t *testing.T, path string, mode fs.FileMode) {
 
 // A file that is wide in a folder that is not is in nobody's reach. It is not
 // looked for, and is replaced by one that is narrow.
-func TestS17_WideFileInClosedFolder(t *testing.T) {
+func TestDirWideFileInClosedFolder(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no permission bits")
 	}
 	dir := t.TempDir()
 	chmod(t, dir, 0o700)
-	d := openDir(t, dir, DirOptions{})
+	d := openDir(t, dir)
 	if err := d.Store(t.Context(), "v1/x", []byte("1")); err != nil {
 		t.Fatal(err)
 	}
 	file := d.recordFile("v1/x")
 	chmod(t, file, 0o644)
-	again := openDir(t, dir, DirOptions{})
+	again := openDir(t, dir)
 	if w := again.Warnings(); len(w) > 0 {
 		t.Errorf("warnings %q", w)
 	}
@@ -102,19 +99,19 @@ func TestS17_WideFileInClosedFolder(t *testing.T) {
 	}
 }
 
-func TestS17_ManyWideFiles(t *testing.T) {
+func TestDirManyWideFiles(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no permission bits")
 	}
 	dir := t.TempDir()
-	d := openDir(t, dir, DirOptions{})
+	d := openDir(t, dir)
 	const files = maxPathsWarned + 5
 	plantRecords(t, d, files)
 	for i := range files {
 		chmod(t, d.recordFile(fmt.Sprintf("v1/certs/ca/%d.example.com", i)), 0o640)
 	}
 	chmod(t, dir, 0o750)
-	w := openDir(t, dir, DirOptions{}).Warnings()
+	w := openDir(t, dir).Warnings()
 	if len(w) != 1+maxPathsWarned+1 || !strings.Contains(w[len(w)-1], "5 more files") {
 		t.Errorf("warnings %q", w)
 	}
@@ -127,11 +124,11 @@ func TestDirFresh(t *testing.T) {
 		plantFile(t, filepath.Join(dir, "v1", "certs", fmt.Sprint(i), "README"))
 	}
 	plantFile(t, filepath.Join(dir, "locks", "x.rec"))
-	if d := openDir(t, dir, DirOptions{}); !d.Fresh() {
+	if d := openDir(t, dir); !d.Fresh() {
 		t.Error("a folder with no value is not fresh")
 	}
 	plantFile(t, filepath.Join(dir, "v1", "certs", "ca", "z", "last.rec"))
-	if d := openDir(t, dir, DirOptions{}); d.Fresh() {
+	if d := openDir(t, dir); d.Fresh() {
 		t.Error("a folder with a value is fresh")
 	}
 }
@@ -150,7 +147,7 @@ func plantFile(t *testing.T, path string) {
 func TestDirOpensLargeFolder(t *testing.T) {
 	dir := t.TempDir()
 	chmod(t, dir, 0o700)
-	d := openDir(t, dir, DirOptions{})
+	d := openDir(t, dir)
 	const files = 3000
 	plantRecords(t, d, files)
 	allocs := testing.AllocsPerRun(3, func() {
@@ -239,19 +236,126 @@ func TestDirCloseEndsSweep(t *testing.T) {
 	})
 }
 
-func TestDirWarnsOfSweep(t *testing.T) {
-	if runtime.GOOS == "windows" || os.Getuid() == 0 {
-		t.Skip("permissions do not stop this user")
+// openToAll is a temporary folder that every user may enter.
+func openToAll(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for d := dir; d != os.TempDir() && d != filepath.Dir(d); d = filepath.Dir(d) {
+		if info, err := os.Stat(d); err == nil && info.Mode().Perm()&0o005 != 0o005 {
+			chmod(t, d, info.Mode().Perm()|0o055)
+		}
 	}
-	d := openDir(t, t.TempDir(), DirOptions{})
-	closed := filepath.Join(d.Path(), "lost+found")
-	if err := os.Mkdir(closed, 0o000); err != nil {
+	return dir
+}
+
+// The root of a volume has a folder that only root may enter.
+func TestDirWithLostAndFound(t *testing.T) {
+	dir := openToAll(t)
+	chmod(t, dir, 0o777)
+	if err := os.Mkdir(filepath.Join(dir, "lost+found"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.Chmod(closed, 0o700) })
-	d.sweeping.Reset(0)
-	<-d.swept
-	if w := d.Warnings(); len(w) != 1 || !strings.Contains(w[0], closed) {
+	if !asNobody(t) {
+		chmod(t, filepath.Join(dir, "lost+found"), 0)
+	}
+	d := openDir(t, dir)
+	if !d.Fresh() {
+		t.Error("lost+found counts as a value")
+	}
+	if err := d.Store(t.Context(), "v1/x", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := d.List(t.Context(), ""); err != nil || len(keys) != 1 {
+		t.Errorf("List = %q, %v", keys, err)
+	}
+	if err := d.Tidy(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, w := range d.Warnings() {
+		if strings.Contains(w, "lost+found") {
+			t.Errorf("warning %q", w)
+		}
+	}
+}
+
+// What is in a folder that cannot be written to is used; that nothing can be
+// stored is a warning, and an error of what stores.
+func TestDirReadOnly(t *testing.T) {
+	dir := openToAll(t)
+	first := openDir(t, dir)
+	if err := first.Store(t.Context(), "v1/x", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	chmod(t, filepath.Join(dir, "v1", "x.rec"), 0o444)
+	chmod(t, filepath.Join(dir, "v1"), 0o555)
+	chmod(t, dir, 0o555)
+	t.Cleanup(func() { chmod(t, dir, 0o700); chmod(t, filepath.Join(dir, "v1"), 0o700) })
+	if !asNobody(t) {
+		t.Skip("permissions do not stop this user")
+	}
+	d := openDir(t, dir)
+	if w := strings.Join(d.Warnings(), "\n"); !strings.Contains(w, "nothing can be stored in "+dir) {
+		t.Errorf("warnings %q", w)
+	}
+	if v, err := d.Load(t.Context(), "v1/x"); err != nil || string(v) != "1" {
+		t.Errorf("Load = %q, %v", v, err)
+	}
+	_, lock := d.Lock(t.Context(), "x")
+	for what, err := range map[string]error{
+		"Store": d.Store(t.Context(), "v1/x", nil), "Delete": d.Delete(t.Context(), "v1/x"), "Lock": lock,
+	} {
+		if !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// A folder that was mounted again or restored is another one for the system.
+func TestDirRestored(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	d := openDir(t, dir)
+	if err := d.Store(t.Context(), "v1/x", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	for _, with := range []string{"v1", "."} { // the second with the locks
+		restored := filepath.Join(t.TempDir(), "restored")
+		if err := os.CopyFS(filepath.Join(restored, with), os.DirFS(filepath.Join(dir, with))); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.RemoveAll(dir), os.Rename(restored, dir)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Load(t.Context(), "v1/none"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("Load of a missing value: %v", err)
+		}
+		l, err := d.Lock(t.Context(), "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Store(l.Context(), "v1/x", []byte("2")); err != nil {
+			t.Error(err)
+		}
+		if err := l.Unlock(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestDirWarnsOfSweep(t *testing.T) {
+	dir := openToAll(t)
+	chmod(t, dir, 0o777)
+	dead := plantDead(t, dir)
+	chmod(t, filepath.Dir(dead), 0o555)
+	t.Cleanup(func() { chmod(t, filepath.Dir(dead), 0o700) })
+	if !asNobody(t) {
+		t.Skip("permissions do not stop this user")
+	}
+	d := openDir(t, dir)
+	before := len(d.Warnings())
+	if d.sweeping.Stop() {
+		d.sweep()
+	}
+	if w := d.Warnings(); len(w) != before+1 || !strings.Contains(w[before], dead) {
 		t.Errorf("warnings %q", w)
 	}
 }

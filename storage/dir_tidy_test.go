@@ -1,69 +1,45 @@
 package storage
 
 import (
-	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
 
 // Files that go with no key: temporary files and locks of the dead go, the locks
-// of the living stay.
+// of the living stay, and what is nobody's.
 func TestDirTidies(t *testing.T) {
-	for _, leases := range []bool{false, true} {
-		t.Run(fmt.Sprintf("leases=%v", leases), func(t *testing.T) {
-			path := t.TempDir()
-			open := func() *Dir {
-				d, err := DirOptions{LeaseFiles: leases, LeaseTTL: 200 * time.Millisecond}.Open(path)
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { _ = d.Close() })
-				return d
-			}
-			d, other := open(), open()
-			held, err := other.Lock(t.Context(), "held")
-			if err != nil {
-				t.Fatal(err)
-			}
-			locks := filepath.Join(path, locksDir)
-			dead, foreign := filepath.Join(locks, "dead.lock"), filepath.Join(locks, "README")
-			if leases {
-				if err := os.Mkdir(filepath.Join(locks, "empty.lease"), 0o700); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.Mkdir(filepath.Join(locks, "dead.lease"), 0o700); err != nil {
-					t.Fatal(err)
-				}
-				dead = filepath.Join(locks, "dead.lease", "7")
-			}
-			for _, f := range []string{dead, foreign} {
-				if err := os.WriteFile(f, []byte("x"), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := d.Tidy(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			names := namesIn(t, locks)
-			want := []string{"README", "held.lock"}
-			if leases {
-				want = []string{"README", "held.lease", leasesMarker}
-			}
-			if !slices.Equal(names, want) {
-				t.Errorf("left are %q, want %q", names, want)
-			}
-			if held.Context().Err() != nil || held.Unlock(t.Context()) != nil {
-				t.Error("the holder lost its lock")
-			}
-			if err := d.Close(); err != nil {
-				t.Fatal(err)
-			}
-			if err := d.Tidy(t.Context()); err == nil {
-				t.Error("a closed storage is tidied")
-			}
-		})
+	dir := t.TempDir()
+	d, other := openDir(t, dir), openDir(t, dir)
+	lock(t, d, "free")()
+	unlock := lock(t, other, "held")
+	locks := filepath.Join(dir, locksDir)
+	held := namesIn(t, locks)
+	held = slices.DeleteFunc(held, func(name string) bool { return strings.Contains(name, "free") })
+	plantFile(t, filepath.Join(locks, "README"))
+	dead := plantDead(t, dir)
+	old := time.Now().Add(-2 * time.Hour)
+	err := filepath.WalkDir(locks, func(path string, _ fs.DirEntry, err error) error {
+		if err == nil {
+			err = os.Chtimes(path, old, old)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
+	if err := d.Tidy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := namesIn(t, locks); !slices.Equal(got, append([]string{"README"}, held...)) {
+		t.Errorf("left are %q, want README and %q", got, held)
+	}
+	if _, err := os.Stat(dead); err == nil {
+		t.Error("the temporary file of a dead writer is left")
+	}
+	unlock()
 }

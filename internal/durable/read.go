@@ -10,15 +10,14 @@ import (
 // longer one gives ErrTooLarge and anything but a file ErrNotRegular. On Windows
 // it tries again for two seconds while a writer is in the way.
 func ReadFile(path string, limit int64) ([]byte, error) {
-	data, err := readFile(path, limit)
+	data, err := readRegular(path, limit)
 	if err != nil {
 		return nil, fmt.Errorf("reading file %q: %w", path, err)
 	}
 	return data, nil
 }
 
-// readAny reads a file by means that every system has.
-func readAny(path string, limit int64) ([]byte, error) {
+func readRegular(path string, limit int64) ([]byte, error) {
 	// Looked at before it is opened: opening a FIFO would wait for a writer.
 	info, err := os.Stat(path)
 	if err != nil {

@@ -37,16 +37,3 @@ func TestReadFileOfOddThings(t *testing.T) {
 		}
 	}
 }
-
-func TestAgainAfterASignal(t *testing.T) {
-	calls := 0
-	err := again(func() error {
-		if calls++; calls < 3 {
-			return syscall.EINTR
-		}
-		return syscall.EIO
-	})
-	if calls != 3 || !errors.Is(err, syscall.EIO) {
-		t.Errorf("%d calls, %v", calls, err)
-	}
-}

@@ -14,8 +14,9 @@ import (
 // than olderThan ago, by this host's clock: the ones of writers that died. A
 // replacement takes well under a second, so that an hour is plenty even when
 // another host's clock is off; a living writer whose file is swept gets an error
-// and the target keeps its content. Folders that cannot be read are passed over
-// and reported, joined, after the rest is done. It ends early, with the cause of
+// and the target keeps its content. Folders that may not be entered, such as
+// lost+found, are passed over: no writer of ours was there. What else fails is
+// reported, joined, after the rest is done. It ends early, with the cause of
 // ctx's end, when ctx ends.
 func Sweep(ctx context.Context, dir string, olderThan time.Duration) error {
 	var errs []error
@@ -25,7 +26,7 @@ func Sweep(ctx context.Context, dir string, olderThan time.Duration) error {
 			return context.Cause(ctx)
 		}
 		if err != nil {
-			if !errors.Is(err, fs.ErrNotExist) {
+			if !errors.Is(err, fs.ErrNotExist) && (path == dir || !errors.Is(err, fs.ErrPermission)) {
 				errs = append(errs, err)
 			}
 			if d != nil && d.IsDir() {

@@ -1,6 +1,7 @@
 package storagetest_test
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -16,16 +17,14 @@ import (
 const testTTL = 2 * time.Second
 
 func TestMain(m *testing.M) {
-	storagetest.Main(m, dirOpener("dir", storage.DirOptions{}), dirOpener("lease", leaseOptions()),
+	storagetest.Main(m, dirOpener("dir", storage.DirOptions{}), dirOpener("short", shortOptions()),
 		storagetest.Opener{Name: "sealed", Open: openSealed}, storagetest.Opener{Name: "apart", Open: openApart})
 }
 
 // openApart opens a storage that no other process shares, whatever the address.
 func openApart(string) (storage.Storage, error) { return storage.NewMemory(), nil }
 
-func leaseOptions() storage.DirOptions {
-	return storage.DirOptions{LeaseFiles: true, LeaseTTL: testTTL}
-}
+func shortOptions() storage.DirOptions { return storage.DirOptions{LeaseTTL: testTTL} }
 
 func dirOpener(name string, o storage.DirOptions) storagetest.Opener {
 	return storagetest.Opener{Name: name, Open: func(address string) (storage.Storage, error) {
@@ -59,7 +58,7 @@ func TestMemory(t *testing.T) {
 	storagetest.RunLocker(t, b)
 }
 
-// dirBackend is a Dir with kernel locks.
+// dirBackend is a Dir.
 func dirBackend(name string, o storage.DirOptions) storagetest.Backend {
 	return storagetest.Backend{
 		Open: func(tb testing.TB) storage.Storage {
@@ -79,7 +78,7 @@ func dirBackend(name string, o storage.DirOptions) storagetest.Backend {
 		Break:     moveAway,
 		LoseLease: removeLocks,
 		Fences:    true,
-		TakeOver:  50 * time.Millisecond,
+		TakeOver:  10 * time.Second, // a third of the TTL
 		Residue:   countFiles,
 	}
 }
@@ -111,28 +110,25 @@ func removeLocks(tb testing.TB, s storage.Storage, _ string) {
 	}
 }
 
-// countFiles counts the files that stay: those of locks that are free go within
-// a second or so.
+// countFiles counts the files of locks that a tidying leaves, an hour later.
 func countFiles(tb testing.TB, s storage.Storage) int {
 	n := 0
-	path := s.(*storage.Dir).Path()
-	for range 1000 {
-		free, err := filepath.Glob(filepath.Join(path, "locks", "*.lock"))
+	d := s.(*storage.Dir)
+	old := time.Now().Add(-2 * time.Hour)
+	walk := func(do func(path string) error) {
+		tb.Helper()
+		err := filepath.WalkDir(filepath.Join(d.Path(), "locks"), func(path string, _ fs.DirEntry, err error) error {
+			return errors.Join(err, do(path))
+		})
 		if err != nil {
 			tb.Fatal(err)
 		}
-		if len(free) == 0 {
-			break
-		}
-		<-time.After(10 * time.Millisecond)
 	}
-	err := filepath.WalkDir(path, func(string, fs.DirEntry, error) error {
-		n++
-		return nil
-	})
-	if err != nil {
+	walk(func(path string) error { return os.Chtimes(path, old, old) })
+	if err := d.Tidy(tb.Context()); err != nil {
 		tb.Fatal(err)
 	}
+	walk(func(string) error { n++; return nil })
 	return n
 }
 
@@ -143,16 +139,17 @@ func TestDir(t *testing.T) {
 	storagetest.RunLocker(t, b)
 }
 
-func TestDirLeaseFiles(t *testing.T) {
+// A holder that is stopped is replaced after its TTL.
+func TestDirWithShortLeases(t *testing.T) {
 	t.Parallel()
-	b := dirBackend("lease", leaseOptions())
+	b := dirBackend("short", shortOptions())
 	b.LeaseTTL = testTTL
 	b.TakeOver = 0
 	b.Turns = 50
 	storagetest.RunLocker(t, b)
 }
 
-func TestSealed(t *testing.T) {
+func TestSeal(t *testing.T) {
 	t.Parallel()
 	inner := dirBackend("dir", storage.DirOptions{})
 	b := storagetest.Backend{

@@ -1,5 +1,0 @@
-//go:build !unix
-
-package durable
-
-func readFile(path string, limit int64) ([]byte, error) { return readAny(path, limit) }
