@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/certwright/certwright/internal/backoff"
@@ -47,8 +48,9 @@ func (s *Storage) Lock(ctx context.Context, name string) (storage.Lease, error) 
 	}
 	answer := make(chan error)
 	left := make(chan struct{})
+	var said atomic.Pointer[error] // by the plugin, last
 	s.calls.Go(func() {
-		err := s.acquire(ctx, name)
+		err := s.acquire(ctx, name, &said)
 		select {
 		case answer <- err:
 			return
@@ -63,32 +65,37 @@ func (s *Storage) Lock(ctx context.Context, name string) (storage.Lease, error) 
 	})
 	select {
 	case err := <-answer:
-		if err != nil {
-			pass()
-			return nil, fmt.Errorf("locking name %q: %w", name, err)
+		if err == nil {
+			return s.newLease(ctx, name, pass), nil
 		}
-		return s.newLease(ctx, name, pass), nil
+		pass()
 	case <-ctx.Done():
 		close(left)
-		return nil, fmt.Errorf("locking name %q: %w", name, ended(ctx))
 	}
+	if err := said.Load(); err != nil {
+		return nil, fmt.Errorf("locking name %q: %w; the plugin: %w", name, ended(ctx), *err)
+	}
+	return nil, fmt.Errorf("locking name %q: %w", name, ended(ctx))
 }
 
 // acquire asks the plugin for the lock until it has it or ctx ends. Whether an
 // error says that the lock is held or that the plugin is in trouble cannot be
 // told.
-func (s *Storage) acquire(ctx context.Context, name string) error {
+func (s *Storage) acquire(ctx context.Context, name string, said *atomic.Pointer[error]) error {
 	for n := 1; ; n++ {
 		err := s.plugin.Lock(ctx, pluginLock(name))
 		if err == nil {
 			return nil
+		}
+		if ctx.Err() == nil {
+			said.Store(&err)
 		}
 		t := time.NewTimer(again.Delay(n, rand.Float64()))
 		select {
 		case <-t.C:
 		case <-ctx.Done():
 			t.Stop()
-			return fmt.Errorf("%w; the plugin: %w", ended(ctx), err)
+			return ended(ctx)
 		}
 	}
 }

@@ -1,0 +1,119 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/certwright/certwright/storage"
+)
+
+// A value that is missing costs one call: on an object store a list goes through
+// the bucket.
+func TestMissingIsBelieved(t *testing.T) {
+	p := newFakePlugin()
+	s := CertMagic(p)
+	if _, err := s.Load(t.Context(), "v1/certs/a"); err == nil {
+		t.Error("a missing value is loaded")
+	}
+	if p.lists != 0 {
+		t.Errorf("a missing value cost %d lists", p.lists)
+	}
+}
+
+// A plugin that lists no folders still lists what is in one.
+func TestListOfOneFlatFolder(t *testing.T) {
+	for _, relative := range []bool{false, true} {
+		p := newFakePlugin()
+		p.onlyValues, p.noRecursion, p.relative = true, true, relative
+		s := CertMagic(p)
+		keys := []string{"v1/certs/*.a.test+p256.pem", "v1/certs/a.test+p256.pem"}
+		for _, key := range keys {
+			if err := s.Store(t.Context(), key, []byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, err := s.List(t.Context(), "v1/certs"); err != nil || !slices.Equal(got, keys) {
+			t.Errorf("List = %q, %v; want %q", got, err, keys)
+		}
+	}
+}
+
+// strangeList lists names of its own, which lead nowhere.
+type strangeList struct{ *fakePlugin }
+
+func (p strangeList) List(_ context.Context, prefix string, _ bool) ([]string, error) {
+	if prefix != "certwright/v1/certs" {
+		return nil, nil
+	}
+	return []string{"0a1b2c", "d3e4f5"}, nil
+}
+
+func TestListThatIsNotUnderstoodIsAnError(t *testing.T) {
+	s := CertMagic(strangeList{newFakePlugin()})
+	if err := s.Store(t.Context(), "v1/certs/a", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := s.List(t.Context(), "v1/certs"); err == nil || !strings.Contains(err.Error(), "0a1b2c") {
+		t.Errorf("List = %q, %v; want an error that names what was listed", keys, err)
+	}
+}
+
+// A lock that fails at once when it is held is waited for, with no renewal.
+func TestLockThatFailsWhenHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newFakePlugin()
+		p.failsHeld = true
+		s, other := CertMagic(p), CertMagic(p)
+		held, err := other.Lock(t.Context(), "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := s.Lock(ctx, "x"); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "lock is held") {
+			t.Errorf("Lock of a held lock: %v; want the context's end and what the plugin said", err)
+		}
+		time.AfterFunc(time.Minute, func() {
+			if err := held.Unlock(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+		begun := time.Now()
+		l, err := s.Lock(t.Context(), "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begun); took < time.Minute || took > time.Minute+again.Max {
+			t.Errorf("the lock was had after %v, and free after a minute", took)
+		}
+		time.Sleep(24 * time.Hour)
+		if err := errors.Join(storage.LeaseErr(l.Context()), l.Unlock(t.Context()), s.Close(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestDeleteIsFenced(t *testing.T) {
+	s := CertMagic(newFakePlugin())
+	if err := s.Store(t.Context(), "v1/a", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.Lock(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Unlock(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(context.WithoutCancel(l.Context()), "v1/a"); !errors.Is(err, storage.ErrLeaseLost) {
+		t.Errorf("Delete under a lease that has ended: %v", err)
+	}
+	if _, err := s.Load(t.Context(), "v1/a"); err != nil {
+		t.Error(err)
+	}
+}
