@@ -34,6 +34,12 @@ type ACME struct {
 	Email        string
 	AgreeToTerms bool
 
+	// Account tells apart two accounts at one CA, such as one of each customer:
+	// an ACME with another Account has an account of its own. It consists of
+	// letters, digits, ".", "-" and "_". Empty: the CA's only account, or one an
+	// EAB key ID.
+	Account string
+
 	// EAB binds the account to one that you have with the CA outside of ACME.
 	// nil: none.
 	EAB *EAB
@@ -41,6 +47,11 @@ type ACME struct {
 	// HTTPClient makes the requests to the CA. nil means one of the Manager's
 	// own, with sensible time-outs and the proxy of the environment.
 	HTTPClient *http.Client
+
+	// RootCAs are the roots that the CA's own server is verified with; a CA
+	// inside a company often has its own. nil means the system's. It must be nil
+	// when HTTPClient is set.
+	RootCAs *x509.CertPool
 
 	// DisableHTTP01 and DisableTLSALPN01 turn off a challenge type.
 	DisableHTTP01, DisableTLSALPN01 bool
@@ -77,10 +88,28 @@ func (a *ACME) directory() string {
 	return a.Directory
 }
 
-// ID returns the storage segment of the CA: the directory URL's host and path,
-// and a digest of the EAB key ID when there is one.
+// ID names the account: the directory URL's host and path, a digest of its
+// query when there is one, a digest of the EAB key ID when there is one, and
+// Account when it is set.
 func (a *ACME) ID() string {
-	u, err := url.Parse(a.directory())
+	id := caID(a.directory())
+	if a.EAB != nil && a.EAB.KeyID != "" {
+		id += "+" + shortDigest(a.EAB.KeyID)
+	}
+	if a.Account != "" {
+		id += "+" + a.Account
+	}
+	return id
+}
+
+// CA names the CA: the directory URL's host and path, and a digest of its query
+// when there is one. It is the same for every account.
+func (a *ACME) CA() string { return caID(a.directory()) }
+
+// caID makes a segment of a storage key of a directory URL, without the scheme
+// and what may be secret in it.
+func caID(directory string) string {
+	u, err := url.Parse(directory)
 	if err != nil {
 		return "invalid"
 	}
@@ -89,24 +118,47 @@ func (a *ACME) ID() string {
 		id += "-" + p
 	}
 	id = strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(".-_", r) {
+		if isLabelRune(r) {
 			return r
 		}
 		return '-'
 	}, id)
-	if a.EAB != nil && a.EAB.KeyID != "" {
-		sum := sha256.Sum256([]byte(a.EAB.KeyID))
-		id += "+" + hex.EncodeToString(sum[:4])
+	if u.RawQuery != "" {
+		id += "-" + shortDigest(u.RawQuery)
 	}
 	return id
 }
+
+func isLabelRune(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(".-_", r)
+}
+
+func shortDigest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:4])
+}
+
+// bareURL is a URL for people to read, without what may be secret in it.
+func bareURL(text string) string {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" {
+		return "(not a URL)"
+	}
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+}
+
+// String returns the key ID only: the MAC key is a secret.
+func (e EAB) String() string { return fmt.Sprintf("EAB %q", e.KeyID) }
+
+// GoString is like String.
+func (e EAB) GoString() string { return e.String() }
 
 // Issue makes an *ACME an [Issuer] and always fails: a Manager calls Issue of its
 // own bound copy, which has storage, challenges and an account. An Issuer of
 // yours that embeds or calls an *ACME is therefore refused its certificates; put
 // the *ACME itself into Config.Issuers or Spec.Issuers.
 func (a *ACME) Issue(context.Context, IssueRequest) (Issued, error) {
-	return Issued{}, fmt.Errorf("issuing from %s: an *ACME issues only for a Manager that has it in Config.Issuers or Spec.Issuers", a.directory())
+	return Issued{}, fmt.Errorf("issuing from %s: an *ACME issues only for a Manager that has it in Config.Issuers or Spec.Issuers", bareURL(a.directory()))
 }
 
 // issuerEnv is what a Manager gives to its ACME issuers.
@@ -160,6 +212,7 @@ func (a *ACME) bind(env *issuerEnv) (*acmeIssuer, error) {
 	opts := acmeflow.Options{
 		Directory:  a.directory(),
 		HTTPClient: a.HTTPClient,
+		RootCAs:    a.RootCAs,
 		UserAgent:  userAgent(),
 		Accounts:   &accountStore{env: env, id: b.id, conf: &b.conf},
 		Logger:     env.log.With("issuer", b.id),
@@ -175,15 +228,18 @@ func (a *ACME) bind(env *issuerEnv) (*acmeIssuer, error) {
 }
 
 func (a *ACME) validate(agreed bool) error {
-	dir := a.directory()
-	u, err := url.Parse(dir)
+	u, err := url.Parse(a.directory())
 	switch {
 	case err != nil || u.Host == "":
-		return configErrorf("ACME.Directory", "not a URL: %q; a directory URL looks like %s", dir, LetsEncrypt)
+		return configErrorf("ACME.Directory", "is not a URL; a directory URL looks like %s", LetsEncrypt)
 	case u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())):
-		return configErrorf("ACME.Directory", "must start with https://, is %q", dir)
+		return configErrorf("ACME.Directory", "must start with https://, is %q", bareURL(a.directory()))
 	case !agreed && !a.AgreeToTerms:
-		return configErrorf("Config.AgreeToTerms", "must be true: read the terms of service of the CA at %s and agree to them", dir)
+		return configErrorf("Config.AgreeToTerms", "must be true: read the terms of service of the CA at %s and agree to them", bareURL(a.directory()))
+	case strings.ContainsFunc(a.Account, func(r rune) bool { return !isLabelRune(r) }):
+		return configErrorf("ACME.Account", "consists of letters, digits, \".\", \"-\" and \"_\", is %q", a.Account)
+	case a.RootCAs != nil && a.HTTPClient != nil:
+		return configErrorf("ACME.RootCAs", "must be nil when HTTPClient is set: set RootCAs in the client's own transport")
 	}
 	if err := checkEmail("ACME.Email", a.Email); err != nil {
 		return err
@@ -211,6 +267,8 @@ func isLoopback(host string) bool {
 }
 
 func (b *acmeIssuer) ID() string { return b.id }
+
+func (b *acmeIssuer) CA() string { return b.conf.CA() }
 
 // close closes idle connections, unless they are the caller's.
 func (b *acmeIssuer) close() { b.flow.Close() }
@@ -265,6 +323,7 @@ func (b *acmeIssuer) Issue(ctx context.Context, req IssueRequest) (Issued, error
 	flow := &acmeflow.Request{
 		Names: req.Names, CSR: req.CSR, Profile: req.Profile, NotAfter: req.NotAfter,
 		Solvers: b.solvers, Prefer: b.preference(before.Failed), State: req.State, Save: req.Save,
+		Progress: req.Progress, Sleep: req.Sleep,
 	}
 	if before.Directory == b.conf.directory() {
 		flow.Replaces, flow.ReplacesAccount = req.Replaces, before.Account
@@ -314,6 +373,9 @@ func (b *acmeIssuer) stepError(err error) error {
 }
 
 func (b *acmeIssuer) publicError(e *acmeflow.Error) *StepError {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](e.Err); ok {
+		e.Err = fmt.Errorf("%w; set ACME.RootCAs when the CA has a root of its own", e.Err)
+	}
 	out := &StepError{
 		Issuer: b.id, Step: string(e.Step), Name: e.Identifier, Challenge: e.Challenge, URL: e.URL,
 		Problem: publicProblem(e.Problem), Err: e.Err, retryAfter: e.RetryAfter,

@@ -4,13 +4,22 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"time"
 )
+
+// ErrOrderGone means that an order, and the key whose CSR it was for, are of no
+// use any more: the CA refused the key, has given the order up, or does not go
+// on with it. An [Issuer] returns an error that satisfies
+// errors.Is(err, ErrOrderGone) so that the next call has a new key and no State.
+var ErrOrderGone = errors.New("certwright: the order is of no use any more; the next one needs a new key")
 
 // Issuer issues certificates. [*ACME] is one. An Issuer is safe for concurrent
 // use and honours the context.
 //
-// An Issuer may also implement [RenewalInformer].
+// An Issuer may also implement [RenewalInformer], and a method CA() string that
+// names the CA behind it. A certificate counts as the wanted one whichever of a
+// CA's Issuers it is from; without the method each Issuer is a CA of its own.
 type Issuer interface {
 	// ID names the issuer in storage keys, in Status and in logs. It does not
 	// change from one start to the next, is unique among a Manager's issuers
@@ -44,6 +53,24 @@ type IssueRequest struct {
 	// used after Issue returned nil.
 	State []byte
 	Save  func(ctx context.Context, b []byte) error
+
+	// Progress is told what is being done now and what the CA has said about it
+	// so far; the Manager shows it in Status. It returns at once and may be
+	// called often, by several goroutines. nil: nobody listens.
+	Progress func(step, detail string)
+
+	// Sleep waits for d, or until ctx ends, whose cause it then returns. An
+	// Issuer that polls or pauses does so through Sleep: others get their turn
+	// meanwhile. nil: the same as a timer.
+	Sleep func(ctx context.Context, d time.Duration) error
+}
+
+// caOf names the CA behind an issuer.
+func caOf(iss Issuer) string {
+	if n, ok := iss.(interface{ CA() string }); ok {
+		return n.CA()
+	}
+	return iss.ID()
 }
 
 // Issued is an issuer's answer.

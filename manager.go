@@ -275,7 +275,7 @@ func (m *Manager) bindLocked(field string, iss Issuer) (Issuer, error) {
 		return nil, configErrorf(field, "has the ID %q; an ID consists of letters, digits, \".\", \"-\", \"_\" and \"+\"", id)
 	}
 	if m.issuers[id] != nil {
-		return nil, configErrorf(field, "has the same ID as another issuer: %q", id)
+		return nil, configErrorf(field, "has the same ID as another issuer: %q; set Account of an *ACME to have another account at the same CA", id)
 	}
 	m.issuers[id], m.bound[iss] = out, out
 	if b, ok := out.(*acmeIssuer); ok && b.conf.OrderLimit.Orders > 0 {

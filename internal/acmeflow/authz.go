@@ -170,10 +170,12 @@ func (r *run) solve(ctx context.Context, authz *acme.Authorization, ch *acme.Cha
 	fail := func(step Step, err error) error {
 		return &Error{Step: step, Identifier: authz.IdentifierValue(), Challenge: ch.Type, Err: err}
 	}
+	r.progress(StepPresent, "setting up %s for %q", ch.Type, authz.IdentifierValue())
 	if err := solver.Present(ctx, task); err != nil {
 		return fail(StepPresent, err)
 	}
 	p := newPoll()
+	r.progress(StepChallenge, "the CA validates %s for %q", ch.Type, authz.IdentifierValue())
 	if ch.Status != acme.StatusProcessing {
 		retryAfter, err := r.initiate(ctx, ch)
 		if err != nil {

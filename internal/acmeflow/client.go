@@ -2,6 +2,7 @@ package acmeflow
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -15,13 +16,14 @@ import (
 
 // Options configure a [Client].
 type Options struct {
-	Directory  string       // the CA's directory URL
-	HTTPClient *http.Client // nil, or without a Transport: the Client has connections of its own
-	UserAgent  string       // sent with every request
-	Contact    []string     // "mailto:" URLs for the account
-	EAB        *EAB         // nil: no external account binding
-	Accounts   AccountStore // keeps the account; required
-	Logger     *slog.Logger // nil: no log
+	Directory  string         // the CA's directory URL
+	HTTPClient *http.Client   // nil, or without a Transport: the Client has connections of its own
+	RootCAs    *x509.CertPool // verify the CA's server over connections of the Client's own; nil: the system's
+	UserAgent  string         // sent with every request
+	Contact    []string       // "mailto:" URLs for the account
+	EAB        *EAB           // nil: no external account binding
+	Accounts   AccountStore   // keeps the account; required
+	Logger     *slog.Logger   // nil: no log
 }
 
 // Client talks to one CA with one account. It is safe for concurrent use.
@@ -69,7 +71,11 @@ func New(o Options) *Client {
 	if base == nil {
 		base = http.DefaultTransport
 		if t, ok := base.(*http.Transport); ok {
-			base = t.Clone()
+			t = t.Clone()
+			if o.RootCAs != nil {
+				t.TLSClientConfig = &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12}
+			}
+			base = t
 		}
 	}
 	c.http.Transport = &transport{client: c, base: base}
@@ -231,8 +237,11 @@ func (x *exchange) error(step Step, cause error) error {
 
 // sleep waits and reports whether ctx is still alive.
 func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
+	if d <= 0 || ctx.Err() != nil {
 		return ctx.Err() == nil
+	}
+	if other, ok := ctx.Value(sleepKey{}).(func(context.Context, time.Duration) error); ok {
+		return other(ctx, d) == nil && ctx.Err() == nil
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -243,6 +252,10 @@ func sleep(ctx context.Context, d time.Duration) bool {
 		return false
 	}
 }
+
+// sleepKey is the context's key of [Request.Sleep]: what an issue waits for in
+// the account, the directory and a call is waited for as the caller wants it.
+type sleepKey struct{}
 
 // get fetches a public JSON document, trying again after lost replies and 5xx.
 func (c *Client) get(ctx context.Context, step Step, rawURL string) (*http.Response, []byte, error) {
@@ -316,6 +329,9 @@ type Request struct {
 
 	State []byte                                    // what Save was last given for this request, or nil
 	Save  func(ctx context.Context, b []byte) error // called before the CA acts; nil: nothing is kept
+
+	Progress func(step, detail string)                        // what is done now, and the CA's words about it; nil: nobody listens
+	Sleep    func(ctx context.Context, d time.Duration) error // every pause goes through it; nil: a timer
 }
 
 // Result is an issued certificate.

@@ -90,6 +90,7 @@ func (r *run) finalize(ctx context.Context, order *acme.Order, pr *progress) (*a
 	if order.Finalize == "" {
 		return nil, &Error{Step: StepFinalize, URL: order.Location, Err: deadError{errors.New("the order lacks the member finalize (RFC 8555 §7.1.3)")}}
 	}
+	r.progress(StepFinalize, "sending the CSR")
 	pr.doubtUntil = time.Now().Add(firstDoubt << (2 * pr.sent))
 	pr.sent++
 	var got acme.Order
@@ -131,6 +132,7 @@ func (r *run) download(ctx context.Context, order *acme.Order) (*Result, error) 
 	if order.Certificate == "" {
 		return nil, &Error{Step: StepDownload, URL: order.Location, Err: deadError{errors.New("the valid order lacks the member certificate (RFC 8555 §7.1.3)")}}
 	}
+	r.progress(StepDownload, "downloading the chain")
 	// GetOrder is acmez's plain POST-as-GET (RFC 8555 §6.3). GetCertificateChain
 	// would download every alternate chain and ask for renewal info besides.
 	x, err := r.c.call(ctx, StepDownload, idempotent, func(ctx context.Context, api *acme.Client) error {

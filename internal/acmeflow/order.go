@@ -47,11 +47,15 @@ type run struct {
 // the CA still has it, and else makes one. An account that the CA has lost is
 // registered again, once.
 func (c *Client) Issue(ctx context.Context, req *Request) (*Result, error) {
+	if req.Sleep != nil {
+		ctx = context.WithValue(ctx, sleepKey{}, req.Sleep)
+	}
 	r := &run{c: c, req: req, cleanSlots: make(chan struct{}, maxParallelAuthz)}
 	if json.Unmarshal(req.State, &r.state) != nil || r.state.Directory != c.opts.Directory {
 		r.state = state{Directory: c.opts.Directory}
 	}
 	var err error
+	r.progress(StepAccount, "getting the account ready")
 	if r.acct, err = c.currentAccount(ctx); err != nil {
 		return nil, err
 	}
@@ -67,6 +71,13 @@ func (c *Client) Issue(ctx context.Context, req *Request) (*Result, error) {
 	}
 	res.Failed, res.Solved = r.failed, r.solved
 	return res, nil
+}
+
+// progress tells what is being done now.
+func (r *run) progress(step Step, format string, args ...any) {
+	if r.req.Progress != nil {
+		r.req.Progress(string(step), fmt.Sprintf(format, args...))
+	}
 }
 
 func isProblem(err error, problemType string) bool {
@@ -232,6 +243,7 @@ func (r *run) newOrder(ctx context.Context) (*acme.Order, error) {
 	if t := r.req.NotAfter; !t.IsZero() {
 		want.NotAfter = &t
 	}
+	r.progress(StepOrder, "making an order")
 	order, err := r.postOrder(ctx, want)
 	if err != nil && want.Replaces != "" && refusesReplaces(err) {
 		// RFC 9773 §5: an order may be refused for what it replaces only.

@@ -1,0 +1,128 @@
+package certwright_test
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/certwright/certwright"
+	"github.com/certwright/certwright/internal/fakeca"
+)
+
+func TestACMEIDIsOneAccounts(t *testing.T) {
+	const dir = "https://CA.example/acme/directory"
+	eab := func(id string) *certwright.EAB { return &certwright.EAB{KeyID: id, MACKey: "c2VjcmV0"} }
+	all := []*certwright.ACME{
+		{},
+		{Directory: certwright.LetsEncryptStaging},
+		{Directory: dir},
+		{Directory: dir, EAB: eab("one")},
+		{Directory: dir, EAB: eab("two")},
+		{Directory: dir, Account: "customer-7"},
+		{Directory: dir, Account: "customer-8"},
+		{Directory: dir, Account: "customer-8", EAB: eab("one")},
+		{Directory: dir + "?tenant=a"}, // F31
+		{Directory: dir + "?tenant=b"},
+	}
+	seen := map[string]int{}
+	for i, a := range all {
+		if j, ok := seen[a.ID()]; ok {
+			t.Errorf("%d and %d have the ID %q", i, j, a.ID())
+		}
+		seen[a.ID()] = i
+		if strings.Contains(a.ID(), "tenant") || strings.Contains(a.CA(), "tenant") {
+			t.Errorf("%q, %q: the query is in the ID", a.ID(), a.CA())
+		}
+	}
+	for _, a := range all[2:8] {
+		if a.CA() != "ca.example-acme-directory" {
+			t.Errorf("%s: the CA is %q", a.ID(), a.CA())
+		}
+	}
+	if a, b := all[8].CA(), all[9].CA(); a == b {
+		t.Errorf("two directories are one CA: %q", a)
+	}
+}
+
+func TestACMEConfigErrorsShowNoSecret(t *testing.T) {
+	for _, a := range []certwright.ACME{
+		{Directory: "://user:hunter2@ca.example/?key=hunter2", AgreeToTerms: true},
+		{Directory: "user:hunter2@ca.example?key=hunter2", AgreeToTerms: true},
+		{Directory: "http://user:hunter2@ca.example/dir?key=hunter2", AgreeToTerms: true},
+		{Directory: "https://user:hunter2@ca.example/dir?key=hunter2"}, // terms not agreed to
+		{Directory: "https://ca.example/%zz?hunter2", AgreeToTerms: true},
+	} {
+		_, err := certwright.New(certwright.Config{Storage: certwright.NewMemStorage(), Issuers: []certwright.Issuer{&a}})
+		if ce := (*certwright.ConfigError)(nil); !errors.As(err, &ce) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("New: %v", err)
+		}
+	}
+	eab := certwright.EAB{KeyID: "kid", MACKey: "hunter2"}
+	for _, text := range []string{fmt.Sprintf("%v %+v %#v %s", eab, eab, eab, eab), fmt.Sprintf("%+v", &eab), fmt.Sprintf("%#v", certwright.ACME{EAB: &eab})} {
+		if strings.Contains(text, "hunter2") {
+			t.Errorf("printed as %s", text)
+		}
+	}
+}
+
+func TestTwoAccountsAtOneCA(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := fakeca.New(fakeca.Options{Validate: func(context.Context, fakeca.ChallengeInfo) error { return nil }})
+		issuer := func(account string) *certwright.ACME {
+			return &certwright.ACME{Directory: ca.Directory(), HTTPClient: ca.Client(), AgreeToTerms: true, Account: account}
+		}
+		a, b := issuer(""), issuer("second")
+		_, err := certwright.New(certwright.Config{Storage: certwright.NewMemStorage(), Issuers: []certwright.Issuer{a, issuer("")}})
+		if err == nil || !strings.Contains(err.Error(), "set Account") {
+			t.Errorf("two with one ID: %v", err)
+		}
+		m, err := certwright.New(certwright.Config{Storage: certwright.NewMemStorage(), HTTPPort: -1, TLSPort: -1, Issuers: []certwright.Issuer{a, b}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close(t.Context())
+		for i, iss := range []certwright.Issuer{a, b} {
+			if err := m.Manage(t.Context(), certwright.Spec{Names: []string{fmt.Sprintf("n%d.example.com", i)}, Issuers: []certwright.Issuer{iss}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := ca.Accounts(); n != 2 {
+			t.Errorf("%d accounts", n)
+		}
+	})
+}
+
+func TestACMERootCAs(t *testing.T) {
+	srv := httptest.NewTLSServer(http.NotFoundHandler())
+	defer srv.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(srv.Certificate())
+	ask := func(pool *x509.CertPool) error {
+		m, err := certwright.New(certwright.Config{Storage: certwright.NewMemStorage(), HTTPPort: -1, TLSPort: -1, Issuers: []certwright.Issuer{
+			&certwright.ACME{Directory: srv.URL + "/dir", AgreeToTerms: true, RootCAs: pool},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close(context.Background())
+		return m.ManageSync(t.Context(), []string{"example.com"})
+	}
+	if err := ask(nil); err == nil || !strings.Contains(err.Error(), "RootCAs") {
+		t.Errorf("without the root: %v", err)
+	}
+	if err := ask(roots); err == nil || !strings.Contains(err.Error(), "404") {
+		t.Errorf("with the root: %v", err)
+	}
+	_, err := certwright.New(certwright.Config{Storage: certwright.NewMemStorage(), Issuers: []certwright.Issuer{
+		&certwright.ACME{AgreeToTerms: true, RootCAs: roots, HTTPClient: srv.Client()},
+	}})
+	if err == nil || !strings.Contains(err.Error(), "RootCAs") {
+		t.Errorf("both RootCAs and HTTPClient: %v", err)
+	}
+}
