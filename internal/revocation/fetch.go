@@ -10,11 +10,12 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/crypto/ocsp"
+
+	"github.com/certwright/certwright/internal/backoff"
 )
 
 const (
@@ -23,8 +24,6 @@ const (
 	maxResponse = 64 << 10
 	// maxAttempt is the longest time that one responder gets.
 	maxAttempt = 15 * time.Second
-	// maxRetryAfter keeps an absurd Retry-After from overflowing a Duration.
-	maxRetryAfter = 7 * 24 * time.Hour
 )
 
 // ErrNoResponder means that a leaf names no responder that may be asked. With
@@ -152,7 +151,7 @@ func (f Fetcher) ask(ctx context.Context, responder string, q question, left int
 	var re *ResponderError
 	if errors.As(err, &re) {
 		re.Responder = responder
-		re.RetryAfter = retryAfter(header.Get("Retry-After"), time.Now())
+		re.RetryAfter, _ = backoff.ParseRetryAfter(header.Get("Retry-After"), time.Now())
 		return nil, err
 	}
 	if err != nil {
@@ -208,15 +207,4 @@ func (f Fetcher) post(ctx context.Context, responder string, der []byte) ([]byte
 		return nil, resp.Header, fmt.Errorf("answer is larger than %d bytes", maxResponse)
 	}
 	return body, resp.Header, nil
-}
-
-// retryAfter reads a Retry-After header; what it cannot read is 0.
-func retryAfter(value string, now time.Time) time.Duration {
-	if n, err := strconv.ParseInt(value, 10, 64); err == nil {
-		return time.Duration(min(max(n, 0), int64(maxRetryAfter/time.Second))) * time.Second
-	}
-	if t, err := http.ParseTime(value); err == nil {
-		return min(max(t.Sub(now), 0), maxRetryAfter)
-	}
-	return 0
 }

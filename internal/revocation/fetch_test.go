@@ -295,18 +295,3 @@ func TestFetchEndsWithItsContext(t *testing.T) {
 		t.Errorf("got %v; second responder asked %d times", err, second.asked.Load())
 	}
 }
-
-func TestRetryAfter(t *testing.T) {
-	for value, want := range map[string]time.Duration{
-		"": 0, "0": 0, "90": 90 * time.Second, "-5": 0, "soon": 0, "1.5": 0,
-		"9223372036854775807":           maxRetryAfter,
-		"99999999999999999999":          0,
-		"Fri, 01 May 2026 12:05:00 GMT": 5 * time.Minute,
-		"Fri, 01 May 2026 11:05:00 GMT": 0,
-		"Fri, 01 May 2099 11:05:00 GMT": maxRetryAfter,
-	} {
-		if got := retryAfter(value, now); got != want {
-			t.Errorf("retryAfter(%q) = %v, want %v", value, got, want)
-		}
-	}
-}
