@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"net/url"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"time"
 
@@ -302,10 +301,10 @@ func (b *acmeIssuer) hasDNS() bool {
 
 // acmeData is what is kept with a certificate from an ACME CA.
 type acmeData struct {
-	Directory string   `json:"directory"`
-	Account   string   `json:"account"`
-	URL       string   `json:"url"`
-	Failed    []string `json:"failed_challenges,omitempty"`
+	Directory string              `json:"directory"`
+	Account   string              `json:"account"`
+	URL       string              `json:"url"`
+	Failed    map[string][]string `json:"failed_challenges,omitempty"` // types by name
 }
 
 // Issue runs one attempt at the CA.
@@ -314,7 +313,7 @@ func (b *acmeIssuer) Issue(ctx context.Context, req IssueRequest) (Issued, error
 	if timeout == 0 {
 		timeout = 5 * time.Minute
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no certificate within %v", timeout))
+	attempt, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no certificate within %v", timeout))
 	defer cancel()
 	var before acmeData
 	if json.Unmarshal(req.ReplacesData, &before) != nil {
@@ -322,41 +321,25 @@ func (b *acmeIssuer) Issue(ctx context.Context, req IssueRequest) (Issued, error
 	}
 	flow := &acmeflow.Request{
 		Names: req.Names, CSR: req.CSR, Profile: req.Profile, NotAfter: req.NotAfter,
-		Solvers: b.solvers, Prefer: b.preference(before.Failed), State: req.State, Save: req.Save,
+		Solvers: b.solvers, Prefer: []string{challenge.TLSALPN01, challenge.HTTP01, "dns-01"}, Failed: before.Failed, State: req.State,
 		Progress: req.Progress, Sleep: req.Sleep,
+	}
+	if req.Save != nil {
+		// What an attempt has learned is kept also when its time is over.
+		flow.Save = func(_ context.Context, b []byte) error { return req.Save(ctx, b) }
 	}
 	if before.Directory == b.conf.directory() {
 		flow.Replaces, flow.ReplacesAccount = req.Replaces, before.Account
 	}
-	res, err := b.flow.Issue(ctx, flow)
+	res, err := b.flow.Issue(attempt, flow)
 	if err != nil {
 		return Issued{}, b.stepError(err)
 	}
-	failed := res.Failed
-	for _, t := range before.Failed { // what was not tried again has not become better
-		if !slices.Contains(failed, t) && !slices.Contains(res.Solved, t) {
-			failed = append(failed, t)
-		}
-	}
-	data, err := json.Marshal(acmeData{Directory: res.Directory, Account: res.Account, URL: res.URL, Failed: failed})
+	data, err := json.Marshal(acmeData{Directory: res.Directory, Account: res.Account, URL: res.URL, Failed: res.Failed})
 	if err != nil {
 		return Issued{}, fmt.Errorf("encoding the issuer's data: %w", err)
 	}
 	return Issued{Chain: res.ChainPEM, Data: data}, nil
-}
-
-// preference lists the challenge types in the order in which they are tried:
-// those that failed when the certificate was issued last come last.
-func (b *acmeIssuer) preference(failed []string) []string {
-	var good, bad []string
-	for _, t := range []string{challenge.TLSALPN01, challenge.HTTP01, "dns-01"} {
-		if slices.Contains(failed, t) {
-			bad = append(bad, t)
-		} else {
-			good = append(good, t)
-		}
-	}
-	return append(good, bad...)
 }
 
 // stepError turns an error of the flow into one of this package.
@@ -366,6 +349,7 @@ func (b *acmeIssuer) stepError(err error) error {
 		return &StepError{Issuer: b.id, Step: "issue", Err: err}
 	}
 	out := b.publicError(e)
+	out.failed, out.gone, out.again = e.Validations, e.Gone, e.Again
 	for _, before := range e.Earlier {
 		out.Earlier = append(out.Earlier, b.publicError(before))
 	}

@@ -63,11 +63,34 @@ type StepError struct {
 	Problem   *Problem // the CA's problem document; nil when it sent none
 	Err       error    // the cause when there is no Problem, or more about it
 
-	// Earlier are the failures of other challenge types that were tried before
-	// in the same attempt.
+	// Earlier are the failures before it in the same attempt: of other challenge
+	// types, and of other names.
 	Earlier []*StepError
 
 	retryAfter time.Duration
+	failed     map[string]int // failed validations by name, of an *ACME
+	gone       bool           // errors.Is(e, ErrOrderGone)
+	again      bool           // see mayRetryNow
+}
+
+// Is reports whether the error means target, which is [ErrOrderGone].
+func (e *StepError) Is(target error) bool { return target == ErrOrderGone && e.gone }
+
+// validations counts, by name, the validations that failed at the CA in the
+// attempt: a CA bounds them.
+func (e *StepError) validations() map[string]int {
+	if e.failed == nil && e.Step == "challenge" && e.Name != "" {
+		return map[string]int{e.Name: 1} // an Issuer of the caller's does not count
+	}
+	return e.failed
+}
+
+// mayRetryNow reports whether err, with ErrOrderGone, is about an order that was
+// made before: the CA has not answered anything new, so that the same issuer can
+// be called once more at once, with a new key and no State.
+func mayRetryNow(err error) bool {
+	e, ok := errors.AsType[*StepError](err)
+	return ok && e.again && errors.Is(err, ErrOrderGone)
 }
 
 func (e *StepError) Error() string {

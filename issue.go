@@ -154,6 +154,15 @@ func (m *Manager) issue(ctx context.Context, c *job, old storedBundle, force boo
 			continue
 		}
 		b, err := m.issueFrom(ctx, c, issueTask{issuer: iss, set: set, order: order, key: key, csr: csr, replaces: old})
+		if errors.Is(err, ErrOrderGone) {
+			var fresh error
+			if order, key, csr, fresh = m.newKey(ctx, c, old.bundle); fresh != nil {
+				return nil, fresh
+			}
+			if mayRetryNow(err) {
+				b, err = m.issueFrom(ctx, c, issueTask{issuer: iss, set: set, order: order, key: key, csr: csr, replaces: old})
+			}
+		}
 		if err == nil {
 			return b, nil
 		}
@@ -173,6 +182,21 @@ func (m *Manager) issue(ctx context.Context, c *job, old storedBundle, force boo
 	m.saveState(ctx, c, state)
 	failure.Attempts, failure.RetryAt = state.Attempts, state.Next
 	return nil, failure
+}
+
+// newKey begins the issue for c anew, with another key.
+func (m *Manager) newKey(ctx context.Context, c *job, old *bundle) (*orderRecord, crypto.Signer, []byte, error) {
+	m.dropOrder(ctx, c)
+	c.unsaved = nil
+	order, key, err := m.openOrder(ctx, c, old)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	csr, err := makeCSR(c.Names, key, c.settings().mustStaple)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("making the CSR for %q: %w", c.Names[0], err)
+	}
+	return order, key, csr, nil
 }
 
 // noteFailure sets when the issuer may be asked again for c.

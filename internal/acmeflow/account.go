@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/certwright/certwright/internal/certpem"
@@ -114,7 +115,7 @@ func (c *Client) loadOrRegister(ctx context.Context, lost string) (acme.Account,
 	if err != nil {
 		return acme.Account{}, err
 	}
-	if c.usable(dir, rec, key, lost) {
+	if c.usable(dir, rec, key, lost) && slices.Equal(rec.Contact, c.opts.Contact) {
 		return rec.account(key), nil
 	}
 	ctx, unlock, err := c.opts.Accounts.Lock(ctx)
@@ -126,6 +127,9 @@ func (c *Client) loadOrRegister(ctx context.Context, lost string) (acme.Account,
 		return acme.Account{}, err
 	}
 	if c.usable(dir, rec, key, lost) {
+		if !slices.Equal(rec.Contact, c.opts.Contact) {
+			return c.setContact(ctx, rec, rec.account(key))
+		}
 		return rec.account(key), nil
 	}
 	return c.register(ctx, rec, key)
@@ -142,7 +146,7 @@ func (c *Client) loadAccount(ctx context.Context) (AccountRecord, crypto.Signer,
 		return AccountRecord{}, nil, &Error{Step: StepAccount, Err: fmt.Errorf("loading the account: %w", err)}
 	}
 	if c.rebound(rec) {
-		c.log.InfoContext(ctx, "the external account binding was changed; a new account is registered", "directory", c.opts.Directory)
+		c.log.InfoContext(ctx, "the external account binding was changed; a new account is registered", "account", rec.Location)
 		return AccountRecord{}, nil, nil
 	}
 	key, err := certpem.DecodeKey([]byte(rec.KeyPEM))
@@ -150,7 +154,7 @@ func (c *Client) loadAccount(ctx context.Context) (AccountRecord, crypto.Signer,
 		err = checkAccountKey(key)
 	}
 	if err != nil {
-		c.log.WarnContext(ctx, "the stored account key cannot be used; a new account is registered", "directory", c.opts.Directory, "err", err)
+		c.log.WarnContext(ctx, "the stored account key cannot be used; a new account is registered", "err", err)
 		return AccountRecord{}, nil, nil
 	}
 	return rec, key, nil
@@ -191,41 +195,51 @@ func (r AccountRecord) account(key crypto.Signer) acme.Account {
 	return acme.Account{Status: acme.StatusValid, Contact: r.Contact, Location: r.Location, PrivateKey: key}
 }
 
-// register finds the account of key at the CA or makes it. The key is stored
-// first, so that an account that was made is never lost.
+// register finds the account of key at the CA or makes it. A CA that takes RSA
+// keys only gets one (F31).
 func (c *Client) register(ctx context.Context, rec AccountRecord, key crypto.Signer) (acme.Account, error) {
+	acct, err := c.registerKey(ctx, rec, key, certpem.P256)
+	if e := asError(err); e != nil && e.Problem.is(badSignatureAlgorithm) {
+		c.log.InfoContext(ctx, "the CA takes no ECDSA account key; registering with an RSA key", "err", err)
+		acct, err = c.registerKey(ctx, AccountRecord{}, nil, certpem.RSA2048)
+	}
+	return acct, err
+}
+
+// registerKey is register for one key, or with a nil key for a new one. The key
+// is stored first, so that an account that was made is never lost.
+func (c *Client) registerKey(ctx context.Context, rec AccountRecord, key crypto.Signer, keyType certpem.KeyType) (none acme.Account, err error) {
 	known := key != nil // the CA may have an account for this key
 	if !known {
-		var err error
-		if key, err = certpem.GenerateKey(certpem.P256); err != nil {
-			return acme.Account{}, &Error{Step: StepAccount, Err: err}
+		if key, err = certpem.GenerateKey(keyType); err != nil {
+			return none, &Error{Step: StepAccount, Err: err}
 		}
 	}
-	rec, err := c.newRecord(rec, key)
-	if err != nil {
-		return acme.Account{}, &Error{Step: StepAccount, Err: err}
+	contact := rec.Contact
+	if rec, err = c.newRecord(rec, key); err != nil {
+		return none, &Error{Step: StepAccount, Err: err}
 	}
 	if err := c.storeAccount(ctx, rec); err != nil {
-		return acme.Account{}, err
+		return none, err
 	}
-	var acct acme.Account
-	found := false
 	if known {
-		if acct, found, err = c.findAccount(ctx, key); err != nil {
-			return acme.Account{}, err
+		if rec.Location, err = c.findAccount(ctx, key); err != nil {
+			return none, err
 		}
 	}
-	if !found {
-		if acct, err = c.newAccount(ctx, key); err != nil {
-			return acme.Account{}, err
+	found := rec.Location != ""
+	if found {
+		rec.Contact = contact
+	} else {
+		if rec.Location, err = c.newAccount(ctx, key); err != nil {
+			return none, err
 		}
 	}
-	if acct.Location == "" {
-		return acme.Account{}, &Error{Step: StepAccount, Err: errors.New("the CA's reply names no account URL (Location header, RFC 8555 §7.3)")}
-	}
-	rec.Location = acct.Location
 	if err := c.storeAccount(ctx, rec); err != nil {
-		return acme.Account{}, err
+		return none, err
+	}
+	if found && !slices.Equal(contact, c.opts.Contact) {
+		return c.setContact(ctx, rec, rec.account(key))
 	}
 	return rec.account(key), nil
 }
@@ -251,21 +265,23 @@ func (c *Client) storeAccount(ctx context.Context, rec AccountRecord) error {
 }
 
 // findAccount asks for the account of key without making one (RFC 8555 §7.3.1).
-func (c *Client) findAccount(ctx context.Context, key crypto.Signer) (acct acme.Account, found bool, err error) {
+// It returns "" when there is none.
+func (c *Client) findAccount(ctx context.Context, key crypto.Signer) (location string, err error) {
 	x, err := c.call(ctx, StepAccount, idempotent, func(ctx context.Context, api *acme.Client) error {
-		var err error
-		acct, err = api.GetAccount(ctx, acme.Account{PrivateKey: key})
+		_, err := api.GetAccount(ctx, acme.Account{PrivateKey: key})
 		return err
 	})
-	switch {
-	case err == nil && acct.Status != "" && acct.Status != acme.StatusValid:
-		return acct, false, &Error{Step: StepAccount, URL: acct.Location, Err: fmt.Errorf("the account is %s at the CA; remove it from storage to register another", acct.Status)}
-	case err == nil:
-		return acct, true, nil
-	case x != nil && x.problem.saysNoAccount():
-		return acct, false, nil
+	if err != nil {
+		if x != nil && x.problem.saysNoAccount() {
+			return "", nil
+		}
+		return "", err
 	}
-	return acct, false, err
+	var status string
+	if set(&status, parseObject(x.body), "status"); status != "" && status != acme.StatusValid {
+		return "", &Error{Step: StepAccount, URL: x.location, Err: fmt.Errorf("the account is %s at the CA; another one is made once its record is removed from storage", status)}
+	}
+	return x.location, nil
 }
 
 // saysNoAccount reports whether the reply to a search for an account means that
@@ -279,9 +295,9 @@ func (p *Problem) saysNoAccount() bool {
 	return p.Status == 400 || p.is(accountDoesNotExist) || p.is(externalAccountRequired)
 }
 
-func (c *Client) newAccount(ctx context.Context, key crypto.Signer) (acct acme.Account, err error) {
-	_, err = c.call(ctx, StepAccount, idempotent, func(ctx context.Context, api *acme.Client) error {
-		want := acme.Account{Contact: c.opts.Contact, TermsOfServiceAgreed: true, PrivateKey: key}
+func (c *Client) newAccount(ctx context.Context, key crypto.Signer) (location string, err error) {
+	want := acme.Account{Contact: c.opts.Contact, TermsOfServiceAgreed: true, PrivateKey: key}
+	x, err := c.call(ctx, StepAccount, idempotent, func(ctx context.Context, api *acme.Client) error {
 		if c.opts.EAB != nil {
 			mac, err := ParseMACKey(c.opts.EAB.MACKey)
 			if err != nil {
@@ -292,12 +308,35 @@ func (c *Client) newAccount(ctx context.Context, key crypto.Signer) (acct acme.A
 				return err
 			}
 		}
-		var err error
-		acct, err = api.NewAccount(ctx, want)
+		_, err := api.NewAccount(ctx, want)
 		return err
 	})
-	if err == nil {
-		c.log.InfoContext(ctx, "registered an account", "directory", c.opts.Directory, "account", acct.Location)
+	switch {
+	case err != nil:
+		return "", err
+	case x.location == "":
+		return "", &Error{Step: StepAccount, URL: x.url, Err: errors.New("the CA's reply names no account URL (Location header, RFC 8555 §7.3)")}
 	}
-	return acct, err
+	c.log.InfoContext(ctx, "registered an account", "account", x.location)
+	return x.location, nil
+}
+
+// setContact tells the CA of another contact (RFC 8555 §7.3.2). That it refuses
+// keeps nobody from getting a certificate; it is told again at the next start.
+func (c *Client) setContact(ctx context.Context, rec AccountRecord, acct acme.Account) (acme.Account, error) {
+	_, err := c.call(ctx, StepAccount, idempotent, func(ctx context.Context, api *acme.Client) error {
+		// acmez's InitiateChallenge posts any payload; its UpdateAccount cannot
+		// send that there is no contact any more.
+		_, err := api.InitiateChallenge(ctx, acct, acme.Challenge{URL: acct.Location, Payload: map[string][]string{"contact": append([]string{}, c.opts.Contact...)}})
+		return err
+	})
+	if e := asError(err); e != nil && (e.Problem.is(accountDoesNotExist) || ctx.Err() != nil) {
+		return acct, err
+	}
+	if err != nil {
+		c.log.WarnContext(ctx, "the CA did not take over the account's new contact", "err", err)
+		return acct, nil
+	}
+	rec.Contact, acct.Contact = c.opts.Contact, c.opts.Contact
+	return acct, c.storeAccount(ctx, rec)
 }

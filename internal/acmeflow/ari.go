@@ -29,14 +29,14 @@ func (c *Client) RenewalInfo(ctx context.Context, leaf *x509.Certificate) (Renew
 	if err != nil {
 		return RenewalInfo{}, err
 	}
-	if dir.RenewalInfo == "" {
+	if dir.renewalInfo == "" {
 		return RenewalInfo{}, ErrNoRenewalInfo
 	}
 	id, err := certpem.CertID(leaf)
 	if err != nil {
 		return RenewalInfo{}, &Error{Step: StepRenewalInfo, Err: err}
 	}
-	resp, body, err := c.get(ctx, StepRenewalInfo, strings.TrimSuffix(dir.RenewalInfo, "/")+"/"+id)
+	x, _, err := c.get(ctx, StepRenewalInfo, strings.TrimSuffix(dir.renewalInfo, "/")+"/"+id)
 	if err != nil {
 		return RenewalInfo{}, err
 	}
@@ -47,9 +47,9 @@ func (c *Client) RenewalInfo(ctx context.Context, leaf *x509.Certificate) (Renew
 		} `json:"suggestedWindow"`
 		ExplanationURL json.RawMessage `json:"explanationURL"`
 	}
-	info := RenewalInfo{RetryAfter: retryAfterOf(resp)}
-	if err := json.Unmarshal(body, &wire); err != nil {
-		return info, &Error{Step: StepRenewalInfo, URL: bareURL(resp.Request.URL), Err: fmt.Errorf("decoding the reply: %w", err)}
+	info := RenewalInfo{RetryAfter: x.retryAfter}
+	if err := json.Unmarshal(x.body, &wire); err != nil {
+		return info, &Error{Step: StepRenewalInfo, URL: x.url, Err: fmt.Errorf("decoding the reply: %w", err)}
 	}
 	info.Start, info.End = wire.SuggestedWindow.Start, wire.SuggestedWindow.End
 	_ = json.Unmarshal(wire.ExplanationURL, &info.ExplanationURL) // a member of another type is ignored

@@ -86,7 +86,7 @@ func TestT7_AnotherTypeInTheSameIssue(t *testing.T) {
 				if got := e.solver.types(); !slices.Equal(got, row.tried) {
 					t.Errorf("tried %v, want %v", got, row.tried)
 				}
-				if !slices.Equal(res.Failed, row.failed) {
+				if !slices.Equal(res.Failed["example.com"], row.failed) {
 					t.Errorf("failed %v, want %v", res.Failed, row.failed)
 				}
 				e.check(t, res, "example.com")
@@ -143,7 +143,7 @@ func TestT7_PresentFails(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := e.solver.types(); !slices.Equal(got, []string{"tls-alpn-01"}) || !slices.Equal(res.Failed, []string{"http-01"}) {
+		if got := e.solver.types(); !slices.Equal(got, []string{"tls-alpn-01"}) || !slices.Equal(res.Failed["example.com"], []string{"http-01"}) {
 			t.Errorf("tried %v, failed %v", got, res.Failed)
 		}
 		broken.checkClean(t)

@@ -3,6 +3,8 @@ package acmeflow
 import (
 	"context"
 	"fmt"
+	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -59,18 +61,21 @@ func TestD3_CleanUpsAreBounded(t *testing.T) {
 	})
 }
 
-// TestT4_CleanedUpAfterAPanic has the clean-up be over when Issue has ended in a
-// panic of the solver.
-func TestT4_CleanedUpAfterAPanic(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		e := newEnv(t, fakeca.Options{})
-		s := &slowClean{fakeSolver: e.solver}
-		e.solver.onPresent = func(Challenge) { panic("no") }
-		func() {
-			defer func() { _ = recover() }()
-			_, _ = e.client.Issue(t.Context(), s.into(e.request(t, "example.com")))
-			t.Error("it did not panic")
-		}()
-		e.solver.checkClean(t)
-	})
+// A Solver that panics or ends its goroutine has failed like any other (F80), and
+// is cleaned up after.
+func TestSolverThatPanics(t *testing.T) {
+	for name, end := range map[string]func(Challenge){
+		"panicked": func(Challenge) { panic("no") },
+		"ended":    func(Challenge) { runtime.Goexit() },
+	} {
+		bubble(t, func(t *testing.T) {
+			e := newEnv(t, fakeca.Options{Challenges: []string{"http-01"}})
+			s := &slowClean{fakeSolver: e.solver}
+			e.solver.onPresent = end
+			err := e.failRequest(t, s.into(e.request(t, "a.example.com", "b.example.com")))
+			if err.Step != StepPresent || !strings.Contains(err.Error(), name) || len(err.Earlier) != 1 {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
 }

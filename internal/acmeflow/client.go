@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -125,9 +124,6 @@ func (c *Client) acmez(dir *directory) *acme.Client {
 			Directory:  dir.syntheticURL,
 			HTTPClient: c.http,
 			UserAgent:  c.opts.UserAgent,
-			// A negative time-out makes FinalizeOrder return after its one
-			// request: polling is this package's own.
-			PollTimeout: -1,
 		}
 	}
 	c.apiUsed = now
@@ -163,7 +159,7 @@ func (c *Client) call(ctx context.Context, step Step, mode again, op operation) 
 			return nil, &Error{Step: step, Err: context.Cause(ctx)}
 		}
 		x, err := c.once(ctx, dir, op)
-		if err == nil {
+		if x.ok() && !x.page() {
 			return x, nil
 		}
 		if ctx.Err() != nil {
@@ -196,43 +192,14 @@ func noncePause(n int) time.Duration {
 	return min(time.Duration(n)*5*time.Millisecond, 100*time.Millisecond)
 }
 
-// once runs op on a context that ends with its first failed request.
+// once runs op on a context that ends with its first failed request. What acmez
+// makes of the reply counts only when there was none.
 func (c *Client) once(ctx context.Context, dir *directory, op operation) (*exchange, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	x := &exchange{cancel: cancel, dir: dir}
 	err := op(context.WithValue(ctx, exchangeKey{}, x), c.acmez(dir))
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return &exchange{posted: x.posted, url: x.url, status: x.status, problem: x.problem, err: x.err, retryAfter: x.retryAfter, chain: x.chain}, err
-}
-
-// ok reports whether the CA accepted the request, whatever acmez made of the reply.
-func (x *exchange) ok() bool {
-	return x.posted && x.err == nil && x.problem == nil && x.status/100 == 2
-}
-
-// transient reports whether the failure may be gone in a moment.
-func (x *exchange) transient() bool {
-	if x.problem == nil {
-		return x.err != nil && !errors.Is(x.err, errTooLarge)
-	}
-	return x.problem.Status >= 500 && x.retryAfter == 0
-}
-
-// error makes an [Error] of a failed exchange. cause is acmez's error.
-func (x *exchange) error(step Step, cause error) error {
-	e := &Error{Step: step, URL: x.url, Problem: x.problem, Err: x.err}
-	if x.problem != nil {
-		e.RetryAfter = x.retryAfter
-		if x.problem.paused() {
-			e.RetryAfter = max(e.RetryAfter, PausedFor)
-		}
-	}
-	if e.Problem == nil && e.Err == nil && !errors.Is(cause, errOneRequest) {
-		e.Err = cause
-	}
-	return e
+	return x, err
 }
 
 // sleep waits and reports whether ctx is still alive.
@@ -258,48 +225,43 @@ func sleep(ctx context.Context, d time.Duration) bool {
 type sleepKey struct{}
 
 // get fetches a public JSON document, trying again after lost replies and 5xx.
-func (c *Client) get(ctx context.Context, step Step, rawURL string) (*http.Response, []byte, error) {
+func (c *Client) get(ctx context.Context, step Step, rawURL string) (*exchange, http.Header, error) {
 	for tries := 1; ; tries++ {
-		resp, body, err := c.getOnce(ctx, rawURL)
-		var e error
+		x, header, err := c.getOnce(ctx, rawURL)
 		switch {
 		case ctx.Err() != nil:
 			return nil, nil, &Error{Step: step, Err: context.Cause(ctx)}
-		case err != nil:
-			e = &Error{Step: step, Err: err}
-		case resp.StatusCode >= 400:
-			x := exchange{url: bareURL(resp.Request.URL), problem: parseProblem(resp.StatusCode, body)}
-			x.retryAfter = retryAfterOf(resp)
-			e = x.error(step, nil)
-			if resp.StatusCode < 500 || x.retryAfter > 0 {
-				return nil, nil, e
-			}
-		default:
-			return resp, body, nil
+		case err == nil && x.problem == nil:
+			return x, header, nil
 		}
-		if tries == maxTries || errors.Is(err, errTooLarge) || !sleep(ctx, retryPause*time.Duration(tries*tries)) {
-			return nil, nil, e
+		again := x.problem == nil || x.problem.Status >= 500 && x.retryAfter == 0
+		if tries == maxTries || !again || errors.Is(err, errTooLarge) || !sleep(ctx, retryPause*time.Duration(tries*tries)) {
+			return nil, nil, x.error(step, err)
 		}
 	}
 }
 
-func (c *Client) getOnce(ctx context.Context, url string) (*http.Response, []byte, error) {
+func (c *Client) getOnce(ctx context.Context, url string) (*exchange, http.Header, error) {
+	x := &exchange{}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return nil, nil, fmt.Errorf("making a request: %w", err)
+		x.err = errors.New("making a request: the URL is not one")
+		return x, nil, x.err
 	}
 	if c.opts.UserAgent != "" {
 		req.Header.Set("User-Agent", c.opts.UserAgent)
 	}
 	resp, body, err := roundTrip(plainRoundTripper{c}, req)
 	if err != nil {
-		return nil, nil, err
+		x.err = err
+		return x, nil, err
 	}
-	c.noteDate(resp.Header.Get("Date"), time.Now())
-	if resp.Request == nil {
-		resp.Request = req
+	if resp.Request != nil {
+		req = resp.Request // the last of several
 	}
-	return resp, body, nil
+	x.url = bareURL(req.URL)
+	c.note(x, resp, body)
+	return x, resp.Header, nil
 }
 
 // plainRoundTripper follows redirects and bypasses the transport that acmez uses.
@@ -309,55 +271,4 @@ func (p plainRoundTripper) RoundTrip(req *http.Request) (*http.Response, error) 
 	hc := *p.c.http
 	hc.Transport = p.c.base()
 	return hc.Do(req)
-}
-
-// Request is one certificate to be issued.
-type Request struct {
-	Names     []string  // normalised names, as the order's identifiers
-	CSR       []byte    // DER
-	Profile   string    // empty: the CA chooses
-	NotBefore time.Time // zero: the CA chooses
-	NotAfter  time.Time // zero: the CA chooses
-
-	// Replaces is the certificate that this one renews, or nil. It is named to
-	// the CA (RFC 9773 §5) when ReplacesAccount is the account used now.
-	Replaces        *x509.Certificate
-	ReplacesAccount string
-
-	Solvers map[string]Solver // by challenge type
-	Prefer  []string          // challenge types in the order they are tried; those not named come last
-
-	State []byte                                    // what Save was last given for this request, or nil
-	Save  func(ctx context.Context, b []byte) error // called before the CA acts; nil: nothing is kept
-
-	Progress func(step, detail string)                        // what is done now, and the CA's words about it; nil: nobody listens
-	Sleep    func(ctx context.Context, d time.Duration) error // every pause goes through it; nil: a timer
-}
-
-// Result is an issued certificate.
-type Result struct {
-	ChainPEM  []byte
-	URL       string   // of the certificate
-	Account   string   // account URL
-	Directory string   // directory URL
-	Failed    []string // challenge types that failed on the way
-	Solved    []string // challenge types that succeeded
-}
-
-// Solver makes a challenge's response reachable for the CA.
-type Solver interface {
-	Present(ctx context.Context, ch Challenge) error
-	CleanUp(ctx context.Context, ch Challenge) error
-}
-
-// Challenge is what a Solver presents.
-type Challenge struct {
-	Type             string
-	Identifier       string // DNS name or IP address, without "*."
-	IdentifierType   string // "dns" or "ip"
-	Wildcard         bool   // the authorization is for the name's wildcard
-	Token            string
-	KeyAuthorization string
-	Account          string   // account URL
-	IssuerDomains    []string // dns-persist-01 only
 }

@@ -1,17 +1,13 @@
 package acmeflow
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"io"
 	"mime"
-	"net/http"
 	"time"
 
-	"github.com/certwright/certwright/internal/backoff"
 	"github.com/mholt/acmez/v3/acme"
 )
 
@@ -23,8 +19,9 @@ const (
 // directory is a CA's directory (RFC 8555 §7.1.1). It is not changed after it
 // was made.
 type directory struct {
-	acme.Directory
-	fetched time.Time
+	acme.Directory        // Meta is not nil
+	renewalInfo    string // not in Directory, so that acmez does not know of it
+	fetched        time.Time
 
 	forAcmez     []byte // what acmez is given
 	syntheticURL string // where acmez asks for it; names its content
@@ -44,11 +41,10 @@ func (c *Client) Meta(ctx context.Context) (Meta, error) {
 	if err != nil {
 		return Meta{}, err
 	}
-	m := Meta{RenewalInfo: dir.RenewalInfo != ""}
-	if dir.Meta != nil {
-		m.TermsOfService, m.Profiles, m.EABRequired = dir.Meta.TermsOfService, dir.Meta.Profiles, dir.Meta.ExternalAccountRequired
-	}
-	return m, nil
+	return Meta{
+		TermsOfService: dir.Meta.TermsOfService, Profiles: dir.Meta.Profiles,
+		EABRequired: dir.Meta.ExternalAccountRequired, RenewalInfo: dir.renewalInfo != "",
+	}, nil
 }
 
 // directory returns the CA's directory, fetched at most once at a time. An old
@@ -90,28 +86,30 @@ func (c *Client) freshDirectory() *directory {
 }
 
 func (c *Client) fetchDirectory(ctx context.Context) (*directory, error) {
-	resp, body, err := c.get(ctx, StepDirectory, c.opts.Directory)
+	x, header, err := c.get(ctx, StepDirectory, c.opts.Directory)
 	if err != nil {
 		return nil, err
 	}
 	dir := &directory{fetched: time.Now()}
 	fail := func(format string, args ...any) error {
-		return &Error{Step: StepDirectory, URL: bareURL(resp.Request.URL), Err: fmt.Errorf(format, args...)}
+		return &Error{Step: StepDirectory, URL: x.url, Err: fmt.Errorf(format, args...)}
 	}
-	if err := json.Unmarshal(cleanDirectory(body), &dir.Directory); err != nil {
-		kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-		return nil, fail("not an ACME directory: the server answered %q that begins with %q; check the directory URL", kind, firstBytes(body))
+	obj := parseObject(x.body)
+	if obj == nil {
+		kind, _, _ := mime.ParseMediaType(header.Get("Content-Type"))
+		return nil, fail("not an ACME directory: the server answered %q that begins with %s; check the directory URL", kind, firstBytes(x.body))
 	}
-	for _, f := range []struct{ name, url string }{
-		{"newNonce", dir.NewNonce}, {"newAccount", dir.NewAccount}, {"newOrder", dir.NewOrder},
-	} {
-		if f.url == "" {
+	for _, f := range []struct {
+		name string
+		url  *string
+	}{{"newNonce", &dir.NewNonce}, {"newAccount", &dir.NewAccount}, {"newOrder", &dir.NewOrder}} {
+		if set(f.url, obj, f.name); *f.url == "" {
 			return nil, fail("not an ACME directory: the field %q is missing; check the directory URL", f.name)
 		}
 	}
-	given := dir.Directory
-	given.RenewalInfo = "" // else acmez fetches it with every chain
-	dir.forAcmez, err = json.Marshal(given)
+	set(&dir.renewalInfo, obj, "renewalInfo")
+	dir.readMeta(obj)
+	dir.forAcmez, err = json.Marshal(dir.Directory)
 	if err != nil {
 		return nil, fail("encoding the directory: %w", err)
 	}
@@ -119,14 +117,18 @@ func (c *Client) fetchDirectory(ctx context.Context) (*directory, error) {
 	return dir, nil
 }
 
-// reply answers acmez's request for the directory without a network.
-func (dir *directory) reply(req *http.Request) *http.Response {
-	return &http.Response{
-		Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header:        http.Header{"Content-Type": {"application/json"}},
-		Body:          io.NopCloser(bytes.NewReader(dir.forAcmez)),
-		ContentLength: int64(len(dir.forAcmez)),
-		Request:       req,
+// readMeta reads the optional description of the CA.
+func (dir *directory) readMeta(obj object) {
+	var meta, profiles object
+	set(&meta, obj, "meta")
+	dir.Meta = &acme.DirectoryMeta{Profiles: map[string]string{}}
+	set(&dir.Meta.TermsOfService, meta, "termsOfService")
+	set(&dir.Meta.ExternalAccountRequired, meta, "externalAccountRequired")
+	set(&profiles, meta, "profiles")
+	for name := range profiles {
+		var text string // stays empty when the description is no text
+		set(&text, profiles, name)
+		dir.Meta.Profiles[name] = text
 	}
 }
 
@@ -139,17 +141,4 @@ func (c *Client) forgetDirectory() {
 		old.fetched = time.Time{}
 		c.dir = &old
 	}
-}
-
-func firstBytes(b []byte) string {
-	b = bytes.TrimSpace(b)
-	if len(b) > 40 {
-		b = b[:40]
-	}
-	return string(bytes.ToValidUTF8(b, []byte("?")))
-}
-
-func retryAfterOf(resp *http.Response) time.Duration {
-	d, _ := backoff.ParseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
-	return d
 }

@@ -1,11 +1,15 @@
 package acmeflow
 
 import (
+	"bytes"
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"time"
 
+	"github.com/certwright/certwright/internal/certpem"
 	"github.com/mholt/acmez/v3/acme"
 )
 
@@ -13,7 +17,7 @@ const (
 	// maxFinalize bounds how often one order is finalized. It is done again
 	// only when looks at the order show that the request before did not reach
 	// the CA or came too early.
-	maxFinalize = 5
+	maxFinalize = 4
 
 	// firstDoubt is for how long an order may be seen ready after a finalize
 	// request whose reply was lost, before the request counts as lost too: a
@@ -27,140 +31,181 @@ type progress struct {
 	accepted   bool      // the CA took a finalize request
 	sent       int       // finalize requests
 	doubtUntil time.Time // the last of them may have reached the CA
+	last       error     // what was answered to it when the CA did not take it
 	poll       *poll
 }
 
 // due reports whether the order is to be finalized now.
-func (pr *progress) due(order *acme.Order) bool {
-	return order.Status == acme.StatusReady && !pr.accepted && !time.Now().Before(pr.doubtUntil)
+func (pr *progress) due(o *order) bool {
+	return o.Status == acme.StatusReady && !pr.accepted && !time.Now().Before(pr.doubtUntil)
 }
 
 // complete brings an order from whatever state it is in to a downloaded chain.
-func (r *run) complete(ctx context.Context, order *acme.Order) (*Result, error) {
+func (r *run) complete(ctx context.Context, o *order) (*Result, error) {
 	pr := &progress{poll: newPoll()}
 	for {
-		switch order.Status {
+		r.seen(o)
+		switch o.Status {
 		case acme.StatusValid:
-			return r.download(ctx, order)
+			return r.download(ctx, o)
 		case acme.StatusInvalid:
-			return nil, orderError(order)
+			return nil, orderError(o)
 		}
-		next, err := r.advance(ctx, order, pr)
-		if err != nil {
+		if err := r.advance(ctx, o, pr); err != nil {
 			return nil, err
 		}
-		order = next
 	}
 }
 
 // advance makes the next step for an order that is neither valid nor invalid.
-func (r *run) advance(ctx context.Context, order *acme.Order, pr *progress) (*acme.Order, error) {
-	due := pr.due(order)
-	if order.Status != acme.StatusReady && order.Status != acme.StatusProcessing && !pr.authorized {
-		if err := r.authorize(ctx, order); err != nil {
-			return nil, err
+func (r *run) advance(ctx context.Context, o *order, pr *progress) error {
+	due := pr.due(o)
+	if o.Status != acme.StatusReady && o.Status != acme.StatusProcessing && !pr.authorized {
+		if err := r.authorize(ctx, o); err != nil {
+			return err
 		}
 		pr.authorized, due = true, true // finalized at once: one look at the order less
 	}
 	if due {
-		next, err := r.finalize(ctx, order, pr)
-		if next != nil || err != nil {
-			return next, err
+		if err := r.finalize(ctx, o, pr); err != nil || o.Status == acme.StatusValid || o.Status == acme.StatusInvalid {
+			return err
 		}
 	}
 	// A CA may show an authorization valid before the order is ready, and an
-	// order ready after it took the finalize request: both are waited out.
+	// order ready after it took the finalize request (P5): both are waited out.
 	if !pr.poll.wait(ctx) {
-		return nil, &Error{Step: StepFinalize, URL: order.Location, Err: fmt.Errorf("waiting for the order, which is %q: %w", order.Status, context.Cause(ctx))}
+		return &Error{Step: StepFinalize, URL: o.URL, Err: pr.why(fmt.Errorf("waiting for the order, which is %q: %w", o.Status, context.Cause(ctx)))}
 	}
-	next, retryAfter, err := r.pollOrder(ctx, *order)
-	if err == nil && next.Status == acme.StatusPending {
+	before := o.Status
+	retryAfter, err := r.pollOrder(ctx, o)
+	if err == nil && o.Status == acme.StatusPending {
 		pr.doubtUntil = time.Time{} // the CA did not take the request: it came too early
 	}
+	if o.Status != before {
+		r.progress(StepFinalize, "the order is %s", o.Status)
+	}
 	pr.poll.next(retryAfter)
-	return next, err
+	return err
 }
 
-// finalize sends the CSR. It returns nil and nil when only a look at the order
-// can tell what became of it.
-func (r *run) finalize(ctx context.Context, order *acme.Order, pr *progress) (*acme.Order, error) {
-	if pr.sent >= maxFinalize {
-		return nil, &Error{Step: StepFinalize, URL: order.Location, Err: deadError{fmt.Errorf("the order is still %q after %d finalize requests", order.Status, pr.sent)}}
+// why adds what was last answered to a finalize request.
+func (pr *progress) why(err error) error {
+	if pr.last == nil {
+		return err
 	}
-	if order.Finalize == "" {
-		return nil, &Error{Step: StepFinalize, URL: order.Location, Err: deadError{errors.New("the order lacks the member finalize (RFC 8555 §7.1.3)")}}
+	return fmt.Errorf("%w; the last answer: %w", err, pr.last)
+}
+
+// finalize sends the CSR and takes the order's new status from the reply. When
+// that is not valid or invalid, only a look at the order can tell what became of it.
+func (r *run) finalize(ctx context.Context, o *order, pr *progress) error {
+	if pr.sent >= maxFinalize {
+		last := asError(pr.last)
+		return &Error{
+			Step: StepFinalize, URL: o.URL, dead: last != nil && last.Problem.is(orderNotReady),
+			Err: pr.why(fmt.Errorf("the order is still %q after %d finalize requests", o.Status, pr.sent)),
+		}
+	}
+	if o.Finalize == "" {
+		return &Error{Step: StepFinalize, URL: o.URL, dead: true, Err: errors.New("the order lacks the member finalize (RFC 8555 §7.1.3)")}
 	}
 	r.progress(StepFinalize, "sending the CSR")
 	pr.doubtUntil = time.Now().Add(firstDoubt << (2 * pr.sent))
 	pr.sent++
-	var got acme.Order
+	r.keySent = true
 	x, err := r.c.call(ctx, StepFinalize, askFirst, func(ctx context.Context, api *acme.Client) error {
-		var err error
-		got, err = api.FinalizeOrder(ctx, r.acct.Account, *order, r.req.CSR)
+		_, err := api.FinalizeOrder(ctx, r.acct.Account, acme.Order{Finalize: o.Finalize}, r.req.CSR)
 		return err
 	})
+	r.wrote = time.Now()
 	switch {
-	case err == nil, x != nil && x.ok():
-		pr.accepted = true
-		retryAfter := time.Duration(0)
-		if x != nil {
-			retryAfter = x.retryAfter
-		}
-		if got.Status == acme.StatusValid || got.Status == acme.StatusInvalid {
-			return &got, nil
-		}
+	case err == nil:
+		pr.accepted, pr.last = true, nil
+		o.update(parseObject(x.body))
 		// Some CAs are done when they reply, and do not say so; for the others
 		// the way to the CA and back is a pause.
 		pr.poll = new(poll)
-		if retryAfter > 0 {
-			pr.poll.next(retryAfter)
+		if x.retryAfter > 0 {
+			pr.poll.next(x.retryAfter)
 		}
-		return nil, nil
+		return nil
 	case ctx.Err() != nil:
-		return nil, err
-	case x != nil && (x.problem.is(orderNotReady) || x.err != nil || x.transient()):
-		r.c.log.DebugContext(ctx, "looking at the order after an unclear finalize request", "order", order.Location, "err", err)
-		return nil, nil
+		return err
+	case x != nil && (x.problem.is(orderNotReady) || x.problem == nil || x.transient()):
+		// A lost reply, or one that is not the CA's word: it may have taken it (P8, F25).
+		pr.last = err
+		r.progress(StepFinalize, "looking at the order after an unclear answer: %v", err)
+		r.c.log.DebugContext(ctx, "looking at the order after an unclear finalize request", "order", o.URL, "err", err)
+		return nil
 	}
-	return nil, err
+	return err
 }
 
-func (r *run) download(ctx context.Context, order *acme.Order) (*Result, error) {
-	fail := func(err error) error {
-		return &Error{Step: StepDownload, URL: order.Certificate, Err: err}
-	}
-	if order.Certificate == "" {
-		return nil, &Error{Step: StepDownload, URL: order.Location, Err: deadError{errors.New("the valid order lacks the member certificate (RFC 8555 §7.1.3)")}}
+func (r *run) download(ctx context.Context, o *order) (*Result, error) {
+	if o.Certificate == "" {
+		return nil, &Error{Step: StepDownload, URL: o.URL, dead: true, Err: errors.New("the valid order lacks the member certificate (RFC 8555 §7.1.3)")}
 	}
 	r.progress(StepDownload, "downloading the chain")
-	// GetOrder is acmez's plain POST-as-GET (RFC 8555 §6.3). GetCertificateChain
-	// would download every alternate chain and ask for renewal info besides.
-	x, err := r.c.call(ctx, StepDownload, idempotent, func(ctx context.Context, api *acme.Client) error {
-		_, err := api.GetOrder(ctx, r.acct.Account, acme.Order{Location: order.Certificate})
-		return err
-	})
+	x, err := r.fetch(ctx, StepDownload, o.Certificate)
 	if err != nil {
 		return nil, err
 	}
-	if x.chain == nil {
-		return nil, fail(errors.New("the CA sent no chain"))
+	fail := func(dead bool, err error) error {
+		return &Error{Step: StepDownload, URL: o.Certificate, dead: dead, Err: err}
 	}
-	if err := r.fits(x.chain); err != nil {
-		return nil, fail(deadError{err})
+	csr, err := x509.ParseCertificateRequest(r.req.CSR)
+	if err != nil {
+		return nil, fail(true, fmt.Errorf("parsing the CSR: %w", err))
 	}
-	return &Result{
-		ChainPEM:  x.chain,
-		URL:       order.Certificate,
-		Account:   r.acct.Location,
-		Directory: r.c.opts.Directory,
-	}, nil
+	leaf, err := findLeaf(x.body, csr)
+	if err != nil {
+		return nil, fail(!errors.Is(err, errNoChain), err)
+	}
+	now, skew := time.Now(), r.c.Skew()
+	if now.After(leaf.NotAfter) && now.Add(skew).Before(leaf.NotAfter) {
+		// F12: another order would bring another one like it. That the order does
+		// not change is no fault of the CA.
+		r.state.Status, r.state.Since = "", time.Time{}
+		return nil, fail(false, fmt.Errorf("the certificate expired at %s by the clock of this host, which differs from the CA's by %v: set it right",
+			leaf.NotAfter.UTC().Format(time.RFC3339), skew.Abs().Round(time.Second)))
+	}
+	return &Result{ChainPEM: x.body, URL: o.Certificate, Account: r.acct.Location, Directory: r.c.opts.Directory}, nil
+}
+
+// errNoChain is a reply that may be a chain when it is asked for again.
+var errNoChain = errors.New("the CA sent no whole chain")
+
+// findLeaf returns the certificate for the CSR's key in PEM text. What else is in
+// there is judged by who uses it; a private key is not looked at (RFC 8555 §11.4).
+func findLeaf(text []byte, csr *x509.CertificateRequest) (*x509.Certificate, error) {
+	if bytes.Contains(text, []byte("PRIVATE KEY-----")) {
+		return nil, errors.New("the chain that the CA sent holds a private key (RFC 8555 §11.4)")
+	}
+	found := bytes.Count(text, []byte("-----BEGIN "))
+	blocks := found
+	var leaf *x509.Certificate
+	for {
+		block, rest := pem.Decode(text)
+		if block == nil {
+			break
+		}
+		blocks, text = blocks-1, rest
+		if cert, err := x509.ParseCertificate(block.Bytes); err == nil && leaf == nil && certpem.Match(cert.PublicKey, csr.PublicKey) {
+			leaf = cert
+		}
+	}
+	switch {
+	case blocks > 0: // the decoder passed over a damaged one
+		return nil, fmt.Errorf("%w: the PEM text is damaged", errNoChain)
+	case leaf == nil && found == 0:
+		return nil, fmt.Errorf("%w but %s", errNoChain, firstBytes(text))
+	case leaf == nil:
+		return nil, errors.New("no certificate in the chain is for the key in the CSR")
+	}
+	return leaf, nil
 }
 
 // orderError says why an order became invalid.
-func orderError(order *acme.Order) error {
-	e := &Error{Step: StepFinalize, URL: order.Location, Err: deadError{errors.New("the order is invalid")}}
-	if order.Error != nil {
-		e.Problem = fromAcmez(order.Error)
-	}
-	return e
+func orderError(o *order) *Error {
+	return &Error{Step: StepFinalize, URL: o.URL, Problem: o.Problem, dead: true, Err: errors.New("the order is invalid")}
 }

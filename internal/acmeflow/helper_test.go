@@ -195,10 +195,7 @@ func newEnv(t *testing.T, o fakeca.Options) *env {
 	}
 	e.ca = fakeca.New(o)
 	e.client = New(e.options())
-	var err error
-	if e.key, err = certpem.GenerateKey(certpem.P256); err != nil {
-		t.Fatal(err)
-	}
+	e.newKey(t)
 	return e
 }
 
@@ -247,12 +244,33 @@ func (e *env) saved() []byte {
 
 func (e *env) issue(t *testing.T, names ...string) *Result {
 	t.Helper()
-	res, err := e.client.Issue(t.Context(), e.request(t, names...))
+	res, err := e.tryIssue(t, e.request(t, names...))
 	if err != nil {
 		t.Fatalf("Issue: %v", err)
 	}
 	e.check(t, res, names...)
 	return res
+}
+
+// tryIssue does once what a caller does when an order is of no use any more.
+func (e *env) tryIssue(t *testing.T, req *Request) (*Result, error) {
+	t.Helper()
+	res, err := e.client.Issue(t.Context(), req)
+	if fe := asError(err); fe != nil && fe.Gone && fe.Again {
+		e.newKey(t)
+		req.CSR, req.State = csr(t, e.key, req.Names...), nil
+		return e.client.Issue(t.Context(), req)
+	}
+	return res, err
+}
+
+func (e *env) newKey(t *testing.T) {
+	t.Helper()
+	var err error
+	if e.key, err = certpem.GenerateKey(certpem.P256); err != nil {
+		t.Fatal(err)
+	}
+	e.state = nil
 }
 
 // check verifies the chain as a client of the certificate would.

@@ -3,11 +3,9 @@ package acmeflow
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net/netip"
+	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -15,29 +13,58 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
+const (
+	// maxStill is for how long an order that could be finalized, or was, may not
+	// change from one attempt to the next before it counts as given up (F33).
+	maxStill = time.Hour
+
+	// maxClockStep is by how much a kept time may lie ahead.
+	maxClockStep = 2 * time.Minute
+
+	// After a write some CAs do not find for a moment what they have just made.
+	settleTime  = 30 * time.Second
+	settlePause = 500 * time.Millisecond
+)
+
 // state is what is kept of a request between processes: enough to go on with
-// the order that was made for it.
+// the order that was made for it, and to know what has failed.
 type state struct {
 	Directory string `json:"directory"`
 	Account   string `json:"account"`
 	Order     string `json:"order,omitempty"` // order URL
 	Profile   string `json:"profile,omitempty"`
 
+	// Status is what the order was seen in last, of those that come after its
+	// authorizations, and Since when it was seen so first.
+	Status string    `json:"status,omitempty"`
+	Since  time.Time `json:"since,omitzero"`
+
 	// NotReplacing is the certificate (RFC 9773 §4.1) that must not be named as
 	// replaced again, because the CA refused an order that named it.
 	NotReplacing string `json:"not_replacing,omitempty"`
+
+	// Failed are the challenge types that failed, by name, the latest last.
+	Failed map[string][]string `json:"failed,omitempty"`
 }
 
 // run is one issue.
 type run struct {
-	c      *Client
-	req    *Request
-	acct   *account
-	state  state
-	failed []string // challenge types that failed, most recent last
+	c     *Client
+	req   *Request
+	acct  *account
+	state state
 
-	mu     sync.Mutex // guards solved
-	solved []string   // challenge types that succeeded
+	kept    []byte          // the state as it was saved last
+	made    string          // the order that this run made
+	lost    bool            // the CA had lost the account
+	keySent bool            // the CA has, or may have, seen the CSR
+	why     string          // the order before was not gone on with
+	again   map[string]bool // by name: an attempt before this one has failed
+	wrote   time.Time       // when the CA was last asked to make or change something
+
+	mu     sync.Mutex          // guards the fields below
+	failed map[string][]string // challenge types that failed, by name, the latest last
+	counts map[string]int      // failed validations by name
 
 	cleaning   sync.WaitGroup // challenges being cleaned up beside the requests that follow
 	cleanSlots chan struct{}  // holds a value for each that runs
@@ -50,26 +77,37 @@ func (c *Client) Issue(ctx context.Context, req *Request) (*Result, error) {
 	if req.Sleep != nil {
 		ctx = context.WithValue(ctx, sleepKey{}, req.Sleep)
 	}
-	r := &run{c: c, req: req, cleanSlots: make(chan struct{}, maxParallelAuthz)}
+	r := &run{
+		c: c, req: req, kept: req.State, again: map[string]bool{}, failed: map[string][]string{}, counts: map[string]int{},
+		cleanSlots: make(chan struct{}, maxParallelAuthz),
+	}
 	if json.Unmarshal(req.State, &r.state) != nil || r.state.Directory != c.opts.Directory {
 		r.state = state{Directory: c.opts.Directory}
 	}
-	var err error
+	for name, types := range req.Failed {
+		r.failed[name] = slices.Clone(types)
+	}
+	for name, types := range r.state.Failed {
+		r.failed[name], r.again[name] = slices.Clone(types), true
+	}
 	r.progress(StepAccount, "getting the account ready")
+	var err error
 	if r.acct, err = c.currentAccount(ctx); err != nil {
 		return nil, err
 	}
 	res, err := r.issue(ctx)
-	if isProblem(err, accountDoesNotExist) {
+	if e := asError(err); e != nil && e.Problem.is(accountDoesNotExist) {
 		if r.acct, err = c.accountAfter(ctx, r.acct.generation); err != nil {
 			return nil, err
 		}
+		r.lost = true
 		res, err = r.issue(ctx)
 	}
-	if err != nil {
+	if e := asError(err); e != nil {
+		e.Validations = r.counts
 		return nil, err
 	}
-	res.Failed, res.Solved = r.failed, r.solved
+	res.Failed = r.failed
 	return res, nil
 }
 
@@ -80,155 +118,152 @@ func (r *run) progress(step Step, format string, args ...any) {
 	}
 }
 
-func isProblem(err error, problemType string) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Problem.is(problemType)
-}
-
-// issue runs one order to its end, and another one for each challenge type
-// that failed.
-func (r *run) issue(ctx context.Context) (res *Result, err error) {
-	defer r.cleaning.Wait() // also when a solver panics
+// issue runs one order to its end, and another one when a challenge failed that
+// there is another type for.
+func (r *run) issue(ctx context.Context) (*Result, error) {
+	defer r.cleaning.Wait()
 	var earlier []*Error
-	defer func() {
-		if e, ok := err.(*Error); ok && len(earlier) > 0 {
-			withEarlier := *e
-			withEarlier.Earlier = earlier
-			err = &withEarlier
-		}
-	}()
-	order, err := r.resume(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for resumed := order != nil; ; resumed = false {
-		if order == nil {
-			if order, err = r.newOrder(ctx); err != nil {
-				return nil, err
+	o, err := r.resume(ctx)
+	for resumed := o != nil; err == nil; resumed = false {
+		if o == nil {
+			if o, err = r.newOrder(ctx); err != nil {
+				break
 			}
 		}
-		res, err := r.complete(ctx, order)
+		var res *Result
+		if res, err = r.complete(ctx, o); err == nil {
+			return res, nil
+		}
 		r.cleaning.Wait()
-		if err == nil || ctx.Err() != nil {
-			return res, err
-		}
-		dead := r.dead(err)
+		dead := asError(err).isDead()
 		if dead {
-			r.drop(ctx)
+			r.state.Order = ""
 		}
+		r.remember(ctx)
 		// An order that was made by an earlier run may have failed before.
-		if !r.otherChallenge(err) && !(dead && resumed) {
-			return nil, err
-		}
-		var e *Error
-		if errors.As(err, &e) && e.Challenge != "" {
-			earlier = append(earlier, e)
+		if ctx.Err() != nil || !r.otherChallenge(err) && !(dead && resumed) {
+			break
 		}
 		r.c.log.InfoContext(ctx, "trying again in another way", "names", r.req.Names, "err", err)
-		if order, err = r.resume(ctx); err != nil {
-			return nil, err
+		e := asError(err)
+		r.why = e.Error()
+		earlier = append(append(earlier, e.Earlier...), e)
+		o, err = r.resume(ctx)
+	}
+	e := asError(err)
+	e.Gone = e.Gone || e.isDead() && r.keySent
+	e.Earlier = append(e.Earlier, earlier...)
+	return nil, e
+}
+
+// otherChallenge reports whether every name that failed has another challenge
+// type to be tried for it now: in the first attempt for a name all types are
+// tried, in later ones one, so that a name that cannot be validated stays below
+// what a CA lets it fail (F22).
+func (r *run) otherChallenge(err error) bool {
+	e := asError(err)
+	for _, e := range append([]*Error{e}, e.Earlier...) {
+		if e.Challenge == "" || r.again[e.Identifier] || len(e.others) == 0 {
+			return false
 		}
 	}
-}
-
-// dead reports whether after err the order cannot be gone on with.
-func (r *run) dead(err error) bool {
-	var e *Error
-	if !errors.As(err, &e) {
-		return false
-	}
-	if errors.Is(err, errDeadOrder) {
-		return true
-	}
-	if e.Problem == nil || e.Step == StepDirectory || e.Step == StepAccount {
-		return false
-	}
-	switch {
-	case e.Problem.is(accountDoesNotExist), e.Problem.is(badNonce), e.Problem.is(rateLimited), e.Problem.Status == 429:
-		return false
-	}
-	return e.Problem.Status/100 == 4
-}
-
-// errDeadOrder marks an order that the CA has given up or that is of no use.
-var errDeadOrder = errors.New("the order is of no use any more")
-
-// deadError is an error after which the order is dead; its text is the cause's.
-type deadError struct{ error }
-
-func (d deadError) Unwrap() error        { return d.error }
-func (d deadError) Is(target error) bool { return target == errDeadOrder }
-
-// otherChallenge notes the challenge type that failed and reports whether
-// another one is left to be tried for the same identifier.
-func (r *run) otherChallenge(err error) bool {
-	var e *Error
-	if !errors.As(err, &e) || e.Challenge == "" || e.Problem.forAnyChallenge() || slices.Contains(r.failed, e.Challenge) {
-		return false
-	}
-	r.failed = append(r.failed, e.Challenge)
-	return slices.ContainsFunc(e.others, func(t string) bool { return !slices.Contains(r.failed, t) })
+	return true
 }
 
 // save keeps the state before the CA acts on it.
 func (r *run) save(ctx context.Context) error {
-	if r.req.Save == nil {
+	r.mu.Lock()
+	b, err := json.Marshal(r.state)
+	r.mu.Unlock()
+	if r.req.Save == nil || string(b) == string(r.kept) {
 		return nil
 	}
-	b, err := json.Marshal(r.state)
 	if err == nil {
 		err = r.req.Save(ctx, b)
 	}
 	if err != nil {
 		return &Error{Step: StepOrder, Err: fmt.Errorf("keeping the order's URL: %w", err)}
 	}
+	r.kept = b
 	return nil
 }
 
-// sameProblem reports whether two requests were refused for one reason.
-func sameProblem(a, b error) bool {
-	var x, y *Error
-	return errors.As(a, &x) && errors.As(b, &y) && x.Problem != nil && y.Problem != nil && x.Problem.Type == y.Problem.Type
-}
-
 // remember keeps the state for the next attempt, which does without when that
-// fails.
+// fails. ctx may have ended: it is Save that knows whether it may still store.
 func (r *run) remember(ctx context.Context) {
 	if err := r.save(ctx); err != nil {
 		r.c.log.DebugContext(ctx, "keeping the state of an order", "err", err)
 	}
 }
 
-// drop forgets the order. What cannot be stored is found dead again next time.
-func (r *run) drop(ctx context.Context) {
-	if r.state.Order == "" {
-		return
+// seen notes the status of the order.
+func (r *run) seen(o *order) {
+	switch o.Status {
+	case r.state.Status:
+	case acme.StatusReady, acme.StatusProcessing, acme.StatusValid:
+		r.state.Status, r.state.Since = o.Status, r.now()
+	default:
+		r.state.Status, r.state.Since = "", time.Time{}
 	}
-	r.state.Order = ""
-	r.remember(ctx)
 }
 
-// resume returns the order that was made before, or nil.
-func (r *run) resume(ctx context.Context) (*acme.Order, error) {
-	if r.state.Order == "" || r.state.Account != r.acct.Location || r.state.Profile != r.req.Profile {
-		r.state.Order = ""
+// resume returns the order that was made before, or nil. An order of another
+// process that is of no use may have had the key certified.
+func (r *run) resume(ctx context.Context) (*order, error) {
+	if r.state.Order == "" {
 		return nil, nil
 	}
-	order, err := r.getOrder(ctx, acme.Order{Location: r.state.Order})
-	switch {
-	case err == nil && order.Status != acme.StatusInvalid && r.sameIdentifiers(order):
-		r.c.log.DebugContext(ctx, "going on with an order", "order", order.Location, "status", order.Status)
-		return order, nil
-	case err != nil && !r.dead(err):
-		return nil, err
+	why := "it was made for another account or profile"
+	if r.state.Account == r.acct.Location && r.state.Profile == r.req.Profile {
+		o := &order{URL: r.state.Order}
+		_, err := r.pollOrder(ctx, o)
+		if err != nil && !asError(err).isDead() {
+			return nil, err
+		}
+		if why = r.useless(o, err); why == "" {
+			r.keySent = r.keySent || o.Status == acme.StatusProcessing || o.Status == acme.StatusValid
+			r.c.log.DebugContext(ctx, "going on with an order", "order", o.URL, "status", o.Status)
+			return o, nil
+		}
 	}
-	r.drop(ctx)
+	r.why = why
+	r.c.log.InfoContext(ctx, "not going on with an order", "order", r.state.Order, "why", why)
+	r.keySent = r.keySent || r.state.Order != r.made
+	r.state.Order, r.state.Status, r.state.Since = "", "", time.Time{}
+	r.remember(ctx)
 	return nil, nil
+}
+
+// now is the time by the CA's clock.
+func (r *run) now() time.Time { return time.Now().Add(r.c.Skew()).UTC().Truncate(time.Second) }
+
+// useless says why an order is not gone on with, or "".
+func (r *run) useless(o *order, err error) string {
+	now := r.now()
+	if r.state.Since.After(now.Add(maxClockStep)) {
+		r.state.Since = now
+	}
+	switch {
+	case err != nil:
+		return err.Error()
+	case o.Status == acme.StatusInvalid:
+		return orderError(o).Error()
+	case !r.sameIdentifiers(o):
+		return fmt.Sprintf("it is for %v", values(o.Identifiers))
+	case o.Status != acme.StatusValid && !o.Expires.IsZero() && now.After(o.Expires):
+		return "it has expired"
+	case r.state.Status == o.Status && !r.state.Since.IsZero() && now.Sub(r.state.Since) > maxStill:
+		return fmt.Sprintf("it has been %s since %s", o.Status, r.state.Since.Format(time.RFC3339))
+	}
+	return ""
 }
 
 // newOrder makes the order. It is the one place that builds one, for a first
 // issue and for a renewal.
-func (r *run) newOrder(ctx context.Context) (*acme.Order, error) {
+func (r *run) newOrder(ctx context.Context) (*order, error) {
+	if r.keySent {
+		return nil, &Error{Step: StepOrder, Gone: true, Again: r.made == "" || r.lost, Err: fmt.Errorf("an order made before is of no use any more, and a new one needs a new key; %s", r.why)}
+	}
 	dir, err := r.c.directory(ctx)
 	if err != nil {
 		return nil, err
@@ -244,37 +279,39 @@ func (r *run) newOrder(ctx context.Context) (*acme.Order, error) {
 		want.NotAfter = &t
 	}
 	r.progress(StepOrder, "making an order")
-	order, err := r.postOrder(ctx, want)
+	o, err := r.postOrder(ctx, want)
 	if err != nil && want.Replaces != "" && refusesReplaces(err) {
 		// RFC 9773 §5: an order may be refused for what it replaces only.
 		r.c.log.InfoContext(ctx, "the CA refused an order that names the replaced certificate; ordering without it", "err", err)
-		refusal := err
+		refusal := asError(err)
 		r.state.NotReplacing = want.Replaces
 		want.Replaces = ""
-		order, err = r.postOrder(ctx, want)
-		if err != nil && !sameProblem(err, refusal) {
+		o, err = r.postOrder(ctx, want)
+		if err != nil && !asError(err).Problem.is(refusal.Problem.Type) {
 			r.remember(ctx)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	r.state.Account, r.state.Order, r.state.Profile = r.acct.Location, order.Location, r.req.Profile
+	r.made = o.URL
+	r.state.Account, r.state.Order, r.state.Profile = r.acct.Location, o.URL, r.req.Profile
+	r.state.Status, r.state.Since = "", time.Time{}
 	if err := r.save(ctx); err != nil {
 		return nil, err
 	}
-	return order, nil
+	return o, nil
 }
 
 // refusesReplaces reports whether an order without the replaced certificate
 // may fare better: after any refusal but those that speak of something else.
 func refusesReplaces(err error) bool {
-	var e *Error
-	if !errors.As(err, &e) || e.Problem == nil {
+	e := asError(err)
+	if e == nil || e.Problem == nil || e.Step != StepOrder {
 		return false
 	}
 	switch {
-	case e.Problem.Status == 429, e.Problem.is(rateLimited), e.Problem.is(accountDoesNotExist), e.Problem.is(badNonce):
+	case e.Problem.is(rateLimited), e.Problem.is(accountDoesNotExist), e.Problem.is(badNonce), e.Problem.Status == 429:
 		return false
 	case e.Problem.Status == 503:
 		return false
@@ -285,10 +322,7 @@ func refusesReplaces(err error) bool {
 // replaces returns the identifier of the certificate that is renewed, when
 // this account at this CA issued it and the CA has ARI.
 func (r *run) replaces(dir *directory) string {
-	if r.req.Replaces == nil || r.req.ReplacesAccount != r.acct.Location {
-		return ""
-	}
-	if dir.RenewalInfo == "" {
+	if r.req.Replaces == nil || r.req.ReplacesAccount != r.acct.Location || dir.renewalInfo == "" {
 		return ""
 	}
 	id, err := certpem.CertID(r.req.Replaces)
@@ -298,56 +332,72 @@ func (r *run) replaces(dir *directory) string {
 	return id
 }
 
-func (r *run) postOrder(ctx context.Context, want acme.Order) (*acme.Order, error) {
-	var got acme.Order
+func (r *run) postOrder(ctx context.Context, want acme.Order) (*order, error) {
 	x, err := r.c.call(ctx, StepOrder, idempotent, func(ctx context.Context, api *acme.Client) error {
-		var err error
-		got, err = api.NewOrder(ctx, r.acct.Account, want)
+		_, err := api.NewOrder(ctx, r.acct.Account, want)
 		return err
 	})
+	r.wrote = time.Now()
 	if err != nil {
+		e := asError(err)
 		if x != nil && x.status == 404 {
 			r.c.forgetDirectory()
 		}
+		if e.Problem.is(unauthorized) && e.Problem.Status/100 == 4 {
+			e.Err = fmt.Errorf("the CA does not accept the account %s; if it was deactivated, another one is made once its record is removed from storage", r.acct.Location)
+		}
 		return nil, err
 	}
-	for _, f := range []struct{ name, value string }{
-		{"Location header", got.Location}, {"member finalize", got.Finalize},
-	} {
+	o := &order{URL: x.location, Identifiers: want.Identifiers}
+	o.update(parseObject(x.body))
+	for _, f := range []struct{ name, value string }{{"Location header", o.URL}, {"member finalize", o.Finalize}} {
 		if f.value == "" {
 			return nil, &Error{Step: StepOrder, URL: x.url, Err: fmt.Errorf("the CA's reply lacks the order's %s (RFC 8555 §7.4)", f.name)}
 		}
 	}
-	if !r.sameIdentifiers(&got) {
-		return nil, &Error{Step: StepOrder, URL: got.Location, Err: fmt.Errorf("the CA made an order for %v instead of %v", values(got.Identifiers), r.req.Names)}
+	if !r.sameIdentifiers(o) {
+		return nil, &Error{Step: StepOrder, URL: o.URL, Err: fmt.Errorf("the CA made an order for %v instead of %v", values(o.Identifiers), r.req.Names)}
 	}
-	return &got, nil
+	return o, nil
 }
 
-func (r *run) getOrder(ctx context.Context, order acme.Order) (*acme.Order, error) {
-	got, _, err := r.pollOrder(ctx, order)
-	return got, err
+// fetch reads one of the CA's resources by a POST-as-GET (RFC 8555 §6.3), which
+// is what acmez's GetOrder is. What is not found is asked for again when the CA
+// was just told to make it (F25).
+func (r *run) fetch(ctx context.Context, step Step, url string) (*exchange, error) {
+	for pause := settlePause; ; pause *= 2 {
+		x, err := r.c.call(ctx, step, idempotent, func(ctx context.Context, api *acme.Client) error {
+			_, err := api.GetOrder(ctx, r.acct.Account, acme.Order{Location: url})
+			return err
+		})
+		if err == nil || x == nil || x.status != 404 || time.Since(r.wrote) > settleTime || !sleep(ctx, pause) {
+			return x, err
+		}
+	}
 }
 
-// pollOrder fetches an order and how long the CA asks to wait before the next look.
-func (r *run) pollOrder(ctx context.Context, order acme.Order) (*acme.Order, time.Duration, error) {
-	got := order
-	x, err := r.c.call(ctx, StepOrder, idempotent, func(ctx context.Context, api *acme.Client) error {
-		var err error
-		got, err = api.GetOrder(ctx, r.acct.Account, order)
-		return err
-	})
+// fetchObject is fetch for what is a JSON object.
+func (r *run) fetchObject(ctx context.Context, step Step, url string) (*exchange, object, error) {
+	x, err := r.fetch(ctx, step, url)
 	if err != nil {
-		return nil, 0, err
+		return x, nil, err
 	}
-	return &got, x.retryAfter, nil
+	obj := parseObject(x.body)
+	if obj == nil {
+		return x, nil, x.error(step, nil)
+	}
+	return x, obj, nil
 }
 
-func identifier(name string) acme.Identifier {
-	if _, err := netip.ParseAddr(name); err == nil {
-		return acme.Identifier{Type: "ip", Value: name}
+// pollOrder brings o up to date and returns how long the CA asks to wait before
+// the next look.
+func (r *run) pollOrder(ctx context.Context, o *order) (time.Duration, error) {
+	x, obj, err := r.fetchObject(ctx, StepOrder, o.URL)
+	if err != nil {
+		return 0, err
 	}
-	return acme.Identifier{Type: "dns", Value: name}
+	o.update(obj)
+	return x.retryAfter, nil
 }
 
 func values(ids []acme.Identifier) []string {
@@ -358,18 +408,27 @@ func values(ids []acme.Identifier) []string {
 	return list
 }
 
-// sameIdentifiers compares as sets, case-folded: a CA orders them as it likes.
-func (r *run) sameIdentifiers(order *acme.Order) bool {
-	set := func(list []string) []string {
-		out := make([]string, 0, len(list))
-		for _, v := range list {
-			if ip, err := netip.ParseAddr(v); err == nil {
-				v = ip.String()
-			}
-			out = append(out, strings.ToLower(v))
-		}
-		slices.Sort(out)
-		return slices.Compact(out)
+// noteFailed remembers that a challenge type failed for a name.
+func (r *run) noteFailed(name, challengeType string, validated bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	other := func(t string) bool { return t == challengeType }
+	r.failed[name] = append(slices.DeleteFunc(r.failed[name], other), challengeType)
+	if r.state.Failed = maps.Clone(r.state.Failed); r.state.Failed == nil {
+		r.state.Failed = map[string][]string{}
 	}
-	return slices.Equal(set(values(order.Identifiers)), set(r.req.Names))
+	r.state.Failed[name] = slices.Clone(r.failed[name])
+	if validated {
+		r.counts[name]++
+	}
+}
+
+// noteSolved remembers that a challenge type works for a name.
+func (r *run) noteSolved(name, challengeType string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rest := slices.DeleteFunc(r.failed[name], func(t string) bool { return t == challengeType })
+	if r.failed[name] = rest; len(rest) == 0 {
+		delete(r.failed, name)
+	}
 }

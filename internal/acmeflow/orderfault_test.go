@@ -314,7 +314,7 @@ func TestP23_ProfileChangedBetweenAttempts(t *testing.T) {
 		remove()
 		req := e.request(t, "example.com")
 		req.Profile = "short"
-		res, err := e.client.Issue(t.Context(), req)
+		res, err := e.tryIssue(t, req)
 		if err != nil {
 			t.Fatal(err)
 		}

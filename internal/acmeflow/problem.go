@@ -1,8 +1,8 @@
 package acmeflow
 
 import (
-	"encoding/json"
 	"fmt"
+	"mime"
 	"strings"
 	"time"
 )
@@ -15,6 +15,8 @@ type Problem struct {
 	Detail      string       // what went wrong this time
 	Instance    string       // a URI for this occurrence, such as a page to un-pause an account
 	Subproblems []Subproblem // RFC 8555 §6.7.1
+
+	document bool // the CA sent it as a problem document: it is not a proxy's page
 }
 
 // Subproblem is a problem that concerns one identifier (RFC 8555 §6.7.1).
@@ -32,6 +34,9 @@ const (
 	orderNotReady       = problemPrefix + "orderNotReady"
 	rateLimited         = problemPrefix + "rateLimited"
 
+	badSignatureAlgorithm   = problemPrefix + "badSignatureAlgorithm"
+	dnsTrouble              = problemPrefix + "dns"
+	unauthorized            = problemPrefix + "unauthorized"
 	caaForbids              = problemPrefix + "caa"
 	externalAccountRequired = problemPrefix + "externalAccountRequired"
 	rejectedIdentifier      = problemPrefix + "rejectedIdentifier"
@@ -81,10 +86,12 @@ func (p *Problem) Error() string {
 // is reports whether p is of the given type; a nil Problem is of none.
 func (p *Problem) is(problemType string) bool { return p != nil && p.Type == problemType }
 
-// forAnyChallenge reports whether a failed validation would fail with another
-// challenge type too, so that it would only use up the CA's limits.
-func (p *Problem) forAnyChallenge() bool {
-	return p.is(caaForbids) || p.is(rejectedIdentifier) || p.is(rateLimited)
+// concerns reports whether a validation that failed so would fail with another
+// challenge type too, and would only use up the CA's limits: a refusal of the
+// name does, and a name that has no address is not reached on another port.
+func (p *Problem) concerns(challengeType string) bool {
+	return p.is(caaForbids) || p.is(rejectedIdentifier) || p.is(rateLimited) ||
+		p.is(dnsTrouble) && !strings.HasPrefix(challengeType, "dns-")
 }
 
 // paused reports whether the CA refuses the account until a human acts.
@@ -116,58 +123,47 @@ func (p *Problem) without(secret string) *Problem {
 	return p
 }
 
-// wireProblem decodes a problem document member by member, so that one member
-// of an unexpected type does not hide the others.
-type wireProblem map[string]json.RawMessage
-
-func (w wireProblem) text(name string) string {
-	var s string
-	if json.Unmarshal(w[name], &s) != nil {
-		return ""
+// readProblem reads a problem document, or what is in place of one, member by
+// member, so that one of an unexpected type does not hide the others.
+func readProblem(o object, status int) *Problem {
+	p := &Problem{Type: "about:blank", Status: status}
+	set(&p.Type, o, "type")
+	set(&p.Title, o, "title")
+	set(&p.Detail, o, "detail")
+	set(&p.Instance, o, "instance")
+	if status == 0 {
+		set(&p.Status, o, "status")
 	}
-	return s
-}
-
-func (w wireProblem) problem(status int) Problem {
-	p := Problem{
-		Type:     w.text("type"),
-		Title:    w.text("title"),
-		Status:   status,
-		Detail:   w.text("detail"),
-		Instance: w.text("instance"),
-	}
-	if p.Type == "" {
-		p.Type = "about:blank"
-	}
-	if p.Status == 0 {
-		_ = json.Unmarshal(w["status"], &p.Status) // stays 0 when it is no number
-	}
-	var subs []wireProblem
-	if json.Unmarshal(w["subproblems"], &subs) == nil {
-		for _, s := range subs {
-			sub := Subproblem{Problem: s.problem(0)}
-			var id wireProblem
-			if json.Unmarshal(s["identifier"], &id) == nil {
-				sub.IdentifierType, sub.IdentifierValue = id.text("type"), id.text("value")
-			}
-			p.Subproblems = append(p.Subproblems, sub)
-		}
+	for _, s := range list(o, "subproblems") {
+		sub := Subproblem{Problem: *readProblem(s, 0)}
+		var id object
+		set(&id, s, "identifier")
+		set(&sub.IdentifierType, id, "type")
+		set(&sub.IdentifierValue, id, "value")
+		p.Subproblems = append(p.Subproblems, sub)
 	}
 	return p
 }
 
-// parseProblem makes a Problem of an error reply, whatever its body is.
-func parseProblem(status int, body []byte) *Problem {
-	var w wireProblem
-	if json.Unmarshal(body, &w) == nil && len(w) > 0 {
-		p := w.problem(status)
-		if p.Type == "about:blank" && status == 429 {
-			p.Type = rateLimited
-		}
-		return &p
+// problemIn returns the member "error" of an order or a challenge, or nil.
+func problemIn(o object) *Problem {
+	var doc object
+	if set(&doc, o, "error"); doc == nil {
+		return nil
 	}
-	p := &Problem{Type: "about:blank", Status: status, Detail: clip(strings.TrimSpace(string(body)))}
-	if status == 429 {
+	return readProblem(doc, 0)
+}
+
+// parseProblem makes a Problem of an error reply, whatever its body is: text that
+// is no problem document becomes the detail, so that nobody's words are lost.
+func parseProblem(status int, contentType string, body []byte) *Problem {
+	p := readProblem(parseObject(body), status)
+	kind, _, _ := mime.ParseMediaType(contentType)
+	p.document = kind == "application/problem+json" || strings.HasPrefix(p.Type, "urn:")
+	if p.Detail == "" && p.Title == "" && !strings.HasPrefix(p.Type, "urn:") {
+		p.Detail = clip(strings.TrimSpace(strings.ToValidUTF8(string(body[:min(len(body), maxErrorText)]), "?")))
+	}
+	if status == 429 && (p.Type == "about:blank" || p.Type == "") {
 		p.Type = rateLimited
 	}
 	return p
@@ -184,73 +180,4 @@ func clip(s string) string {
 		s = strings.ToValidUTF8(s[:maxErrorText], "") + "…"
 	}
 	return s
-}
-
-// Step names a part of the flow in an [Error].
-type Step string
-
-// The steps: those of an issue in the order in which it goes through them, and
-// the others.
-const (
-	StepDirectory   Step = "directory"
-	StepAccount     Step = "account"
-	StepOrder       Step = "order"
-	StepAuthorize   Step = "authorization"
-	StepPresent     Step = "present"
-	StepChallenge   Step = "challenge"
-	StepFinalize    Step = "finalize"
-	StepDownload    Step = "download"
-	StepRenewalInfo Step = "renewal info"
-)
-
-// Error says at which step the flow failed and why.
-type Error struct {
-	Step       Step
-	URL        string        // the CA's URL that was asked, without a query; empty when none was
-	Identifier string        // the name whose authorization failed, if it was one
-	Challenge  string        // the challenge type that failed, if it was one
-	RetryAfter time.Duration // what the CA asked for, 0 when it did not
-	Problem    *Problem      // nil when the CA sent none
-	Err        error         // the cause when there is no Problem, or more about it
-
-	// Earlier are the failures of the challenge types that were tried before.
-	Earlier []*Error
-
-	others []string // challenge types that could be answered instead
-}
-
-func (e *Error) Error() string {
-	var b strings.Builder
-	b.WriteString(string(e.Step))
-	if e.Challenge != "" {
-		fmt.Fprintf(&b, " %s", e.Challenge)
-	}
-	if e.Identifier != "" {
-		fmt.Fprintf(&b, " for %q", e.Identifier)
-	}
-	if e.URL != "" {
-		fmt.Fprintf(&b, " at %s", e.URL)
-	}
-	if e.Problem != nil {
-		fmt.Fprintf(&b, ": %v", e.Problem)
-	}
-	if e.Err != nil {
-		fmt.Fprintf(&b, ": %v", e.Err)
-	}
-	if e.RetryAfter > 0 {
-		fmt.Fprintf(&b, " (retry after %v)", e.RetryAfter)
-	}
-	return b.String()
-}
-
-// Unwrap returns the cause; the problem document is reached through the field.
-func (e *Error) Unwrap() []error {
-	var errs []error
-	if e.Err != nil {
-		errs = append(errs, e.Err)
-	}
-	if e.Problem != nil {
-		errs = append(errs, e.Problem)
-	}
-	return errs
 }

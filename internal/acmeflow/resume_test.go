@@ -167,18 +167,24 @@ func TestResume_DeadOrderIsForgotten(t *testing.T) {
 	})
 }
 
-func FuzzCleanObject(f *testing.F) {
+func FuzzReplies(f *testing.F) {
 	f.Add([]byte(`{"status":"pending","challenges":[{"type":"http-01","url":"u","token":"t"},null,5,{"type":3}]}`))
 	f.Add([]byte(`{"error":{"type":5,"detail":"x","subproblems":[{"identifier":7}]},"expires":"x"}`))
-	f.Add([]byte(`{"meta":{"profiles":{"a":5},"caaIdentities":7},"renewalInfo":1}`))
+	f.Add([]byte(`{"identifiers":[{"type":"dns","value":"*.A.example."}],"authorizations":[null],"status":null}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, out := range [][]byte{cleanObject(b), cleanDirectory(b)} {
-			if json.Valid(b) && !json.Valid(out) {
-				t.Errorf("%q became %q", b, out)
+		obj := parseObject(b)
+		(&order{}).update(obj)
+		r := &run{req: &Request{Names: []string{"*.a.example"}}}
+		for _, ch := range readAuthorization("u", obj).Challenges {
+			if ch.Type == "" {
+				t.Errorf("%q has a challenge of no type", b)
 			}
 		}
-		p := parseProblem(400, b)
-		if p.Type == "" || p.Status != 400 || len(p.Error()) > (3*maxSubproblems+4)*(maxErrorText+40) {
+		if name, ok := r.match(readAuthorization("u", obj)); ok && name != "*.a.example" {
+			t.Errorf("%q is for %q", b, name)
+		}
+		p := parseProblem(400, "", b)
+		if p.Type == "" && p.document || p.Status != 400 || len(p.Error()) > (3*maxSubproblems+4)*(maxErrorText+40) {
 			t.Errorf("problem of %q: %d bytes", b, len(p.Error()))
 		}
 	})

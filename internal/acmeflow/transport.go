@@ -8,7 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"sync"
+	"strings"
 	"time"
 
 	"github.com/certwright/certwright/internal/backoff"
@@ -18,13 +18,10 @@ const (
 	// maxBody bounds a reply; the largest honest one is a certificate chain.
 	maxBody = 1 << 20
 
-	// requestTimeout ends one request whose HTTP client has no time-out of its own.
+	// requestTimeout ends one request, whatever the HTTP client's own time-out is.
 	requestTimeout = 30 * time.Second
 
-	// directoryHost is where acmez asks for the directory. The transport
-	// answers it from what this package fetched, so that acmez, which locks
-	// and keeps directories for the whole process, never goes to the network
-	// under that lock and never sees another client's directory.
+	// directoryHost is where acmez asks for the directory.
 	directoryHost = "directory.acmeflow.invalid"
 )
 
@@ -37,27 +34,20 @@ var errTooLarge = fmt.Errorf("it is larger than %d bytes", maxBody)
 
 type exchangeKey struct{}
 
-// exchange records what one operation sent and got. acmez returns neither
-// headers nor the replies to failed requests.
+// exchange is what one operation sent and got. acmez calls the transport on the
+// operation's own goroutine.
 type exchange struct {
 	cancel context.CancelCauseFunc
 	dir    *directory // what acmez is given as the directory
 
-	mu         sync.Mutex // guards the fields below
-	posted     bool       // the operation's own request went out
+	posted     bool // the operation's own request went out
 	url        string
 	status     int
 	problem    *Problem
 	err        error // of the transport
 	retryAfter time.Duration
-	chain      []byte // PEM, when the reply was a certificate chain
-}
-
-func (x *exchange) fail(err error, p *Problem) {
-	x.mu.Lock()
-	x.err, x.problem = err, p
-	x.mu.Unlock()
-	x.cancel(errOneRequest)
+	location   string // absolute
+	body       []byte
 }
 
 // transport stands between acmez and the network.
@@ -72,37 +62,51 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, fmt.Errorf("acmeflow: request to %s outside a call", bareURL(req.URL))
 	}
 	if req.URL.Host == directoryHost {
-		return x.dir.reply(req), nil
+		return reply(req, http.Header{}, x.dir.forAcmez), nil
 	}
 	resp, body, err := roundTrip(t.base, req)
-	x.mu.Lock()
 	x.posted = x.posted || req.Method == http.MethodPost
-	x.url = bareURL(req.URL)
-	x.mu.Unlock()
+	x.url, x.err = bareURL(req.URL), err
 	if err != nil {
-		x.fail(err, nil)
+		x.cancel(errOneRequest)
 		return nil, err
 	}
-	now := time.Now()
-	t.client.noteDate(resp.Header.Get("Date"), now)
-	x.mu.Lock()
-	x.status = resp.StatusCode
-	x.retryAfter, _ = backoff.ParseRetryAfter(resp.Header.Get("Retry-After"), now)
-	x.mu.Unlock()
-	switch {
-	case resp.StatusCode >= 400:
-		x.fail(nil, parseProblem(resp.StatusCode, body))
-	case req.Method == http.MethodPost:
-		body = t.clean(x, resp, body)
+	t.client.note(x, resp, body)
+	if x.problem != nil {
+		x.cancel(errOneRequest)
 	}
-	resp.Body = io.NopCloser(bytes.NewReader(body))
-	resp.ContentLength = int64(len(body))
-	return resp, nil
+	if loc, err := req.URL.Parse(resp.Header.Get("Location")); err == nil && resp.Header.Get("Location") != "" {
+		x.location = loc.String() // F31: some CAs send a relative one
+	}
+	out := reply(req, resp.Header, []byte("{}"))
+	out.StatusCode = resp.StatusCode
+	return out, nil
 }
 
-// roundTrip makes one request and reads its whole reply, bounded in time and size.
+// note takes over what a reply says.
+func (c *Client) note(x *exchange, resp *http.Response, body []byte) {
+	now := time.Now()
+	c.noteDate(resp.Header.Get("Date"), now)
+	x.status, x.body = resp.StatusCode, body
+	x.retryAfter, _ = backoff.ParseRetryAfter(resp.Header.Get("Retry-After"), now)
+	if x.status >= 400 {
+		x.problem = parseProblem(x.status, resp.Header.Get("Content-Type"), body)
+	}
+}
+
+// reply is an answer for acmez.
+func reply(req *http.Request, h http.Header, body []byte) *http.Response {
+	h.Set("Content-Type", "application/json")
+	return &http.Response{
+		StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: h, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Request: req,
+	}
+}
+
+// roundTrip makes one request and reads its whole reply, bounded in time and
+// size, without a byte order mark (F31).
 func roundTrip(base http.RoundTripper, req *http.Request) (*http.Response, []byte, error) {
-	ctx, cancel := context.WithTimeout(req.Context(), requestTimeout)
+	ctx, cancel := context.WithTimeoutCause(req.Context(), requestTimeout, fmt.Errorf("no answer within %v", requestTimeout))
 	defer cancel()
 	resp, err := base.RoundTrip(req.WithContext(ctx))
 	if err != nil {
@@ -119,7 +123,7 @@ func roundTrip(base http.RoundTripper, req *http.Request) (*http.Response, []byt
 	if len(body) > maxBody {
 		return nil, nil, fmt.Errorf("reading the reply of %s: %w", bareURL(req.URL), errTooLarge)
 	}
-	return resp, body, nil
+	return resp, bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")), nil
 }
 
 // bareURL is u without what could be secret in it.
@@ -129,21 +133,47 @@ func bareURL(u *url.URL) string {
 	return c.String()
 }
 
-// clean makes a reply fit for acmez's strict decoder and gives it the content
-// type that its body shows. A chain is kept in x, and acmez gets an object
-// without members in its place.
-func (t *transport) clean(x *exchange, resp *http.Response, body []byte) []byte {
-	trimmed := bytes.TrimSpace(body)
-	switch {
-	case bytes.HasPrefix(trimmed, []byte("{")):
-		resp.Header.Set("Content-Type", "application/json")
-		body = cleanObject(trimmed)
-	case bytes.Contains(trimmed, []byte("-----BEGIN CERTIFICATE-----")):
-		x.mu.Lock()
-		x.chain = body
-		x.mu.Unlock()
-		resp.Header.Set("Content-Type", "application/json")
-		return []byte("{}")
+// ok reports whether the CA accepted the request, whatever acmez made of the reply.
+func (x *exchange) ok() bool {
+	return x.posted && x.err == nil && x.problem == nil && x.status/100 == 2
+}
+
+// page reports whether the answer is one that no CA gives: neither JSON nor PEM,
+// such as the page of a portal.
+func (x *exchange) page() bool {
+	text := bytes.TrimSpace(x.body)
+	return len(text) > 0 && parseObject(text) == nil && !bytes.Contains(text, []byte("-----BEGIN "))
+}
+
+// transient reports whether the failure may be gone in a moment. A refusal that
+// is no problem document is not the CA's: it is a proxy's (F25).
+func (x *exchange) transient() bool {
+	if x.problem == nil {
+		return x.err != nil && !errors.Is(x.err, errTooLarge)
 	}
-	return body
+	return x.retryAfter == 0 && (x.problem.Status >= 500 || !x.problem.document && !x.problem.is(rateLimited))
+}
+
+// error makes an [Error] of a failed exchange. cause is acmez's error.
+func (x *exchange) error(step Step, cause error) error {
+	e := &Error{Step: step, URL: x.url, Problem: x.problem, Err: x.err}
+	switch {
+	case x.problem != nil:
+		e.RetryAfter = x.retryAfter
+		if x.problem.paused() {
+			e.RetryAfter = max(e.RetryAfter, PausedFor)
+		}
+	case x.err != nil:
+	case x.ok():
+		e.Err = fmt.Errorf("the server answered HTTP %d with what no CA sends: %s", x.status, firstBytes(x.body))
+	case !errors.Is(cause, errOneRequest):
+		e.Err = cause
+	}
+	return e
+}
+
+// firstBytes shows how a reply begins.
+func firstBytes(b []byte) string {
+	text := clip(strings.ToValidUTF8(string(bytes.TrimSpace(b[:min(len(b), 200)])), "?"))
+	return fmt.Sprintf("%q", text)
 }
