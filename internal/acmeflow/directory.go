@@ -19,32 +19,12 @@ const (
 // directory is a CA's directory (RFC 8555 §7.1.1). It is not changed after it
 // was made.
 type directory struct {
-	acme.Directory        // Meta is not nil
-	renewalInfo    string // not in Directory, so that acmez does not know of it
-	fetched        time.Time
+	acme.Directory
+	renewalInfo string // not in Directory, so that acmez does not know of it
+	fetched     time.Time
 
 	forAcmez     []byte // what acmez is given
 	syntheticURL string // where acmez asks for it; names its content
-}
-
-// Meta describes a CA.
-type Meta struct {
-	TermsOfService string
-	Profiles       map[string]string // description by profile
-	EABRequired    bool
-	RenewalInfo    bool // the CA has ARI (RFC 9773)
-}
-
-// Meta returns what the CA's directory says about it.
-func (c *Client) Meta(ctx context.Context) (Meta, error) {
-	dir, err := c.directory(ctx)
-	if err != nil {
-		return Meta{}, err
-	}
-	return Meta{
-		TermsOfService: dir.Meta.TermsOfService, Profiles: dir.Meta.Profiles,
-		EABRequired: dir.Meta.ExternalAccountRequired, RenewalInfo: dir.renewalInfo != "",
-	}, nil
 }
 
 // directory returns the CA's directory, fetched at most once at a time. An old
@@ -108,7 +88,7 @@ func (c *Client) fetchDirectory(ctx context.Context) (*directory, error) {
 		}
 	}
 	set(&dir.renewalInfo, obj, "renewalInfo")
-	dir.readMeta(obj)
+	dir.Meta = &acme.DirectoryMeta{Profiles: profiles(obj)}
 	dir.forAcmez, err = json.Marshal(dir.Directory)
 	if err != nil {
 		return nil, fail("encoding the directory: %w", err)
@@ -117,19 +97,17 @@ func (c *Client) fetchDirectory(ctx context.Context) (*directory, error) {
 	return dir, nil
 }
 
-// readMeta reads the optional description of the CA.
-func (dir *directory) readMeta(obj object) {
-	var meta, profiles object
+// profiles reads the profiles that the CA offers, which acmez compares with the
+// one that is asked for.
+func profiles(obj object) map[string]string {
+	var meta, offered object
 	set(&meta, obj, "meta")
-	dir.Meta = &acme.DirectoryMeta{Profiles: map[string]string{}}
-	set(&dir.Meta.TermsOfService, meta, "termsOfService")
-	set(&dir.Meta.ExternalAccountRequired, meta, "externalAccountRequired")
-	set(&profiles, meta, "profiles")
-	for name := range profiles {
-		var text string // stays empty when the description is no text
-		set(&text, profiles, name)
-		dir.Meta.Profiles[name] = text
+	set(&offered, meta, "profiles")
+	all := make(map[string]string, len(offered))
+	for name := range offered {
+		all[name] = "" // the description is for people
 	}
+	return all
 }
 
 // forgetDirectory makes the next call fetch the directory anew.

@@ -53,18 +53,20 @@ func TestP11_OddOptionalMembersOfDirectory(t *testing.T) {
 	}
 }
 
-func TestMeta(t *testing.T) {
+// A profile counts as offered whatever its description is.
+func TestDirectory_Profiles(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		e := newEnv(t, fakeca.Options{EAB: map[string][]byte{}, Profiles: map[string]time.Duration{"a": time.Hour}})
+		e := newEnv(t, fakeca.Options{Profiles: map[string]time.Duration{"a": time.Hour, "b": time.Hour}})
 		e.ca.On(fakeca.Rule{Endpoint: "directory", Mutate: func(_ *fakeca.Request, m map[string]any) {
 			m["meta"].(map[string]any)["profiles"].(map[string]any)["b"] = map[string]any{"text": "no text"}
 		}})
-		m, err := e.client.Meta(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, ok := m.Profiles["b"]; !ok || len(m.Profiles) != 2 || m.Profiles["a"] == "" || !m.EABRequired || !m.RenewalInfo || m.TermsOfService == "" {
-			t.Errorf("meta: %+v", m)
+		for profile, ok := range map[string]bool{"a": true, "b": true, "c": false} {
+			e.newKey(t)
+			req := e.request(t, "example.com")
+			req.Profile = profile
+			if _, err := e.client.Issue(t.Context(), req); (err == nil) != ok || !ok && !strings.Contains(err.Error(), `'c'`) {
+				t.Errorf("profile %q: %v", profile, err)
+			}
 		}
 	})
 }
@@ -74,7 +76,7 @@ func TestDirectory_KeptAndRefreshed(t *testing.T) {
 		e := newEnv(t, fakeca.Options{})
 		meta := func() {
 			t.Helper()
-			if _, err := e.client.Meta(t.Context()); err != nil {
+			if _, err := e.client.directory(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -123,7 +125,7 @@ func TestSkew(t *testing.T) {
 			if got := e.client.Skew(); got != 0 {
 				t.Errorf("skew %v before any reply", got)
 			}
-			if _, err := e.client.Meta(t.Context()); err != nil {
+			if _, err := e.client.directory(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			if got := e.client.Skew(); got != skew {
