@@ -42,12 +42,6 @@ type AccountStore interface {
 	Lock(ctx context.Context) (held context.Context, unlock func(), err error)
 }
 
-// account is a registered account.
-type account struct {
-	acme.Account
-	generation int // grows with each registration
-}
-
 // ParseMACKey decodes an EAB key in any of the forms in which CAs hand it out.
 // Its error does not repeat the key.
 func ParseMACKey(s string) ([]byte, error) {
@@ -60,48 +54,40 @@ func ParseMACKey(s string) ([]byte, error) {
 	return key, nil
 }
 
-// currentAccount returns the account, registering it when there is none.
-// Waiters share one registration.
-func (c *Client) currentAccount(ctx context.Context) (*account, error) {
-	return c.accountAfter(ctx, 0)
-}
-
-// accountAfter returns an account newer than the given generation: the CA does
-// not know that one any more.
-func (c *Client) accountAfter(ctx context.Context, generation int) (*account, error) {
-	if a := c.knownAccount(generation); a != nil {
+// accountAfter returns an account that is not old, which the CA does not know
+// any more; old is nil when there was none yet. It is registered when there is
+// none. Waiters share one registration.
+func (c *Client) accountAfter(ctx context.Context, old *acme.Account) (*acme.Account, error) {
+	if a := c.knownAccount(); a != old {
 		return a, nil
 	}
-	if err := c.acctMu.lock(ctx); err != nil {
+	ctx, err := c.acctMu.lock(ctx)
+	if err != nil {
 		return nil, &Error{Step: StepAccount, Err: err}
 	}
 	defer c.acctMu.unlock()
-	if a := c.knownAccount(generation); a != nil {
+	if a := c.knownAccount(); a != old {
 		return a, nil
 	}
-	var lost string // the account URL that the CA refused
-	c.mu.Lock()
-	if c.account != nil {
-		lost = c.account.Location
+	lost := ""
+	if old != nil {
+		lost = old.Location
 	}
-	c.mu.Unlock()
 	acct, err := c.loadOrRegister(ctx, lost)
 	if err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.account = &account{Account: acct, generation: generation + 1}
+	c.account = &acct
 	return c.account, nil
 }
 
-func (c *Client) knownAccount(generation int) *account {
+// knownAccount returns the account in use, or nil.
+func (c *Client) knownAccount() *acme.Account {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.account != nil && c.account.generation > generation {
-		return c.account
-	}
-	return nil
+	return c.account
 }
 
 // loadOrRegister takes the stored account unless it is the lost one, and else

@@ -36,7 +36,7 @@ func (c *Client) RenewalInfo(ctx context.Context, leaf *x509.Certificate) (Renew
 	if err != nil {
 		return RenewalInfo{}, &Error{Step: StepRenewalInfo, Err: err}
 	}
-	x, _, err := c.get(ctx, StepRenewalInfo, strings.TrimSuffix(dir.renewalInfo, "/")+"/"+id)
+	x, err := c.get(ctx, StepRenewalInfo, strings.TrimSuffix(dir.renewalInfo, "/")+"/"+id)
 	if err != nil {
 		return RenewalInfo{}, err
 	}

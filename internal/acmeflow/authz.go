@@ -244,7 +244,7 @@ func guard(call func() error) error {
 // returns how long the CA asks to wait before the first look at that.
 func (r *run) initiate(ctx context.Context, ch *challenge) (retryAfter time.Duration, err error) {
 	x, err := r.c.call(ctx, StepChallenge, idempotent, func(ctx context.Context, api *acme.Client) error {
-		_, err := api.InitiateChallenge(ctx, r.acct.Account, acme.Challenge{URL: ch.URL})
+		_, err := api.InitiateChallenge(ctx, *r.acct, acme.Challenge{URL: ch.URL})
 		return err
 	})
 	if e := asError(err); e != nil && e.Problem != nil && e.Problem.Status == 400 && !e.Problem.is(accountDoesNotExist) {

@@ -35,7 +35,7 @@ type Client struct {
 	dir     *directory
 	api     *acme.Client // its nonces are thrown away with it
 	apiUsed time.Time
-	account *account
+	account *acme.Account
 	skew    time.Duration
 
 	dirMu  chanMutex // held while the directory is fetched
@@ -45,12 +45,14 @@ type Client struct {
 // chanMutex is a mutex whose waiter can leave.
 type chanMutex chan struct{}
 
-func (m chanMutex) lock(ctx context.Context) error {
+// lock takes m and returns a context for what is done under it: there nobody
+// gives its turn to others, who may be waiting for m.
+func (m chanMutex) lock(ctx context.Context) (context.Context, error) {
 	select {
 	case m <- struct{}{}:
-		return nil
+		return context.WithValue(ctx, sleepKey{}, nil), nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
 }
 
@@ -116,6 +118,9 @@ const nonceIdle = 10 * time.Minute
 
 // acmez returns the protocol client for dir, with only fresh nonces in it.
 func (c *Client) acmez(dir *directory) *acme.Client {
+	if dir == nil {
+		return nil
+	}
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -147,19 +152,40 @@ const (
 // operation is one acmez call.
 type operation func(ctx context.Context, api *acme.Client) error
 
-// call runs op until the CA gave an answer to it, and returns what it said
-// beside the decoded reply. op must be callable several times.
+// call runs op until the CA gave an answer to it, and returns what it said. op
+// must be callable several times.
 func (c *Client) call(ctx context.Context, step Step, mode again, op operation) (*exchange, error) {
 	dir, err := c.directory(ctx)
 	if err != nil {
 		return nil, err
 	}
+	return c.repeat(ctx, step, mode, dir, op)
+}
+
+// get fetches a public JSON document.
+func (c *Client) get(ctx context.Context, step Step, rawURL string) (*exchange, error) {
+	return c.repeat(ctx, step, idempotent, nil, func(ctx context.Context, _ *acme.Client) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, rawURL, nil)
+		if err != nil {
+			return errors.New("making a request: the URL is not one")
+		}
+		req.Header.Set("User-Agent", c.opts.UserAgent)
+		resp, err := c.http.Do(req)
+		if err != nil {
+			return err
+		}
+		return resp.Body.Close()
+	})
+}
+
+// repeat runs op until there was an answer.
+func (c *Client) repeat(ctx context.Context, step Step, mode again, dir *directory, op operation) (*exchange, error) {
 	for tries, nonces := 1, 1; ; {
 		if ctx.Err() != nil {
 			return nil, &Error{Step: step, Err: context.Cause(ctx)}
 		}
 		x, err := c.once(ctx, dir, op)
-		if x.ok() && !x.page() {
+		if x.ok() && (dir == nil || !x.page()) {
 			return x, nil
 		}
 		if ctx.Err() != nil {
@@ -170,7 +196,7 @@ func (c *Client) call(ctx context.Context, step Step, mode again, op operation) 
 		case x.problem.is(badNonce) && nonces < maxNonceTries:
 			pause = noncePause(nonces)
 			nonces++
-		case x.transient() && (mode == idempotent || !x.posted) && tries < maxTries:
+		case x.transient() && (mode == idempotent || !x.sent) && tries < maxTries:
 			pause = retryPause * time.Duration(tries*tries)
 			tries++
 		default:
@@ -220,55 +246,5 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// sleepKey is the context's key of [Request.Sleep]: what an issue waits for in
-// the account, the directory and a call is waited for as the caller wants it.
+// sleepKey is the context's key of [Request.Sleep].
 type sleepKey struct{}
-
-// get fetches a public JSON document, trying again after lost replies and 5xx.
-func (c *Client) get(ctx context.Context, step Step, rawURL string) (*exchange, http.Header, error) {
-	for tries := 1; ; tries++ {
-		x, header, err := c.getOnce(ctx, rawURL)
-		switch {
-		case ctx.Err() != nil:
-			return nil, nil, &Error{Step: step, Err: context.Cause(ctx)}
-		case err == nil && x.problem == nil:
-			return x, header, nil
-		}
-		again := x.problem == nil || x.problem.Status >= 500 && x.retryAfter == 0
-		if tries == maxTries || !again || errors.Is(err, errTooLarge) || !sleep(ctx, retryPause*time.Duration(tries*tries)) {
-			return nil, nil, x.error(step, err)
-		}
-	}
-}
-
-func (c *Client) getOnce(ctx context.Context, url string) (*exchange, http.Header, error) {
-	x := &exchange{}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		x.err = errors.New("making a request: the URL is not one")
-		return x, nil, x.err
-	}
-	if c.opts.UserAgent != "" {
-		req.Header.Set("User-Agent", c.opts.UserAgent)
-	}
-	resp, body, err := roundTrip(plainRoundTripper{c}, req)
-	if err != nil {
-		x.err = err
-		return x, nil, err
-	}
-	if resp.Request != nil {
-		req = resp.Request // the last of several
-	}
-	x.url = bareURL(req.URL)
-	c.note(x, resp, body)
-	return x, resp.Header, nil
-}
-
-// plainRoundTripper follows redirects and bypasses the transport that acmez uses.
-type plainRoundTripper struct{ c *Client }
-
-func (p plainRoundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
-	hc := *p.c.http
-	hc.Transport = p.c.base()
-	return hc.Do(req)
-}

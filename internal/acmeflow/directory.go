@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"mime"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -33,7 +32,8 @@ func (c *Client) directory(ctx context.Context) (*directory, error) {
 	if dir := c.freshDirectory(); dir != nil {
 		return dir, nil
 	}
-	if err := c.dirMu.lock(ctx); err != nil {
+	ctx, err := c.dirMu.lock(ctx)
+	if err != nil {
 		return nil, &Error{Step: StepDirectory, Err: err}
 	}
 	defer c.dirMu.unlock()
@@ -66,7 +66,7 @@ func (c *Client) freshDirectory() *directory {
 }
 
 func (c *Client) fetchDirectory(ctx context.Context) (*directory, error) {
-	x, header, err := c.get(ctx, StepDirectory, c.opts.Directory)
+	x, err := c.get(ctx, StepDirectory, c.opts.Directory)
 	if err != nil {
 		return nil, err
 	}
@@ -76,8 +76,7 @@ func (c *Client) fetchDirectory(ctx context.Context) (*directory, error) {
 	}
 	obj := parseObject(x.body)
 	if obj == nil {
-		kind, _, _ := mime.ParseMediaType(header.Get("Content-Type"))
-		return nil, fail("not an ACME directory: the server answered %q that begins with %s; check the directory URL", kind, firstBytes(x.body))
+		return nil, fail("not an ACME directory: the server answered %s; check the directory URL", firstBytes(x.body))
 	}
 	for _, f := range []struct {
 		name string

@@ -114,7 +114,7 @@ func (r *run) finalize(ctx context.Context, o *order, pr *progress) error {
 	pr.sent++
 	r.keySent = true
 	x, err := r.c.call(ctx, StepFinalize, askFirst, func(ctx context.Context, api *acme.Client) error {
-		_, err := api.FinalizeOrder(ctx, r.acct.Account, acme.Order{Finalize: o.Finalize}, r.req.CSR)
+		_, err := api.FinalizeOrder(ctx, *r.acct, acme.Order{Finalize: o.Finalize}, r.req.CSR)
 		return err
 	})
 	r.wrote = time.Now()

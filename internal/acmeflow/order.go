@@ -22,7 +22,7 @@ const (
 type run struct {
 	c     *Client
 	req   *Request
-	acct  *account
+	acct  *acme.Account
 	state state
 
 	kept    []byte          // the state as it was saved last
@@ -63,12 +63,12 @@ func (c *Client) Issue(ctx context.Context, req *Request) (*Result, error) {
 	}
 	r.progress(StepAccount, "getting the account ready")
 	var err error
-	if r.acct, err = c.currentAccount(ctx); err != nil {
+	if r.acct, err = c.accountAfter(ctx, nil); err != nil {
 		return nil, err
 	}
 	res, err := r.issue(ctx)
 	if e := asError(err); e != nil && e.Problem.is(accountDoesNotExist) {
-		if r.acct, err = c.accountAfter(ctx, r.acct.generation); err != nil {
+		if r.acct, err = c.accountAfter(ctx, r.acct); err != nil {
 			return nil, err
 		}
 		r.lost = true
@@ -217,7 +217,7 @@ func (r *run) replaces(dir *directory) string {
 
 func (r *run) postOrder(ctx context.Context, want acme.Order) (*order, error) {
 	x, err := r.c.call(ctx, StepOrder, idempotent, func(ctx context.Context, api *acme.Client) error {
-		_, err := api.NewOrder(ctx, r.acct.Account, want)
+		_, err := api.NewOrder(ctx, *r.acct, want)
 		return err
 	})
 	r.wrote = time.Now()
@@ -250,7 +250,7 @@ func (r *run) postOrder(ctx context.Context, want acme.Order) (*order, error) {
 func (r *run) fetch(ctx context.Context, step Step, url string) (*exchange, error) {
 	for pause := settlePause; ; pause *= 2 {
 		x, err := r.c.call(ctx, step, idempotent, func(ctx context.Context, api *acme.Client) error {
-			_, err := api.GetOrder(ctx, r.acct.Account, acme.Order{Location: url})
+			_, err := api.GetOrder(ctx, *r.acct, acme.Order{Location: url})
 			return err
 		})
 		if err == nil || x == nil || x.status != 404 || time.Since(r.wrote) > settleTime || !sleep(ctx, pause) {

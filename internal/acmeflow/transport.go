@@ -40,7 +40,7 @@ type exchange struct {
 	cancel context.CancelCauseFunc
 	dir    *directory // what acmez is given as the directory
 
-	posted     bool // the operation's own request went out
+	sent       bool // the operation's own request went out
 	url        string
 	status     int
 	problem    *Problem
@@ -65,7 +65,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return reply(req, http.Header{}, x.dir.forAcmez), nil
 	}
 	resp, body, err := roundTrip(t.base, req)
-	x.posted = x.posted || req.Method == http.MethodPost
+	x.sent = x.sent || req.Method != http.MethodHead
 	x.url, x.err = bareURL(req.URL), err
 	if err != nil {
 		x.cancel(errOneRequest)
@@ -135,7 +135,7 @@ func bareURL(u *url.URL) string {
 
 // ok reports whether the CA accepted the request, whatever acmez made of the reply.
 func (x *exchange) ok() bool {
-	return x.posted && x.err == nil && x.problem == nil && x.status/100 == 2
+	return x.sent && x.err == nil && x.problem == nil && x.status/100 == 2
 }
 
 // page reports whether the answer is one that no CA gives: neither JSON nor PEM,
