@@ -95,7 +95,11 @@ func mayRetryNow(err error) bool {
 
 func (e *StepError) Error() string {
 	s := e.Issuer + ": " + e.detail()
-	for _, before := range e.Earlier {
+	const most = 10 // of an order with many names
+	for i, before := range e.Earlier {
+		if i == most {
+			return fmt.Sprintf("%s; and %d more", s, len(e.Earlier)-most)
+		}
 		s += "; before that: " + before.detail()
 	}
 	return s

@@ -31,12 +31,13 @@ type Client struct {
 	http *http.Client
 	log  *slog.Logger
 
-	mu      sync.Mutex // guards the fields below
-	dir     *directory
-	api     *acme.Client // its nonces are thrown away with it
-	apiUsed time.Time
-	account *acme.Account
-	skew    time.Duration
+	mu       sync.Mutex // guards the fields below
+	dir      *directory
+	dirUntil time.Time    // dir is taken as current
+	api      *acme.Client // its nonces are thrown away with it
+	apiUsed  time.Time
+	account  *acme.Account
+	skew     time.Duration
 
 	dirMu  chanMutex // held while the directory is fetched
 	acctMu chanMutex // held while the account is made or repaired; before mu

@@ -20,7 +20,6 @@ const (
 type directory struct {
 	acme.Directory
 	renewalInfo string // not in Directory, so that acmez does not know of it
-	fetched     time.Time
 
 	forAcmez     []byte // what acmez is given
 	syntheticURL string // where acmez asks for it; names its content
@@ -43,23 +42,21 @@ func (c *Client) directory(ctx context.Context) (*directory, error) {
 	dir, err := c.fetchDirectory(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err != nil {
-		if c.dir != nil && ctx.Err() == nil {
-			old := *c.dir
-			old.fetched = time.Now().Add(directoryGrace - directoryAge)
-			c.dir = &old
-			return c.dir, nil
-		}
+	switch {
+	case err == nil:
+		c.dir, c.dirUntil = dir, time.Now().Add(directoryAge)
+	case c.dir != nil && ctx.Err() == nil:
+		c.dirUntil = time.Now().Add(directoryGrace)
+	default:
 		return nil, err
 	}
-	c.dir = dir
-	return dir, nil
+	return c.dir, nil
 }
 
 func (c *Client) freshDirectory() *directory {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dir != nil && time.Since(c.dir.fetched) < directoryAge {
+	if time.Now().Before(c.dirUntil) {
 		return c.dir
 	}
 	return nil
@@ -70,7 +67,7 @@ func (c *Client) fetchDirectory(ctx context.Context) (*directory, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir := &directory{fetched: time.Now()}
+	dir := &directory{}
 	fail := func(format string, args ...any) error {
 		return &Error{Step: StepDirectory, URL: x.url, Err: fmt.Errorf(format, args...)}
 	}
@@ -113,9 +110,5 @@ func profiles(obj object) map[string]string {
 func (c *Client) forgetDirectory() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dir != nil {
-		old := *c.dir
-		old.fetched = time.Time{}
-		c.dir = &old
-	}
+	c.dirUntil = time.Time{}
 }

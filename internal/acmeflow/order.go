@@ -130,11 +130,11 @@ func (r *run) issue(ctx context.Context) (*Result, error) {
 // otherChallenge reports whether every name that failed has another challenge
 // type to be tried for it now: in the first attempt for a name all types are
 // tried, in later ones one, so that a name that cannot be validated stays below
-// what a CA lets it fail (F22).
+// what a CA lets it fail (F22). What could not be set up has cost nothing there.
 func (r *run) otherChallenge(err error) bool {
 	e := asError(err)
 	for _, e := range append([]*Error{e}, e.Earlier...) {
-		if e.Challenge == "" || r.again[e.Identifier] || len(e.others) == 0 {
+		if e.Challenge == "" || len(e.others) == 0 || r.again[e.Identifier] && e.Step == StepChallenge {
 			return false
 		}
 	}
