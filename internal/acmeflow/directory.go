@@ -73,7 +73,7 @@ func (c *Client) fetchDirectory(ctx context.Context) (*directory, error) {
 	}
 	obj := parseObject(x.body)
 	if obj == nil {
-		return nil, fail("not an ACME directory: the server answered %s; check the directory URL", firstBytes(x.body))
+		return nil, fail("not an ACME directory: the server answered %s; check the directory URL", x.firstBytes())
 	}
 	for _, f := range []struct {
 		name string

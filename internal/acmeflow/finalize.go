@@ -158,8 +158,11 @@ func (r *run) download(ctx context.Context, o *order) (*Result, error) {
 		return nil, fail(true, fmt.Errorf("parsing the CSR: %w", err))
 	}
 	leaf, err := findLeaf(x.body, csr)
-	if err != nil {
-		return nil, fail(!errors.Is(err, errNoChain), err)
+	switch {
+	case errors.Is(err, errNoChain):
+		return nil, fail(false, fmt.Errorf("%w but %s", err, x.firstBytes()))
+	case err != nil:
+		return nil, fail(true, err)
 	}
 	now, skew := time.Now(), r.c.Skew()
 	if now.After(leaf.NotAfter) && now.Add(skew).Before(leaf.NotAfter) {
@@ -198,7 +201,7 @@ func findLeaf(text []byte, csr *x509.CertificateRequest) (*x509.Certificate, err
 	case blocks > 0: // the decoder passed over a damaged one
 		return nil, fmt.Errorf("%w: the PEM text is damaged", errNoChain)
 	case leaf == nil && found == 0:
-		return nil, fmt.Errorf("%w but %s", errNoChain, firstBytes(text))
+		return nil, errNoChain
 	case leaf == nil:
 		return nil, errors.New("no certificate in the chain is for the key in the CSR")
 	}

@@ -2,7 +2,6 @@ package acmeflow
 
 import (
 	"fmt"
-	"mime"
 	"strings"
 	"time"
 )
@@ -156,9 +155,8 @@ func problemIn(o object) *Problem {
 
 // parseProblem makes a Problem of an error reply, whatever its body is: text that
 // is no problem document becomes the detail, so that nobody's words are lost.
-func parseProblem(status int, contentType string, body []byte) *Problem {
+func parseProblem(status int, kind string, body []byte) *Problem {
 	p := readProblem(parseObject(body), status)
-	kind, _, _ := mime.ParseMediaType(contentType)
 	p.document = kind == "application/problem+json" || strings.HasPrefix(p.Type, "urn:")
 	if p.Detail == "" && p.Title == "" && !strings.HasPrefix(p.Type, "urn:") {
 		p.Detail = clip(strings.TrimSpace(strings.ToValidUTF8(string(body[:min(len(body), maxErrorText)]), "?")))

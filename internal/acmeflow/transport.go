@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"net/url"
 	"strings"
@@ -47,6 +48,7 @@ type exchange struct {
 	err        error // of the transport
 	retryAfter time.Duration
 	location   string // absolute
+	kind       string // the body's media type
 	body       []byte
 }
 
@@ -88,9 +90,10 @@ func (c *Client) note(x *exchange, resp *http.Response, body []byte) {
 	now := time.Now()
 	c.noteDate(resp.Header.Get("Date"), now)
 	x.status, x.body = resp.StatusCode, body
+	x.kind, _, _ = mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	x.retryAfter, _ = backoff.ParseRetryAfter(resp.Header.Get("Retry-After"), now)
 	if x.status >= 400 {
-		x.problem = parseProblem(x.status, resp.Header.Get("Content-Type"), body)
+		x.problem = parseProblem(x.status, x.kind, body)
 	}
 }
 
@@ -165,7 +168,7 @@ func (x *exchange) error(step Step, cause error) error {
 		}
 	case x.err != nil:
 	case x.ok():
-		e.Err = fmt.Errorf("the server answered HTTP %d with what no CA sends: %s", x.status, firstBytes(x.body))
+		e.Err = fmt.Errorf("the server answered HTTP %d with what no CA sends: %s", x.status, x.firstBytes())
 	case !errors.Is(cause, errOneRequest):
 		e.Err = cause
 	}
@@ -173,7 +176,7 @@ func (x *exchange) error(step Step, cause error) error {
 }
 
 // firstBytes shows how a reply begins.
-func firstBytes(b []byte) string {
-	text := clip(strings.ToValidUTF8(string(bytes.TrimSpace(b[:min(len(b), 200)])), "?"))
-	return fmt.Sprintf("%q", text)
+func (x *exchange) firstBytes() string {
+	text := bytes.TrimSpace(x.body[:min(len(x.body), 200)])
+	return fmt.Sprintf("%q that begins with %q", x.kind, clip(strings.ToValidUTF8(string(text), "?")))
 }
