@@ -16,6 +16,7 @@ import (
 
 	"github.com/certwright/certwright"
 	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/storage"
 )
 
 func TestACMEIDIsOneAccounts(t *testing.T) {
@@ -61,7 +62,7 @@ func TestACMEConfigErrorsShowNoSecret(t *testing.T) {
 		{Directory: "https://user:hunter2@ca.example/dir?key=hunter2"}, // terms not agreed to
 		{Directory: "https://ca.example/%zz?hunter2", AgreeToTerms: true},
 	} {
-		_, err := certwright.New(certwright.Config{Storage: certwright.NewMemStorage(), Issuers: []certwright.Issuer{&a}})
+		_, err := certwright.New(certwright.Config{Storage: storage.NewMemory(), Issuers: []certwright.Issuer{&a}})
 		if ce := (*certwright.ConfigError)(nil); !errors.As(err, &ce) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("New: %v", err)
 		}
@@ -81,11 +82,11 @@ func TestTwoAccountsAtOneCA(t *testing.T) {
 			return &certwright.ACME{Directory: ca.Directory(), HTTPClient: ca.Client(), AgreeToTerms: true, Account: account}
 		}
 		a, b := issuer(""), issuer("second")
-		_, err := certwright.New(certwright.Config{Storage: certwright.NewMemStorage(), Issuers: []certwright.Issuer{a, issuer("")}})
+		_, err := certwright.New(certwright.Config{Storage: storage.NewMemory(), Issuers: []certwright.Issuer{a, issuer("")}})
 		if err == nil || !strings.Contains(err.Error(), "set Account") {
 			t.Errorf("two with one ID: %v", err)
 		}
-		m, err := certwright.New(certwright.Config{Storage: certwright.NewMemStorage(), HTTPPort: -1, TLSPort: -1, Issuers: []certwright.Issuer{a, b}})
+		m, err := certwright.New(certwright.Config{Storage: storage.NewMemory(), HTTPPort: -1, TLSPort: -1, Issuers: []certwright.Issuer{a, b}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,7 +108,7 @@ func TestACMERootCAs(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(srv.Certificate())
 	ask := func(pool *x509.CertPool) error {
-		m, err := certwright.New(certwright.Config{Storage: certwright.NewMemStorage(), HTTPPort: -1, TLSPort: -1, Issuers: []certwright.Issuer{
+		m, err := certwright.New(certwright.Config{Storage: storage.NewMemory(), HTTPPort: -1, TLSPort: -1, Issuers: []certwright.Issuer{
 			&certwright.ACME{Directory: srv.URL + "/dir", AgreeToTerms: true, RootCAs: pool},
 		}})
 		if err != nil {
@@ -122,7 +123,7 @@ func TestACMERootCAs(t *testing.T) {
 	if err := ask(roots); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Errorf("with the root: %v", err)
 	}
-	_, err := certwright.New(certwright.Config{Storage: certwright.NewMemStorage(), Issuers: []certwright.Issuer{
+	_, err := certwright.New(certwright.Config{Storage: storage.NewMemory(), Issuers: []certwright.Issuer{
 		&certwright.ACME{AgreeToTerms: true, RootCAs: roots, HTTPClient: srv.Client()},
 	}})
 	if err == nil || !strings.Contains(err.Error(), "RootCAs") {
@@ -135,7 +136,7 @@ func TestNewKeyAfterTheCARefusedOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := fakeca.New(fakeca.Options{})
 		ca.On(fakeca.Rule{Endpoint: "finalize", N: 1, Problem: fakeca.NewProblem("badPublicKey", 400, "the key is blocked")})
-		m, err := certwright.New(certwright.Config{Storage: certwright.NewMemStorage(), HTTPPort: -1, TLSPort: -1, Issuers: []certwright.Issuer{
+		m, err := certwright.New(certwright.Config{Storage: storage.NewMemory(), HTTPPort: -1, TLSPort: -1, Issuers: []certwright.Issuer{
 			&certwright.ACME{Directory: ca.Directory(), HTTPClient: ca.Client(), AgreeToTerms: true},
 		}})
 		if err != nil {

@@ -155,9 +155,6 @@ func (r *run) newOrder(ctx context.Context) (*order, error) {
 	for _, n := range r.req.Names {
 		want.Identifiers = append(want.Identifiers, identifier(n))
 	}
-	if t := r.req.NotBefore; !t.IsZero() {
-		want.NotBefore = &t
-	}
 	if t := r.req.NotAfter; !t.IsZero() {
 		want.NotAfter = &t
 	}

@@ -8,11 +8,10 @@ import (
 
 // Request is one certificate to be issued.
 type Request struct {
-	Names     []string  // normalised names, as the order's identifiers
-	CSR       []byte    // DER
-	Profile   string    // empty: the CA chooses
-	NotBefore time.Time // zero: the CA chooses
-	NotAfter  time.Time // zero: the CA chooses
+	Names    []string  // normalised names, as the order's identifiers
+	CSR      []byte    // DER
+	Profile  string    // empty: the CA chooses
+	NotAfter time.Time // zero: the CA chooses
 
 	// Replaces is the certificate that this one renews, or nil. It is named to
 	// the CA (RFC 9773 §5) when ReplacesAccount is the account used now.
