@@ -2,13 +2,76 @@ package certwright
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
+	"strings"
 
 	"github.com/certwright/certwright/internal/acmeflow"
 	"github.com/certwright/certwright/internal/record"
 )
+
+// ID names the account: the directory URL's host and path, a digest of its
+// query when there is one, a digest of the EAB key ID when there is one, and
+// Account when it is set.
+func (a *ACME) ID() string {
+	id := caID(a.directory())
+	if a.EAB != nil && a.EAB.KeyID != "" {
+		id += "+" + shortDigest(a.EAB.KeyID)
+	}
+	if a.Account != "" {
+		id += "+" + a.Account
+	}
+	return id
+}
+
+// CA names the CA: the directory URL's host and path, and a digest of its query
+// when there is one. It is the same for every account.
+func (a *ACME) CA() string { return caID(a.directory()) }
+
+// caID makes a segment of a storage key of a directory URL, without the scheme
+// and what may be secret in it.
+func caID(directory string) string {
+	u, err := url.Parse(directory)
+	if err != nil {
+		return "invalid"
+	}
+	id := strings.ToLower(u.Host)
+	if p := strings.Trim(u.Path, "/"); p != "" {
+		id += "-" + p
+	}
+	id = strings.Map(func(r rune) rune {
+		if isLabelRune(r) {
+			return r
+		}
+		return '-'
+	}, id)
+	if u.RawQuery != "" {
+		id += "-" + shortDigest(u.RawQuery)
+	}
+	return id
+}
+
+func isLabelRune(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(".-_", r)
+}
+
+func shortDigest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:4])
+}
+
+// bareURL is a URL for people to read, without what may be secret in it.
+func bareURL(text string) string {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" {
+		return "(not a URL)"
+	}
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+}
 
 // accountStore keeps the account of one issuer.
 type accountStore struct {

@@ -26,7 +26,7 @@ type Request struct {
 	Save  func(ctx context.Context, b []byte) error // called before the CA acts; nil: nothing is kept
 
 	Progress func(step, detail string)                        // what is done now, and the CA's words about it; nil: nobody listens
-	Sleep    func(ctx context.Context, d time.Duration) error // every pause goes through it; nil: a timer
+	Sleep    func(ctx context.Context, d time.Duration) error // every pause goes through it, but for those that others wait for too; nil: a timer
 }
 
 // Result is an issued certificate.
