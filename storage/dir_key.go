@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"unicode"
+
+	"github.com/certwright/certwright/internal/durable"
 )
 
 // How a Dir names its files:
@@ -91,7 +93,7 @@ func escapeComponent(c string) string {
 		}
 	}
 	s := b.String()
-	if isDevice(s) {
+	if durable.IsDevice(s) {
 		s = escapeByte(s[0]) + s[1:]
 	}
 	return s
@@ -104,7 +106,7 @@ func isPlainComponent(c string) bool {
 			return false
 		}
 	}
-	return !isDevice(c)
+	return !durable.IsDevice(c)
 }
 
 // isPlainAt reports whether the byte at i of a component needs no escape.
@@ -118,17 +120,6 @@ func isPlain(ch byte) bool {
 
 func escapeByte(ch byte) string {
 	return string([]byte{'%', hexDigits[ch>>4], hexDigits[ch&15]})
-}
-
-// isDevice reports whether Windows takes the name for a device: it does so
-// whatever follows the first dot.
-func isDevice(name string) bool {
-	stem, _, _ := strings.Cut(name, ".")
-	switch stem {
-	case "con", "prn", "aux", "nul":
-		return true
-	}
-	return len(stem) == 4 && (stem[:3] == "com" || stem[:3] == "lpt") && '0' <= stem[3] && stem[3] <= '9'
 }
 
 // recordKey returns the key whose value is in the file at path, relative to the

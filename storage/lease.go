@@ -105,9 +105,6 @@ func NewLease(ctx context.Context, name string, options LeaseOptions) *HeldLease
 	return l
 }
 
-// Name returns the name of the lock.
-func (l *HeldLease) Name() string { return l.name }
-
 // Context implements Lease.
 func (l *HeldLease) Context() context.Context { return l.ctx }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"strings"
 
+	"github.com/certwright/certwright/internal/durable"
 	"github.com/certwright/certwright/storage"
 )
 
@@ -73,7 +74,7 @@ func escapePlugin(s string) string {
 		plain := c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-'
 		// A dot is nothing special unless it is doubled, or at an end.
 		plain = plain || c == '.' && i > 0 && i < len(s)-1 && s[i-1] != '.'
-		if i == 0 && deviceName(s) {
+		if i == 0 && durable.IsDevice(s) {
 			plain = false
 		}
 		if plain {
@@ -83,16 +84,6 @@ func escapePlugin(s string) string {
 		}
 	}
 	return b.String()
-}
-
-// deviceName reports whether Windows takes s for a device, whatever its ending.
-func deviceName(s string) bool {
-	base, _, _ := strings.Cut(s, ".")
-	switch base {
-	case "con", "prn", "aux", "nul":
-		return true
-	}
-	return len(base) == 4 && (base[:3] == "com" || base[:3] == "lpt")
 }
 
 func unescapePlugin(s string) (string, bool) {
