@@ -2,201 +2,81 @@ package certwright
 
 import (
 	"context"
+	"crypto"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
+	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/certwright/certwright/adopt"
 	"github.com/certwright/certwright/internal/acmeflow"
-	"github.com/certwright/certwright/internal/adopt"
 	"github.com/certwright/certwright/internal/certpem"
-	"github.com/certwright/certwright/storage"
-	"github.com/certwright/certwright/storage/plugin"
 )
-
-// Layout says which program wrote a [Source]. A program links the code only of
-// the layouts that it names.
-type Layout interface {
-	// String returns the name of the program.
-	String() string
-
-	tree(s Storage) adopt.Tree
-	reader(tree adopt.Tree, ca string) adopt.Reader
-	open(all []Source, log *slog.Logger) (adopter, error)
-}
-
-// adopter takes over what other programs stored. A Manager reaches it through a
-// Layout only, so that a program that adopts nothing does not link it.
-type adopter interface {
-	// adopt returns nil when there is nothing for c.
-	adopt(ctx context.Context, m *Manager, c *job) (*bundle, error)
-	account(ctx context.Context, ca, email, eabKeyID string) (*acmeflow.AccountRecord, error)
-}
-
-// layout is what all layouts share.
-type layout struct{}
-
-func (layout) tree(s Storage) adopt.Tree { return boundStorage{s} }
-
-func (layout) open(all []Source, log *slog.Logger) (adopter, error) { return openSources(all, log) }
-
-// LayoutCertMagic is that of CertMagic and of Caddy, whose folder is often
-// ~/.local/share/certmagic or ~/.local/share/caddy.
-type LayoutCertMagic struct{ layout }
-
-func (LayoutCertMagic) String() string { return "certmagic" }
-
-func (LayoutCertMagic) tree(s Storage) adopt.Tree {
-	if p, ok := storage.Find[*plugin.Storage](s); ok {
-		return boundStorage{rawPlugin{p, p.Raw()}}
-	}
-	return boundStorage{s}
-}
-
-// rawPlugin is what CertMagic itself keeps in a plugin.
-type rawPlugin struct {
-	*plugin.Storage
-	raw plugin.Raw
-}
-
-func (p rawPlugin) Load(ctx context.Context, key string) ([]byte, error) { return p.raw.Load(ctx, key) }
-
-func (p rawPlugin) List(ctx context.Context, prefix string) ([]string, error) {
-	return p.raw.List(ctx, prefix)
-}
-
-func (LayoutCertMagic) reader(tree adopt.Tree, ca string) adopt.Reader {
-	return adopt.CertMagic(tree, ca)
-}
-
-// LayoutAutocert is that of the DirCache of golang.org/x/crypto/acme/autocert.
-type LayoutAutocert struct{ layout }
-
-func (LayoutAutocert) String() string { return "autocert" }
-
-func (LayoutAutocert) reader(tree adopt.Tree, ca string) adopt.Reader {
-	return adopt.Autocert(tree, ca)
-}
-
-// LayoutLego is that of the lego command, whose folder is often .lego.
-type LayoutLego struct{ layout }
-
-func (LayoutLego) String() string { return "lego" }
-
-func (LayoutLego) reader(tree adopt.Tree, ca string) adopt.Reader {
-	return adopt.Lego(tree, ca)
-}
-
-// LayoutCertbot is that of certbot, whose folder is often /etc/letsencrypt.
-type LayoutCertbot struct{ layout }
-
-func (LayoutCertbot) String() string { return "certbot" }
-
-func (LayoutCertbot) reader(tree adopt.Tree, ca string) adopt.Reader {
-	return adopt.Certbot(tree, ca)
-}
-
-// Source is what another program stored. A managed name that has no usable
-// certificate in Config.Storage gets the one that a source has for it, with its
-// key, before any CA is asked: the move to certwright costs no order. The
-// account at the CA and what the CA suggested for the renewal are taken over
-// too, for CAs that are among the issuers. A source is never written to.
-//
-// A certificate that is damaged, expired, for other names or from a CA for
-// tests is passed over with a warning that names the file. When a source cannot
-// be read at all, the name is tried again twice before a certificate is ordered.
-//
-// A certificate that a source has for more names than asked for, or for their
-// wildcard, is taken; so is one with another type of key, when the name is to
-// have one certificate only. The renewal asks for what the configuration says.
-type Source struct {
-	// Layout says which program wrote the source. Required.
-	Layout Layout
-
-	// Dir is the folder. It may be missing, which is warned of once.
-	Dir string
-
-	// Storage is the source when it is not a folder: for LayoutCertMagic a
-	// plugin through plugin.CertMagic. It may be Config.Storage itself. Exactly
-	// one of Dir and Storage is set.
-	Storage Storage
-
-	// Directory is the directory URL of the CA that LayoutAutocert was used
-	// with, which its files do not tell. Empty means LetsEncrypt. Other layouts
-	// do not need it.
-	Directory string
-}
 
 // adoptTries is how often an unreadable source is read before a certificate is
 // ordered without it.
 const adoptTries = 3
 
-// source is a Source in use.
-type source struct {
-	adopt.Reader
-	title string // for errors and logs
-}
+// sourceTimeout bounds one search in one source.
+const sourceTimeout = 2 * time.Minute
 
 // sources is what Config.Adopt says.
 type sources struct {
-	list []source
+	list []adopt.Source
 	log  *slog.Logger
 
 	mu   sync.Mutex // guards said
 	said map[string]bool
 }
 
-// openSources checks Config.Adopt.
-func openSources(conf []Source, log *slog.Logger) (*sources, error) {
-	s := &sources{log: log, said: map[string]bool{}}
-	for i, c := range conf {
-		field := fmt.Sprintf("Config.Adopt[%d]", i)
-		if (c.Dir == "") == (c.Storage == nil) {
-			return nil, configErrorf(field, "needs exactly one of Dir and Storage")
+// foundPair is a pair of a source that was checked.
+type foundPair struct {
+	adopt.Pair
+	chain []*x509.Certificate
+	key   crypto.Signer
+}
+
+// openSources checks Config.Adopt. It returns nil when there is nothing to adopt.
+func openSources(list []adopt.Source, log *slog.Logger) (*sources, error) {
+	for i, src := range list {
+		if src == nil {
+			return nil, configErrorf(fmt.Sprintf("Config.Adopt[%d]", i), "is nil: say which program wrote what, such as adopt.Certbot(dir)")
 		}
-		if c.Directory == "" {
-			c.Directory = LetsEncrypt
-		}
-		title := c.Layout.String()
-		var tree adopt.Tree
-		if c.Storage != nil {
-			tree = c.Layout.tree(c.Storage)
-		}
-		if c.Dir != "" {
-			dir, err := filepath.Abs(c.Dir)
-			if err != nil {
-				return nil, &ConfigError{Field: field + ".Dir", Err: err}
-			}
-			tree, title = adopt.FS(os.DirFS(dir)), fmt.Sprintf("%s %q", title, dir)
-			if _, err := os.Stat(dir); err != nil {
-				log.Warn("there is nothing to adopt", "source", title, "err", err)
-			}
-		}
-		s.list = append(s.list, source{Reader: c.Layout.reader(tree, c.Directory), title: title})
 	}
-	return s, nil
+	if len(list) == 0 {
+		return nil, nil
+	}
+	return &sources{list: slices.Clone(list), log: log, said: map[string]bool{}}, nil
 }
 
 // note warns of what could not be used, once a file and cause, and returns what
 // could not be read.
-func (s *sources) note(src source, errs []*adopt.FileError) error {
-	var unreadable []error
-	for _, e := range errs {
-		err := fmt.Errorf("adopting from %s: %w", src.title, e)
-		if e.Unreadable {
-			unreadable = append(unreadable, err)
-			continue
-		}
-		if s.first(err.Error()) {
-			s.log.Warn("a file of another program is not adopted", "err", err)
-		}
+func (s *sources) note(src adopt.Source, err error) error {
+	if err == nil {
+		return nil
 	}
-	return errors.Join(unreadable...)
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var unreadable []error
+		for _, one := range joined.Unwrap() {
+			unreadable = append(unreadable, s.note(src, one))
+		}
+		return errors.Join(unreadable...)
+	}
+	bad, told := errors.AsType[*adopt.FileError](err)
+	err = fmt.Errorf("adopting from %v: %w", src, err)
+	if !told || bad.Unreadable {
+		return err
+	}
+	if s.first(err.Error()) {
+		s.log.Warn("a file of another program is not adopted", "err", err)
+	}
+	return nil
 }
 
 // first reports whether text was not said before.
@@ -209,25 +89,99 @@ func (s *sources) first(text string) bool {
 }
 
 // certificate returns the best certificate that the first source has which has
-// any: one with the wanted type of key, or, when anyKey is set, another. It
-// returns nil when there is none. The error says which sources could not be read.
-func (s *sources) certificate(ctx context.Context, q adopt.Query, want KeyType, anyKey bool) (*adopt.Certificate, error) {
+// any: one with the key type of c, or, when it may have another, any. It returns
+// nil when there is none. The error says which sources could not be read.
+func (s *sources) certificate(ctx context.Context, c *job) (*foundPair, error) {
+	set := c.settings()
 	var unread []error
 	for _, src := range s.list {
-		certs, errs := src.Certificates(ctx, q)
-		unread = append(unread, s.note(src, errs))
-		i := slices.IndexFunc(certs, func(c adopt.Certificate) bool {
-			t, ok := certpem.TypeOf(c.Key.Public())
-			return ok && KeyType(t) == want
-		})
-		if i < 0 && anyKey && len(certs) > 0 {
-			i = 0
+		pairs, err := find(ctx, src, c.Names)
+		unread = append(unread, s.note(src, err))
+		var best *foundPair
+		bestRank := 0
+		for _, p := range pairs {
+			f, err := checkPair(p, c.Names, set.issuers)
+			if err != nil {
+				unread = append(unread, s.note(src, &adopt.FileError{File: p.File, Err: err}))
+				continue
+			}
+			kind, known := certpem.TypeOf(f.key.Public())
+			other := !known || KeyType(kind) != c.keyType.keyType()
+			rank := issuerIndex(set.issuers, p)
+			if other {
+				rank += len(set.issuers) + 1 // behind all with the right key
+			}
+			if (!other || set.anyKey) && (best == nil || rank < bestRank) {
+				best, bestRank = f, rank
+			}
 		}
-		if i >= 0 {
-			return &certs[i], nil
+		if best != nil {
+			return best, nil
 		}
 	}
 	return nil, errors.Join(unread...)
+}
+
+// find asks one source within the time for it.
+func find(ctx context.Context, src adopt.Source, names []string) ([]adopt.Pair, error) {
+	ctx, cancel := context.WithTimeout(ctx, sourceTimeout)
+	defer cancel()
+	return src.Find(ctx, names)
+}
+
+// checkPair checks what a source found: it may be anybody's.
+func checkPair(p adopt.Pair, names []string, issuers []Issuer) (*foundPair, error) {
+	chain, err := certpem.ParseChain([]byte(p.CertPEM))
+	if err != nil {
+		return nil, err
+	}
+	key, err := certpem.DecodeKey([]byte(p.KeyPEM))
+	if err != nil {
+		return nil, err
+	}
+	if err := certpem.Verify(chain, key.Public(), names); err != nil {
+		return nil, err
+	}
+	if end := chain[0].NotAfter; !time.Now().Before(end) {
+		return nil, fmt.Errorf("the certificate expired at %s", end.UTC().Format(time.RFC3339))
+	}
+	if issuerIndex(issuers, p) == len(issuers) && (forTests(p.CA) || forTests(p.URL)) {
+		return nil, errors.New("it was issued by a CA for tests, which is not among the issuers in use")
+	}
+	return &foundPair{p, chain, key}, nil
+}
+
+// forTests reports whether a URL is that of a CA whose certificates no client trusts.
+func forTests(ca string) bool {
+	ca = strings.ToLower(ca)
+	return strings.Contains(ca, "staging") || strings.Contains(ca, "test-api")
+}
+
+// issuerIndex returns which of the issuers is the CA that p was issued by,
+// len(issuers) when none is. A source that does not tell the CA may tell its host.
+func issuerIndex(issuers []Issuer, p adopt.Pair) int {
+	host := func(s string) string {
+		u, err := url.Parse(s)
+		if err != nil {
+			return ""
+		}
+		return strings.ToLower(u.Host)
+	}
+	i := slices.IndexFunc(issuers, func(iss Issuer) bool {
+		a, ok := iss.(*acmeIssuer)
+		if !ok {
+			return false
+		}
+		ca := a.conf.directory()
+		if p.CA != "" {
+			return strings.TrimSuffix(p.CA, "/") == strings.TrimSuffix(ca, "/")
+		}
+		return host(p.URL) != "" && host(p.URL) == host(ca)
+	})
+	if i < 0 {
+		return len(issuers)
+	}
+	return i
 }
 
 // account returns an account at a CA that a source has: one for that contact
@@ -235,14 +189,18 @@ func (s *sources) certificate(ctx context.Context, q adopt.Query, want KeyType, 
 func (s *sources) account(ctx context.Context, ca, email, eabKeyID string) (*acmeflow.AccountRecord, error) {
 	var best *adopt.Account
 	var unread []error
+	mine := func(a *adopt.Account) bool { return email != "" && slices.Contains(a.Contact, "mailto:"+email) }
 	for _, src := range s.list {
-		accounts, errs := src.Accounts(ctx, ca)
-		unread = append(unread, s.note(src, errs))
-		for _, a := range accounts {
+		first, err := findAccount(ctx, src, ca)
+		unread = append(unread, s.note(src, err))
+		if first == nil {
+			continue
+		}
+		for _, a := range append([]adopt.Account{*first}, first.Others...) {
 			if eabKeyID != "" && a.EABKeyID != "" && a.EABKeyID != eabKeyID {
 				continue // bound to another account outside of ACME
 			}
-			if best == nil || email != "" && hasContact(a, email) && !hasContact(*best, email) {
+			if best == nil || mine(&a) && !mine(best) {
 				best = &a
 			}
 		}
@@ -250,32 +208,26 @@ func (s *sources) account(ctx context.Context, ca, email, eabKeyID string) (*acm
 	if best == nil {
 		return nil, errors.Join(unread...)
 	}
-	keyPEM, err := certpem.EncodeKey(best.Key)
-	if err != nil {
+	if _, err := certpem.DecodeKey([]byte(best.KeyPEM)); err != nil {
 		return nil, fmt.Errorf("adopting the account key %q: %w", best.File, err)
 	}
 	if s.first("account " + best.File) {
 		s.log.Info("using the account of another program", "file", best.File, "directory", ca)
 	}
 	// The CA is asked for the account of the key, so no URL is taken over.
-	return &acmeflow.AccountRecord{Directory: ca, Contact: best.Contact, EABKeyID: best.EABKeyID, KeyPEM: string(keyPEM)}, nil
+	return &acmeflow.AccountRecord{Directory: ca, Contact: best.Contact, EABKeyID: best.EABKeyID, KeyPEM: best.KeyPEM}, nil
 }
 
-func hasContact(a adopt.Account, email string) bool {
-	for _, c := range a.Contact {
-		if c == "mailto:"+email {
-			return true
-		}
-	}
-	return false
+func findAccount(ctx context.Context, src adopt.Source, ca string) (*adopt.Account, error) {
+	ctx, cancel := context.WithTimeout(ctx, sourceTimeout)
+	defer cancel()
+	return src.Account(ctx, ca)
 }
 
 // adopt takes over the certificate that a source has for c. It returns nil when
 // there is none.
 func (s *sources) adopt(ctx context.Context, m *Manager, c *job) (*bundle, error) {
-	set := c.settings()
-	q := adopt.Query{Names: c.Names, Now: time.Now(), CAs: directoriesOf(set.issuers)}
-	found, err := s.certificate(ctx, q, c.keyType.keyType(), set.anyKey)
+	found, err := s.certificate(ctx, c)
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("adopting a certificate for %q: %w", c.Names[0], context.Cause(ctx))
 	}
@@ -299,24 +251,24 @@ func (s *sources) adopt(ctx context.Context, m *Manager, c *job) (*bundle, error
 }
 
 // keep makes a found certificate one of our own. It runs under the lease for c.
-func keep(ctx context.Context, m *Manager, c *job, found *adopt.Certificate) (*bundle, error) {
+func keep(ctx context.Context, m *Manager, c *job, found *foundPair) (*bundle, error) {
 	fail := func(err error) (*bundle, error) {
 		return nil, fmt.Errorf("adopting %q for %q: %w", found.File, c.Names[0], err)
 	}
-	keyPEM, err := certpem.EncodeKey(found.Key)
+	keyPEM, err := certpem.EncodeKey(found.key)
 	if err != nil {
 		return fail(err)
 	}
-	id, data, err := issuerOf(c.settings().issuers, found)
+	id, data, err := issuerOf(c.settings().issuers, found.Pair)
 	if err != nil {
 		return fail(err)
 	}
 	r := certRecord{
 		ID: c.id(), Names: c.Names, Issuer: id,
-		Stored: found.Chain[0].NotBefore.UTC(), // no new certificate, whose renewal would have to wait
-		Key:    string(keyPEM), Chain: string(certpem.EncodeChain(found.Chain)), Data: data,
+		Stored: found.chain[0].NotBefore.UTC(), // no new certificate, whose renewal would have to wait
+		Key:    string(keyPEM), Chain: string(certpem.EncodeChain(found.chain)), Data: data,
 	}
-	b, err := newBundle(r, found.Chain, found.Key, &m.decoder.chains)
+	b, err := newBundle(r, found.chain, found.key, &m.decoder.chains)
 	if err != nil {
 		return fail(err)
 	}
@@ -337,23 +289,12 @@ func keep(ctx context.Context, m *Manager, c *job, found *adopt.Certificate) (*b
 // issuerOf returns the issuer that an adopted certificate belongs to: the one
 // at whose CA it was issued, with what is known of the certificate there, and
 // else the first, which knows nothing of it.
-func issuerOf(issuers []Issuer, found *adopt.Certificate) (id string, data json.RawMessage, err error) {
-	for _, iss := range issuers {
-		if a, ok := iss.(*acmeIssuer); ok && found.CA != "" && a.conf.directory() == found.CA {
-			data, err := json.Marshal(acmeData{Directory: found.CA, Account: found.Account, URL: found.URL})
-			return a.id, data, err
-		}
+func issuerOf(issuers []Issuer, p adopt.Pair) (id string, data json.RawMessage, err error) {
+	i := issuerIndex(issuers, p)
+	if i == len(issuers) {
+		return issuers[0].ID(), nil, nil
 	}
-	return issuers[0].ID(), nil, nil
-}
-
-// directoriesOf returns the directory URLs of the ACME issuers.
-func directoriesOf(issuers []Issuer) []string {
-	var out []string
-	for _, iss := range issuers {
-		if a, ok := iss.(*acmeIssuer); ok {
-			out = append(out, a.conf.directory())
-		}
-	}
-	return out
+	a := issuers[i].(*acmeIssuer)
+	data, err = json.Marshal(acmeData{Directory: a.conf.directory(), Account: p.Account, URL: p.URL})
+	return a.id, data, err
 }

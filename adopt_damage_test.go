@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/certwright/certwright/adopt"
 	"github.com/certwright/certwright/internal/certpem"
 )
 
@@ -43,7 +44,7 @@ func pairFor(t testing.TB, notBefore, notAfter time.Time, names ...string) (chai
 // another that stays whole.
 type place struct {
 	tree       string
-	layout     Layout
+	source     func(dir string) adopt.Source
 	chain, key string
 	other      string
 }
@@ -51,13 +52,13 @@ type place struct {
 var places = []place{
 	{
 		"certmagic",
-		LayoutCertMagic{},
+		adopt.CertMagic,
 		"certificates/acme-v02.api.letsencrypt.org-directory/example.com/example.com.crt",
 		"certificates/acme-v02.api.letsencrypt.org-directory/example.com/example.com.key", "rsa.example.com",
 	},
-	{"autocert", LayoutAutocert{}, "example.com", "example.com", "www.example.com"},
-	{"lego5", LayoutLego{}, "certificates/example.com.crt", "certificates/example.com.key", "api.example.org"},
-	{"certbot", LayoutCertbot{}, "live/example.com/fullchain.pem", "live/example.com/privkey.pem", "copied.example.org"},
+	{"autocert", autocertIn, "example.com", "example.com", "www.example.com"},
+	{"lego5", adopt.Lego, "certificates/example.com.crt", "certificates/example.com.key", "api.example.org"},
+	{"certbot", adopt.Certbot, "live/example.com/fullchain.pem", "live/example.com/privkey.pem", "copied.example.org"},
 }
 
 // pemPair is a chain and its key.
@@ -129,7 +130,7 @@ func (p place) spoil(t *testing.T, d pairDamage) {
 	}
 	mustWrite(t, chainFile, spoilt.chain)
 	logger, logs := observed(slog.LevelWarn)
-	conf.Logger, conf.Adopt = logger, []Source{{Layout: p.layout, Dir: dir}}
+	conf.Logger, conf.Adopt = logger, []adopt.Source{p.source(dir)}
 	m := start(t, conf)
 	manage(t, m, "example.com", p.other)
 	if n := ca.Count("newOrder"); n != 1 {
@@ -140,7 +141,7 @@ func (p place) spoil(t *testing.T, d pairDamage) {
 		said += e.Message + " " + e.Fields["err"] + "\n"
 	}
 	// lego and certbot find a certificate by the names in it.
-	found := d.name != "other name" || p.layout == LayoutCertMagic{} || p.layout == LayoutAutocert{}
+	found := d.name != "other name" || p.tree == "certmagic" || p.tree == "autocert"
 	if found != strings.Contains(said, named) || strings.Count(said, "\n") > 1 {
 		t.Errorf("warnings:\n%s\nwant one that names %q", said, named)
 	}

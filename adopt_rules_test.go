@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/tools/txtar"
 
+	"github.com/certwright/certwright/adopt"
 	"github.com/certwright/certwright/internal/certpem"
 	"github.com/certwright/certwright/internal/fakeca"
 	"github.com/certwright/certwright/storage"
@@ -29,7 +30,7 @@ func TestAdoptRenewalInfo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, conf := newFakeLetsEncrypt(t)
 		ca.On(fakeca.Rule{Endpoint: "renewalInfo", Problem: fakeca.NewProblem("serverInternal", 500, "not today")})
-		conf.Adopt = []Source{{Layout: LayoutCertMagic{}, Dir: unpack(t, "certmagic")}}
+		conf.Adopt = []adopt.Source{adopt.CertMagic(unpack(t, "certmagic"))}
 		m := start(t, conf)
 		manage(t, m, "example.com")
 		time.Sleep(10 * time.Minute) // in which the CA is asked in vain
@@ -61,22 +62,22 @@ func TestAdoptKeyTypes(t *testing.T) {
 	tests := []struct {
 		name   string
 		tree   string
-		layout Layout
+		source func(dir string) adopt.Source
 		types  []KeyType
 		want   []KeyType
 		orders int
 	}{
-		{"both", "autocert", LayoutAutocert{}, []KeyType{P256, RSA2048}, []KeyType{P256, RSA2048}, 0},
-		{"another", "lego5", LayoutLego{}, []KeyType{P256}, []KeyType{P384}, 0},
-		{"the second", "autocert", LayoutAutocert{}, []KeyType{RSA2048}, []KeyType{RSA2048}, 0},
-		{"only RSA is there", "certbot", LayoutCertbot{}, []KeyType{P256, RSA2048}, []KeyType{P256, RSA2048}, 1},
+		{"both", "autocert", autocertIn, []KeyType{P256, RSA2048}, []KeyType{P256, RSA2048}, 0},
+		{"another", "lego5", adopt.Lego, []KeyType{P256}, []KeyType{P384}, 0},
+		{"the second", "autocert", autocertIn, []KeyType{RSA2048}, []KeyType{RSA2048}, 0},
+		{"only RSA is there", "certbot", adopt.Certbot, []KeyType{P256, RSA2048}, []KeyType{P256, RSA2048}, 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ca, conf := newFakeLetsEncrypt(t)
 				conf.KeyTypes = tt.types
-				conf.Adopt = []Source{{Layout: tt.layout, Dir: unpack(t, tt.tree)}}
+				conf.Adopt = []adopt.Source{tt.source(unpack(t, tt.tree))}
 				m := start(t, conf)
 				manage(t, m, "example.com")
 				if n := ca.Count("newOrder"); n != tt.orders {
@@ -151,7 +152,7 @@ func TestAdoptWaitsForAnUnreadableSource(t *testing.T) {
 				src := &downStorage{Storage: storage.NewMemory()}
 				memTree(t, "certmagic", src)
 				src.fails.Store(int32(tt.fails))
-				conf.Adopt = []Source{{Layout: LayoutCertMagic{}, Storage: src}}
+				conf.Adopt = []adopt.Source{adopt.CertMagicOn(src)}
 				m := start(t, conf)
 				if err := m.ManageSync(t.Context(), []string{"example.com"}); !errors.Is(err, errDown) {
 					t.Errorf("the first try: %v; want the source's error", err)
@@ -175,7 +176,7 @@ func TestAdoptWaitsForAnUnreadableSource(t *testing.T) {
 // stuckStorage never answers.
 type stuckStorage struct{ Storage }
 
-func (stuckStorage) Load(ctx context.Context, _ string) ([]byte, error) {
+func (stuckStorage) List(ctx context.Context, _ string) ([]string, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
 }
@@ -183,7 +184,7 @@ func (stuckStorage) Load(ctx context.Context, _ string) ([]byte, error) {
 func TestAdoptFromAStuckSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, conf := newFakeLetsEncrypt(t)
-		conf.Adopt = []Source{{Layout: LayoutAutocert{}, Storage: stuckStorage{storage.NewMemory()}}}
+		conf.Adopt = []adopt.Source{adopt.CertMagicOn(stuckStorage{storage.NewMemory()})}
 		m := start(t, conf)
 		if err := m.ManageAsync([]string{"example.com"}); err != nil {
 			t.Fatal(err)
@@ -206,7 +207,7 @@ func TestAdoptOwnGoesFirst(t *testing.T) {
 		closeManager(t, m)
 		orders := ca.Count("newOrder")
 
-		conf.Adopt = []Source{{Layout: LayoutAutocert{}, Dir: unpack(t, "autocert")}}
+		conf.Adopt = []adopt.Source{adopt.Autocert(unpack(t, "autocert"), "")}
 		m = start(t, conf)
 		manage(t, m, "example.com")
 		if !mustLeaf(t, m, "example.com").Equal(own) {
@@ -245,7 +246,7 @@ func TestAdoptOfOtherIssuers(t *testing.T) {
 				}
 				meta := filepath.Join(certs, tt.segment, "example.com", "example.com.json")
 				mustWrite(t, meta, []byte(strings.Replace(string(mustRead(t, meta)), LetsEncrypt, tt.ca, 1)))
-				conf.Adopt = []Source{{Layout: LayoutCertMagic{}, Dir: dir}}
+				conf.Adopt = []adopt.Source{adopt.CertMagic(dir)}
 				m := start(t, conf)
 				manage(t, m, "example.com")
 				if n := ca.Count("newOrder"); n != tt.orders {
@@ -305,7 +306,7 @@ func TestAdoptInPlace(t *testing.T) {
 			mustStore(t, p.Memory, f.Name, f.Data)
 		}
 		own := plugin.CertMagic(p)
-		conf.Storage, conf.Adopt = own, []Source{{Layout: LayoutCertMagic{}, Storage: own}}
+		conf.Storage, conf.Adopt = own, []adopt.Source{adopt.CertMagicOn(own.Raw())}
 		conf.Issuers[0].(*ACME).OrderLimit = OrderLimit{Orders: 1, Per: 24 * time.Hour} // adopting takes no turn
 		for range 2 {
 			m := start(t, conf)
@@ -337,8 +338,8 @@ func TestAdoptMissingFolder(t *testing.T) {
 		ca, conf := newFakeLetsEncrypt(t)
 		logger, logs := observed(slog.LevelWarn)
 		conf.Logger = logger
-		for _, l := range []Layout{LayoutCertMagic{}, LayoutAutocert{}, LayoutLego{}, LayoutCertbot{}} {
-			conf.Adopt = append(conf.Adopt, Source{Layout: l, Dir: filepath.Join(t.TempDir(), "none")})
+		for _, source := range []func(string) adopt.Source{adopt.CertMagic, autocertIn, adopt.Lego, adopt.Certbot} {
+			conf.Adopt = append(conf.Adopt, source(filepath.Join(t.TempDir(), "none")))
 		}
 		m := start(t, conf)
 		manage(t, m, "example.com")
@@ -348,22 +349,90 @@ func TestAdoptMissingFolder(t *testing.T) {
 	})
 }
 
-func TestAdoptConfigErrors(t *testing.T) {
-	tests := []struct {
-		field string
-		src   Source
-	}{
-		{"Config.Adopt[0]", Source{Layout: LayoutLego{}}},
-		{"Config.Adopt[0]", Source{Layout: LayoutLego{}, Dir: "x", Storage: storage.NewMemory()}},
-		{"Config.Adopt[0].Layout", Source{Dir: "x"}},
+func TestAdoptRefusesANilSource(t *testing.T) {
+	_, conf := newFake(t, fakeca.Options{})
+	conf.Adopt = []adopt.Source{adopt.Lego("x"), nil}
+	_, err := New(conf)
+	var ce *ConfigError
+	if !errors.As(err, &ce) || ce.Field != "Config.Adopt[1]" {
+		t.Errorf("%v; want an error for Config.Adopt[1]", err)
 	}
-	for _, tt := range tests {
-		_, conf := newFake(t, fakeca.Options{})
-		conf.Adopt = []Source{tt.src}
-		_, err := New(conf)
-		var ce *ConfigError
-		if !errors.As(err, &ce) || ce.Field != tt.field {
-			t.Errorf("%+v: %v; want an error for %s", tt.src, err, tt.field)
+}
+
+// fakeSource is a caller's own Source.
+type fakeSource struct {
+	pairs   []adopt.Pair
+	account *adopt.Account
+	err     error
+}
+
+func (s fakeSource) String() string { return "fake" }
+
+func (s fakeSource) Find(context.Context, []string) ([]adopt.Pair, error) { return s.pairs, s.err }
+
+func (s fakeSource) Account(context.Context, string) (*adopt.Account, error) {
+	return s.account, s.err
+}
+
+// TestAdoptChecksACallersSource serves nothing that does not fit, whoever found
+// it, and goes on to what does.
+func TestAdoptChecksACallersSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, conf := newFakeLetsEncrypt(t)
+		good, err := adopt.Certbot(unpack(t, "certbot")).Find(t.Context(), []string{"example.com"})
+		if err != nil || len(good) != 1 {
+			t.Fatal(good, err)
+		}
+		other, err := adopt.Certbot(unpack(t, "certbot")).Find(t.Context(), []string{"copied.example.org"})
+		if err != nil || len(other) != 1 {
+			t.Fatal(other, err)
+		}
+		chain, key := pairFor(t, time.Now().Add(-2*day), time.Now(), "example.com")
+		expired := adopt.Pair{File: "expired", CertPEM: string(chain), KeyPEM: string(key)}
+		tests, noKey := good[0], good[0]
+		tests.File, tests.CA, tests.URL = "tests", "", "https://acme-staging-v02.api.letsencrypt.org/acme/cert/1"
+		noKey.File, noKey.KeyPEM = "no key", ""
+		logger, logs := observed(slog.LevelWarn)
+		conf.Logger = logger
+		conf.Adopt = []adopt.Source{fakeSource{pairs: []adopt.Pair{{File: "empty"}, noKey, other[0], tests, expired, good[0]}}}
+		m := start(t, conf)
+		manage(t, m, "example.com")
+		if ca.Count("newOrder") != 0 || logs.Len() != 5 {
+			t.Errorf("%d orders, warnings %v; want none, and a warning for each of 5", ca.Count("newOrder"), logs.All())
+		}
+	})
+}
+
+// TestAdoptPrefersAnAccount takes the account of the configured e-mail, and none
+// that is bound to another one outside of ACME.
+func TestAdoptPrefersAnAccount(t *testing.T) {
+	key := func() string {
+		_, pem := pairFor(t, time.Now(), time.Now().Add(day), "example.com")
+		return string(pem)
+	}
+	first := &adopt.Account{File: "first", KeyPEM: key(), Contact: []string{"mailto:first@example.com"}, EABKeyID: "one"}
+	first.Others = []adopt.Account{{File: "second", KeyPEM: key(), Contact: []string{"mailto:second@example.com"}, EABKeyID: "two"}}
+	s, err := openSources([]adopt.Source{fakeSource{}, fakeSource{account: first}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ email, eab, want string }{
+		{"", "", first.KeyPEM},
+		{"none@example.com", "", first.KeyPEM},
+		{"second@example.com", "", first.Others[0].KeyPEM},
+		{"first@example.com", "two", first.Others[0].KeyPEM},
+		{"first@example.com", "three", ""},
+	} {
+		got := ""
+		r, err := s.account(t.Context(), LetsEncrypt, tt.email, tt.eab)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r != nil {
+			got = r.KeyPEM
+		}
+		if got != tt.want {
+			t.Errorf("%+v: another account", tt)
 		}
 	}
 }

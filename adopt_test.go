@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/tools/txtar"
 
+	"github.com/certwright/certwright/adopt"
 	"github.com/certwright/certwright/internal/acmeflow"
 	"github.com/certwright/certwright/internal/certpem"
 	"github.com/certwright/certwright/internal/fakeca"
@@ -157,10 +158,13 @@ func accountIn(t testing.TB, s Storage, id string) acmeflow.AccountRecord {
 	return r
 }
 
+// autocertIn is the source of an autocert that used Let's Encrypt.
+func autocertIn(dir string) adopt.Source { return adopt.Autocert(dir, "") }
+
 // sourceTest is a store of testdata/adopt to be taken over.
 type sourceTest struct {
 	tree    string
-	layout  Layout
+	source  func(dir string) adopt.Source
 	names   []string
 	account string // the file with its key; empty for certbot's
 }
@@ -171,24 +175,24 @@ func TestAdopt(t *testing.T) {
 	tests := []sourceTest{
 		{
 			"certmagic",
-			LayoutCertMagic{},
+			adopt.CertMagic,
 			[]string{"example.com", "*.example.org", "sub.example.org", "rsa.example.com", "münchen.example.net", "192.0.2.7", "2001:db8::1"},
 			"acme/acme-v02.api.letsencrypt.org-directory/users/me_plus_tag@example.com/me_plus_tag.key",
 		},
-		{"autocert", LayoutAutocert{}, []string{"example.com", "www.example.com"}, "acme_account+key"},
+		{"autocert", autocertIn, []string{"example.com", "www.example.com"}, "acme_account+key"},
 		{
 			"lego4",
-			LayoutLego{},
+			adopt.Lego,
 			[]string{"example.com", "www.example.com", "2001:db8::1"},
 			"accounts/acme-v02.api.letsencrypt.org/me+tag@Example.com/keys/me+tag@Example.com.key",
 		},
 		{
 			"lego5",
-			LayoutLego{},
+			adopt.Lego,
 			[]string{"example.com", "www.example.com", "api.example.org"},
 			"accounts/acme-v02.api.letsencrypt.org/me+tag@Example.com/me+tag@Example.com.key",
 		},
-		{"certbot", LayoutCertbot{}, []string{"example.com", "www.example.com", "copied.example.org"}, ""},
+		{"certbot", adopt.Certbot, []string{"example.com", "www.example.com", "copied.example.org"}, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.tree, func(t *testing.T) { synctest.Test(t, tt.run) })
@@ -203,7 +207,7 @@ func (tt sourceTest) run(t *testing.T) {
 	before := everythingIn(t, dir)
 
 	events := &eventLog{}
-	conf.Adopt, conf.OnEvent = []Source{{Layout: tt.layout, Dir: dir}}, events.add
+	conf.Adopt, conf.OnEvent = []adopt.Source{tt.source(dir)}, events.add
 	logger, logs := observed(slog.LevelWarn)
 	conf.Logger = logger
 	m := start(t, conf)
@@ -250,11 +254,7 @@ func accountKeyIn(t testing.TB, dir, file string) []byte {
 		}
 		return data
 	}
-	r, err := openSources([]Source{{Layout: LayoutCertbot{}, Dir: dir}}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	acct, err := r.account(t.Context(), LetsEncrypt, "", "")
+	acct, err := adopt.Certbot(dir).Account(t.Context(), LetsEncrypt)
 	if err != nil || acct == nil {
 		t.Fatalf("account %v, %v", acct, err)
 	}

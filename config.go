@@ -14,6 +14,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/certwright/certwright/adopt"
 	"github.com/certwright/certwright/internal/hostname"
 	"github.com/certwright/certwright/storage"
 )
@@ -70,9 +71,23 @@ type Config struct {
 	// certificate. Empty means that their handshake fails.
 	FallbackName string
 
-	// Adopt is what other programs stored: certificates and accounts that are
-	// taken over before any CA is asked. nil means nothing is.
-	Adopt []Source
+	// Adopt is what other programs stored, such as adopt.CertMagic(dir). A managed
+	// name that has no usable certificate in Storage gets the one that a source has
+	// for it, with its key, before any CA is asked: the move to certwright costs no
+	// order. The account at the CA, one with the issuer's e-mail before others, and
+	// what the CA suggested for the renewal are taken over too, for CAs that are
+	// among the issuers. A source is never written to. nil means that nothing is
+	// adopted.
+	//
+	// A certificate that is damaged, expired, for other names, self-signed or from
+	// a CA for tests is passed over with a warning that names the file, and so is a
+	// folder that is missing. When a source cannot be read at all, the name is
+	// tried again twice before a certificate is ordered.
+	//
+	// A certificate that a source has for more names than asked for, or for their
+	// wildcard, is taken; so is one with another type of key, when the name is to
+	// have one certificate only. The renewal asks for what the configuration says.
+	Adopt []adopt.Source
 
 	// Certificates are certificates that you supply: they are served beside
 	// the managed ones and never renewed, but read again when their files

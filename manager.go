@@ -42,7 +42,7 @@ type Manager struct {
 	queue   *schedule.Queue
 	events  events
 	files   []*staticCert
-	sources adopter // nil when there is nothing to adopt
+	sources *sources // nil when there is nothing to adopt
 	env     *issuerEnv
 
 	cleaner *cleaner
@@ -118,7 +118,7 @@ func (m *Manager) setUp(conf *Config) (err error) {
 	m.rawStorage, m.conf.Storage = conf.Storage, boundStorage{conf.Storage}
 	m.table = challenge.New(m.conf.Storage, keyChallenges, challengeCert)
 	m.ports = m.newPorts()
-	if err := m.openAdopt(); err != nil {
+	if m.sources, err = openSources(m.conf.Adopt, m.log); err != nil {
 		return err
 	}
 	m.env = m.newEnv()
@@ -137,19 +137,6 @@ func (m *Manager) setUp(conf *Config) (err error) {
 	}
 	m.noteStorage()
 	return nil
-}
-
-// openAdopt opens what Config.Adopt names.
-func (m *Manager) openAdopt() (err error) {
-	for i, src := range m.conf.Adopt {
-		if src.Layout == nil {
-			return configErrorf(fmt.Sprintf("Config.Adopt[%d].Layout", i), "is nil: say which program wrote it, such as LayoutCertMagic{}")
-		}
-	}
-	if len(m.conf.Adopt) > 0 {
-		m.sources, err = m.conf.Adopt[0].Layout.open(m.conf.Adopt, m.log)
-	}
-	return err
 }
 
 // noteStorage says where certificates are kept: whoever starts a container

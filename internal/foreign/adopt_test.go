@@ -14,6 +14,7 @@ import (
 
 	"github.com/certwright/certwright"
 	"github.com/certwright/certwright/acmetest"
+	"github.com/certwright/certwright/adopt"
 	"github.com/certwright/certwright/storage"
 	"github.com/certwright/certwright/storage/plugin"
 )
@@ -26,30 +27,30 @@ var names = []string{"example.com", "www.example.com"}
 func TestAdoptFromRealClients(t *testing.T) {
 	clients := []struct {
 		name   string
-		layout certwright.Layout
+		source func(dir string) adopt.Source // nil: autocert, which is told the CA
 		run    func(ctx context.Context, ca CA, dir string) error
 	}{
-		{"certmagic", certwright.LayoutCertMagic{}, func(ctx context.Context, ca CA, dir string) error {
+		{"certmagic", adopt.CertMagic, func(ctx context.Context, ca CA, dir string) error {
 			return CertMagic(ctx, ca, dir, "admin@example.com", names...)
 		}},
-		{"autocert", certwright.LayoutAutocert{}, func(ctx context.Context, ca CA, dir string) error {
+		{"autocert", nil, func(ctx context.Context, ca CA, dir string) error {
 			return Autocert(ctx, ca, dir, "admin@example.com", names...)
 		}},
-		{"lego 4", certwright.LayoutLego{}, func(ctx context.Context, ca CA, dir string) error {
+		{"lego 4", adopt.Lego, func(ctx context.Context, ca CA, dir string) error {
 			run, err := Lego(ctx, ca, "admin@example.com", certcrypto.EC256, names)
 			if err != nil {
 				return err
 			}
 			return run.WriteV4(dir)
 		}},
-		{"lego 5", certwright.LayoutLego{}, func(ctx context.Context, ca CA, dir string) error {
+		{"lego 5", adopt.Lego, func(ctx context.Context, ca CA, dir string) error {
 			run, err := Lego(ctx, ca, "admin@example.com", certcrypto.EC384, names)
 			if err != nil {
 				return err
 			}
 			return run.WriteV5(dir)
 		}},
-		{"certbot", certwright.LayoutCertbot{}, func(ctx context.Context, ca CA, dir string) error {
+		{"certbot", adopt.Certbot, func(ctx context.Context, ca CA, dir string) error {
 			run, err := Lego(ctx, ca, "admin@example.com", certcrypto.RSA2048, names)
 			if err != nil {
 				return err
@@ -72,17 +73,21 @@ func TestAdoptFromRealClients(t *testing.T) {
 			}, dir); err != nil {
 				t.Fatal(err)
 			}
-			moveTo(ctx, t, pebble, certwright.Source{Layout: c.layout, Dir: dir, Directory: pebble.Directory()})
+			source := adopt.Autocert(dir, pebble.Directory())
+			if c.source != nil {
+				source = c.source(dir)
+			}
+			moveTo(ctx, t, pebble, source)
 		})
 	}
 }
 
 // moveTo manages the names with certwright and looks at what that costs.
-func moveTo(ctx context.Context, t *testing.T, pebble *acmetest.CA, src certwright.Source) {
+func moveTo(ctx context.Context, t *testing.T, pebble *acmetest.CA, src adopt.Source) {
 	t.Helper()
 	pebble.ResetCounts()
 	m, err := certwright.New(certwright.Config{
-		AgreeToTerms: true, Storage: storage.NewMemory(), Adopt: []certwright.Source{src},
+		AgreeToTerms: true, Storage: storage.NewMemory(), Adopt: []adopt.Source{src},
 		Issuers:  []certwright.Issuer{&certwright.ACME{Directory: pebble.Directory(), HTTPClient: pebble.Client()}},
 		HTTPPort: pebble.HTTPPort(), TLSPort: pebble.TLSPort(), ListenHost: "127.0.0.1", Logger: slog.New(slog.DiscardHandler),
 	})
@@ -136,8 +141,5 @@ func TestAdoptThroughThePlugin(t *testing.T) {
 	}, dir, "admin@example.com", names...); err != nil {
 		t.Fatal(err)
 	}
-	moveTo(ctx, t, pebble, certwright.Source{
-		Layout:  certwright.LayoutCertMagic{},
-		Storage: plugin.CertMagic(&certmagic.FileStorage{Path: dir}),
-	})
+	moveTo(ctx, t, pebble, adopt.CertMagicOn(plugin.CertMagic(&certmagic.FileStorage{Path: dir}).Raw()))
 }

@@ -49,7 +49,8 @@ func (s *Storage) List(ctx context.Context, prefix string) ([]string, error) {
 // is safe for concurrent use when the plugin is.
 type Raw struct{ plugin Plugin }
 
-// Raw returns a reader of what CertMagic keeps in the plugin of s.
+// Raw returns a reader of what CertMagic keeps in the plugin of s, for
+// adopt.CertMagicOn.
 func (s *Storage) Raw() Raw { return Raw{s.plugin} }
 
 // Load returns the value at the plugin's key. When there is none the error

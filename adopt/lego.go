@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -20,6 +19,10 @@ import (
 type lego struct {
 	*files
 }
+
+// legoIssuer ends the name of the file with the chain above the leaf, which the
+// certificate's own file lacks when lego ran without its bundle.
+const legoIssuer = ".issuer.crt"
 
 // legoCert is the file beside a certificate.
 type legoCert struct {
@@ -45,59 +48,45 @@ type legoAccount struct {
 	} `json:"registration"`
 }
 
-// Certificates implements Reader.
-func (l *lego) Certificates(ctx context.Context, q Query) (certs []Certificate, errs []*FileError) {
-	byName, errs := l.index(ctx, "certificates", func() (map[string][]string, []*FileError) {
-		keys, bad := l.list(ctx, "certificates")
-		if bad != nil {
-			return nil, []*FileError{bad}
+// pairs implements layout.
+func (l *lego) pairs(ctx context.Context, names []string) (found []candidate, errs []error) {
+	byName, errs := l.index(ctx, func() (map[string][]string, []error) {
+		keys, err := l.list(ctx, "certificates")
+		if err != nil {
+			return nil, []error{err}
 		}
 		return l.byName(ctx, slices.DeleteFunc(keys, func(key string) bool {
-			return path.Ext(key) != ".crt" || strings.HasSuffix(key, ".issuer.crt")
+			return path.Ext(key) != ".crt" || strings.HasSuffix(key, legoIssuer)
 		}))
 	})
-	for _, file := range covering(byName, q.Names) {
+	for _, file := range covering(byName, names) {
 		base := strings.TrimSuffix(file, ".crt")
-		cert, bad := l.pair(ctx, file, base+".key", q)
-		if bad == nil && cert != nil {
-			where, bad2 := l.describe(ctx, base+".json", cert, q)
-			errs = appendErr(errs, bad2) // the certificate is good without
-			bad = cert.origin(q, where)
+		c, err := l.read(ctx, place{chain: file, key: base + ".key", issuer: base + legoIssuer}, names)
+		if err == nil && c != nil {
+			errs = append(errs, l.describe(ctx, base+".json", c)) // the certificate is good without
+			err = c.origin()
 		}
-		errs = appendErr(errs, bad)
-		if bad == nil && cert != nil {
-			certs = append(certs, *cert)
+		if err == nil && c != nil {
+			found = append(found, *c)
 		}
+		errs = append(errs, err)
 	}
-	sortBest(certs, q)
-	return certs, errs
+	return found, errs
 }
 
-// describe adds what the file beside a certificate tells, and returns the CA's
-// host. lego does not keep the directory URL: the host leads to it.
-func (l *lego) describe(ctx context.Context, file string, cert *Certificate, q Query) (host string, bad *FileError) {
-	value, bad := l.load(ctx, file)
-	if bad != nil || value == nil {
-		return "", bad
+// describe adds what the file beside a certificate tells. lego does not keep the
+// directory URL of the CA.
+func (l *lego) describe(ctx context.Context, file string, c *candidate) error {
+	value, err := l.load(ctx, file)
+	if err != nil || value == nil {
+		return err
 	}
 	var meta legoCert
 	if err := json.Unmarshal(value, &meta); err != nil {
-		return "", &FileError{File: file, Err: fmt.Errorf("it is not what lego writes: %w", err)}
+		return &FileError{File: file, Err: fmt.Errorf("it is not what lego writes: %w", err)}
 	}
-	cert.URL = meta.URL
-	host = hostOf(meta.URL)
-	if i := slices.IndexFunc(q.CAs, func(ca string) bool { return host != "" && hostOf(ca) == host }); i >= 0 {
-		cert.CA = q.CAs[i]
-	}
-	return host, nil
-}
-
-func hostOf(s string) string {
-	u, err := url.Parse(s)
-	if err != nil {
-		return ""
-	}
-	return strings.ToLower(u.Host)
+	c.URL = meta.URL
+	return nil
 }
 
 // legoHost is how lego names the CA with a directory URL in its folders.
@@ -105,53 +94,51 @@ func legoHost(ca string) string {
 	return strings.NewReplacer(":", "_", "/", "_", `\`, "_").Replace(hostOf(ca))
 }
 
-// Accounts implements Reader.
-func (l *lego) Accounts(ctx context.Context, ca string) (accounts []Account, errs []*FileError) {
-	dir := "accounts/" + legoHost(ca)
-	keys, bad := l.list(ctx, dir)
-	if bad != nil {
-		return nil, []*FileError{bad}
+// accounts implements layout.
+func (l *lego) accounts(ctx context.Context, directory string) (accounts []Account, errs []error) {
+	keys, err := l.list(ctx, "accounts/"+legoHost(directory))
+	if err != nil {
+		return nil, []error{err}
 	}
 	for _, file := range keys {
 		if path.Base(file) != "account.json" {
 			continue
 		}
-		a, bad := l.account(ctx, file, ca)
-		errs = appendErr(errs, bad)
-		if bad == nil && a != nil {
+		a, err := l.account(ctx, file, directory)
+		if a != nil {
 			accounts = append(accounts, *a)
 		}
+		errs = append(errs, err)
 	}
 	return accounts, errs
 }
 
 // account reads an account. It returns nil for one at another CA.
-func (l *lego) account(ctx context.Context, file, ca string) (*Account, *FileError) {
-	value, bad := l.load(ctx, file)
-	if bad != nil || value == nil {
-		return nil, bad
+func (l *lego) account(ctx context.Context, file, directory string) (*Account, error) {
+	value, err := l.load(ctx, file)
+	if err != nil || value == nil {
+		return nil, err
 	}
 	r, err := parseLegoAccount(value)
 	if err != nil {
 		return nil, &FileError{File: file, Err: err}
 	}
-	if r.Server != "" && !sameCA(r.Server, ca) {
+	if r.Server != "" && !sameCA(r.Server, directory) {
 		return nil, nil
 	}
 	dir := path.Dir(file)
 	var a Account
 	for _, keyFile := range []string{dir + "/" + path.Base(dir) + ".key", dir + "/keys/" + path.Base(dir) + ".key"} {
-		if a, bad = l.accountKey(ctx, keyFile); bad != nil {
-			return nil, bad
+		if a, err = l.accountKey(ctx, keyFile); err != nil {
+			return nil, err
 		}
-		if a.Key != nil {
+		if a.KeyPEM != "" {
 			break
 		}
 	}
-	if a.Key == nil {
+	if a.KeyPEM == "" {
 		return nil, &FileError{File: file, Err: errors.New("the account's key is missing")}
 	}
-	a.CA = ca
 	status := ""
 	if reg := r.Registration; reg != nil {
 		a.Location, a.Contact, status = reg.URL, reg.Contact, reg.Status

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/certwright/certwright/internal/certpem"
 )
 
 // certbot reads certbot's folder:
@@ -23,36 +25,35 @@ type certbot struct {
 	*files
 }
 
-// Certificates implements Reader.
-func (c *certbot) Certificates(ctx context.Context, q Query) (certs []Certificate, errs []*FileError) {
-	byName, errs := c.index(ctx, "live", func() (map[string][]string, []*FileError) {
-		chains, bad := c.chains(ctx)
-		if bad != nil {
-			return nil, []*FileError{bad}
+// pairs implements layout.
+func (c *certbot) pairs(ctx context.Context, names []string) (found []candidate, errs []error) {
+	byName, errs := c.index(ctx, func() (map[string][]string, []error) {
+		chains, err := c.chains(ctx)
+		if err != nil {
+			return nil, []error{err}
 		}
 		return c.byName(ctx, chains)
 	})
-	for _, file := range covering(byName, q.Names) {
+	for _, file := range covering(byName, names) {
 		key := path.Dir(file) + "/" + strings.Replace(path.Base(file), "fullchain", "privkey", 1)
-		cert, bad := c.pair(ctx, file, key, q)
-		if bad == nil && cert != nil {
-			errs = appendErr(errs, c.describe(ctx, path.Base(path.Dir(file)), cert)) // the certificate is good without
-			bad = cert.origin(q, "")
+		one, err := c.read(ctx, place{chain: file, key: key}, names)
+		if err == nil && one != nil {
+			errs = append(errs, c.describe(ctx, path.Base(path.Dir(file)), one)) // the certificate is good without
+			err = one.origin()
 		}
-		errs = appendErr(errs, bad)
-		if bad == nil && cert != nil {
-			certs = append(certs, *cert)
+		if err == nil && one != nil {
+			found = append(found, *one)
 		}
+		errs = append(errs, err)
 	}
-	sortBest(certs, q)
-	return certs, errs
+	return found, errs
 }
 
 // chains returns the file with the chain of each lineage.
-func (c *certbot) chains(ctx context.Context) ([]string, *FileError) {
-	live, bad := c.list(ctx, "live")
-	if bad != nil {
-		return nil, bad
+func (c *certbot) chains(ctx context.Context) ([]string, error) {
+	live, err := c.list(ctx, "live")
+	if err != nil {
+		return nil, err
 	}
 	var out []string
 	done := map[string]bool{}
@@ -60,16 +61,15 @@ func (c *certbot) chains(ctx context.Context) ([]string, *FileError) {
 		if path.Base(file) != "fullchain.pem" || strings.Count(file, "/") != 2 {
 			continue
 		}
-		value, bad := c.load(ctx, file)
-		if bad == nil && value == nil {
+		if value, err := c.load(ctx, file); err == nil && value == nil {
 			continue // the link leads nowhere
 		}
 		done[path.Base(path.Dir(file))] = true
 		out = append(out, file)
 	}
-	archived, bad := c.list(ctx, "archive")
-	if bad != nil {
-		return nil, bad
+	archived, err := c.list(ctx, "archive")
+	if err != nil {
+		return nil, err
 	}
 	newest := map[string]string{}
 	for _, file := range archived {
@@ -98,16 +98,16 @@ func version(file string) int {
 }
 
 // describe adds what the configuration of a lineage tells.
-func (c *certbot) describe(ctx context.Context, lineage string, cert *Certificate) *FileError {
-	value, bad := c.load(ctx, "renewal/"+lineage+".conf")
-	if bad != nil {
-		return bad
+func (c *certbot) describe(ctx context.Context, lineage string, one *candidate) error {
+	value, err := c.load(ctx, "renewal/"+lineage+".conf")
+	if err != nil {
+		return err
 	}
 	conf := renewalParams(value)
-	if cert.CA = conf["server"]; cert.CA != "" && conf["account"] != "" {
-		cert.Account, bad = c.registration(ctx, accountsDir(cert.CA)+"/"+path.Base(conf["account"]))
+	if one.CA = conf["server"]; one.CA != "" && conf["account"] != "" {
+		one.Account, err = c.registration(ctx, accountsDir(one.CA)+"/"+path.Base(conf["account"]))
 	}
-	return bad
+	return err
 }
 
 // renewalParams reads the section [renewalparams] of a lineage's configuration.
@@ -138,48 +138,62 @@ func accountsDir(ca string) string {
 	return path.Clean("accounts/" + strings.Trim(rest, "/"))
 }
 
-// Accounts implements Reader.
-func (c *certbot) Accounts(ctx context.Context, ca string) (accounts []Account, errs []*FileError) {
-	dir := accountsDir(ca)
-	keys, bad := c.list(ctx, dir)
-	if bad != nil {
-		return nil, []*FileError{bad}
-	}
-	for _, file := range keys {
-		if path.Base(file) != "private_key.json" || path.Dir(path.Dir(file)) != dir {
-			continue
-		}
-		a, bad := c.account(ctx, file)
-		errs = appendErr(errs, bad)
-		if a.Key != nil {
-			a.CA = ca
-			accounts = append(accounts, a)
+// accounts implements layout. certbot goes on with an account that Let's Encrypt
+// had before ACME was RFC 8555: it links the folder, or the account in it, to
+// the one of then. In a copy such links lead nowhere.
+func (c *certbot) accounts(ctx context.Context, directory string) (accounts []Account, errs []error) {
+	dir := accountsDir(directory)
+	for _, dir := range []string{dir, strings.Replace(dir, "accounts/acme-v02.", "accounts/acme-v01.", 1)} {
+		if accounts, errs = c.accountsIn(ctx, dir); len(accounts)+len(errs) > 0 {
+			break
 		}
 	}
 	return accounts, errs
 }
 
+func (c *certbot) accountsIn(ctx context.Context, dir string) (accounts []Account, errs []error) {
+	keys, err := c.list(ctx, dir)
+	if err != nil {
+		return nil, []error{err}
+	}
+	for _, file := range keys {
+		if path.Base(file) != "private_key.json" || path.Dir(path.Dir(file)) != dir {
+			continue
+		}
+		a, err := c.account(ctx, file)
+		if a.KeyPEM != "" {
+			accounts = append(accounts, a)
+		}
+		errs = append(errs, err)
+	}
+	return accounts, errs
+}
+
 // account reads an account. One without a registration is found by its key.
-func (c *certbot) account(ctx context.Context, file string) (Account, *FileError) {
-	value, bad := c.load(ctx, file)
-	if bad != nil || value == nil {
-		return Account{}, bad
+func (c *certbot) account(ctx context.Context, file string) (Account, error) {
+	value, err := c.load(ctx, file)
+	if err != nil || value == nil {
+		return Account{}, err
 	}
 	key, err := parseJWK(value)
 	if err != nil {
 		return Account{}, &FileError{File: file, Err: err}
 	}
-	a := Account{File: file, Key: key}
-	a.Location, bad = c.registration(ctx, path.Dir(file))
-	return a, bad
+	keyPEM, err := certpem.EncodeKey(key)
+	if err != nil {
+		return Account{}, &FileError{File: file, Err: err}
+	}
+	a := Account{File: file, KeyPEM: string(keyPEM)}
+	a.Location, err = c.registration(ctx, path.Dir(file))
+	return a, err
 }
 
 // registration returns the URL of the account in a folder.
-func (c *certbot) registration(ctx context.Context, dir string) (string, *FileError) {
+func (c *certbot) registration(ctx context.Context, dir string) (string, error) {
 	file := dir + "/regr.json"
-	value, bad := c.load(ctx, file)
-	if bad != nil || value == nil {
-		return "", bad
+	value, err := c.load(ctx, file)
+	if err != nil || value == nil {
+		return "", err
 	}
 	var regr struct {
 		URI string `json:"uri"`

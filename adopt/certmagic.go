@@ -1,6 +1,7 @@
 package adopt
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -65,27 +66,26 @@ func sites(names []string) []string {
 	return out
 }
 
-// Certificates implements Reader.
-func (c *certMagic) Certificates(ctx context.Context, q Query) (certs []Certificate, errs []*FileError) {
-	bySite, errs := c.index(ctx, "certificates", func() (map[string][]string, []*FileError) { return c.bySite(ctx) })
-	for _, site := range sites(q.Names) {
+// pairs implements layout.
+func (c *certMagic) pairs(ctx context.Context, names []string) (found []candidate, errs []error) {
+	bySite, errs := c.index(ctx, func() (map[string][]string, []error) { return c.bySite(ctx) })
+	for _, site := range sites(names) {
 		for _, base := range bySite[site] {
-			cert, bad := c.certificate(ctx, base, q)
-			errs = append(errs, bad...)
-			if cert != nil {
-				certs = append(certs, *cert)
+			one, err := c.certificate(ctx, base, names)
+			if one != nil {
+				found = append(found, *one)
 			}
+			errs = append(errs, err...)
 		}
 	}
-	sortBest(certs, q)
-	return certs, errs
+	return found, errs
 }
 
 // bySite finds the certificates of each site, as keys without their ending.
-func (c *certMagic) bySite(ctx context.Context) (map[string][]string, []*FileError) {
-	keys, bad := c.list(ctx, "certificates")
-	if bad != nil {
-		return nil, []*FileError{bad}
+func (c *certMagic) bySite(ctx context.Context) (map[string][]string, []error) {
+	keys, err := c.list(ctx, "certificates")
+	if err != nil {
+		return nil, []error{err}
 	}
 	out := map[string][]string{}
 	for _, key := range keys {
@@ -98,30 +98,28 @@ func (c *certMagic) bySite(ctx context.Context) (map[string][]string, []*FileErr
 	return out, nil
 }
 
-// certificate reads the three files of a certificate.
-func (c *certMagic) certificate(ctx context.Context, base string, q Query) (*Certificate, []*FileError) {
-	cert, bad := c.pair(ctx, base+".crt", base+".key", q)
-	if bad != nil {
-		return nil, []*FileError{bad}
-	}
-	if cert == nil {
-		return nil, nil // gone since it was listed
-	}
-	var errs []*FileError
-	if bad = c.describe(ctx, base+".json", cert); bad != nil {
-		errs = append(errs, bad) // the certificate is good without
+// certificate reads the three files of a certificate. It is nil when it is gone
+// since it was listed, or of no use.
+func (c *certMagic) certificate(ctx context.Context, base string, names []string) (*candidate, []error) {
+	one, err := c.read(ctx, place{chain: base + ".crt", key: base + ".key"}, names)
+	if err != nil || one == nil {
+		return nil, []error{err}
 	}
 	segment := strings.Split(base, "/")[1]
-	if i := slices.IndexFunc(q.CAs, func(ca string) bool { return caSegment(ca) == segment }); i >= 0 {
-		cert.CA = q.CAs[i] // the folder, not the file, tells the issuer
-	}
 	if segment == caddyLocal {
-		return nil, append(errs, &FileError{File: cert.File, Err: errors.New("it was issued by Caddy's internal CA")})
+		return nil, []error{&FileError{File: one.File, Err: errors.New("it was issued by Caddy's internal CA")}}
 	}
-	if bad = cert.origin(q, segment); bad != nil {
-		return nil, append(errs, bad)
+	told := c.describe(ctx, base+".json", one) // the certificate is good without
+	if !strings.HasPrefix(segment, safe(hostOf(cmp.Or(one.CA, one.URL)))) {
+		one.CA, one.Account, one.URL = "", "", "" // the folder tells the issuer
 	}
-	return cert, errs
+	if one.CA == "" && strings.Contains(segment, "staging") {
+		return nil, []error{told, &FileError{File: one.File, Err: errors.New("it was issued by a CA for tests")}}
+	}
+	if err := one.origin(); err != nil {
+		return nil, []error{told, err}
+	}
+	return one, []error{told}
 }
 
 // certMagicMeta is the file beside a certificate. What an issuer keeps is its
@@ -145,12 +143,12 @@ type certMagicACME struct {
 	} `json:"renewal_info"`
 }
 
-// describe adds to cert what the file beside it tells. A file that is missing
+// describe adds to a pair what the file beside it tells. A file that is missing
 // tells nothing.
-func (c *certMagic) describe(ctx context.Context, file string, cert *Certificate) *FileError {
-	value, bad := c.load(ctx, file)
-	if bad != nil || value == nil {
-		return bad
+func (c *certMagic) describe(ctx context.Context, file string, one *candidate) error {
+	value, err := c.load(ctx, file)
+	if err != nil || value == nil {
+		return err
 	}
 	var meta certMagicMeta
 	if err := json.Unmarshal(value, &meta); err != nil {
@@ -160,17 +158,17 @@ func (c *certMagic) describe(ctx context.Context, file string, cert *Certificate
 	if json.Unmarshal(meta.IssuerData, &data) != nil {
 		return nil // of another kind of issuer
 	}
-	cert.CA, cert.Account, cert.URL = data.CA, data.Account, data.URL
+	one.CA, one.Account, one.URL = data.CA, data.Account, data.URL
 	info := data.RenewalInfo
 	if info == nil || info.SuggestedWindow.Start.IsZero() || info.SuggestedWindow.End.IsZero() {
 		return nil
 	}
-	if id, err := certpem.CertID(cert.Chain[0]); info.ID != "" && (err != nil || id != info.ID) {
+	if id, err := certpem.CertID(one.leaf); info.ID != "" && (err != nil || id != info.ID) {
 		return nil // of the certificate before
 	}
-	cert.Info = &RenewalInfo{Start: info.SuggestedWindow.Start, End: info.SuggestedWindow.End, ExplanationURL: info.ExplanationURL}
+	one.Info = &RenewalInfo{Start: info.SuggestedWindow.Start, End: info.SuggestedWindow.End, ExplanationURL: info.ExplanationURL}
 	if info.RetryAfter != nil {
-		cert.Info.Refresh = *info.RetryAfter
+		one.Info.Refresh = *info.RetryAfter
 	}
 	return nil
 }
@@ -185,40 +183,39 @@ type certMagicAccount struct {
 	} `json:"externalAccountBinding"`
 }
 
-// Accounts implements Reader.
-func (c *certMagic) Accounts(ctx context.Context, ca string) (accounts []Account, errs []*FileError) {
-	users := "acme/" + caSegment(ca) + "/users"
-	keys, bad := c.list(ctx, users)
-	if bad != nil {
-		return nil, []*FileError{bad}
+// accounts implements layout.
+func (c *certMagic) accounts(ctx context.Context, directory string) (accounts []Account, errs []error) {
+	users := "acme/" + caSegment(directory) + "/users"
+	keys, err := c.list(ctx, users)
+	if err != nil {
+		return nil, []error{err}
 	}
 	for _, file := range keys {
 		if path.Ext(file) != ".key" || strings.Count(file, "/") != strings.Count(users, "/")+2 {
 			continue
 		}
-		a, bad := c.account(ctx, file)
-		if bad != nil {
-			errs = append(errs, bad)
+		a, err := c.account(ctx, file)
+		if err != nil {
+			errs = append(errs, err)
 			continue
 		}
-		a.CA = ca
 		accounts = append(accounts, a)
 	}
 	return accounts, errs
 }
 
-func (c *certMagic) account(ctx context.Context, file string) (Account, *FileError) {
-	a, bad := c.accountKey(ctx, file)
-	if bad == nil && a.Key == nil {
-		bad = &FileError{File: file, Err: errors.New("it is gone")}
+func (c *certMagic) account(ctx context.Context, file string) (Account, error) {
+	a, err := c.accountKey(ctx, file)
+	if err == nil && a.KeyPEM == "" {
+		err = &FileError{File: file, Err: errors.New("it is gone")}
 	}
-	if bad != nil {
-		return a, bad
+	if err != nil {
+		return a, err
 	}
 	file = strings.TrimSuffix(file, ".key") + ".json"
-	value, bad := c.load(ctx, file)
-	if bad != nil || value == nil {
-		return a, bad // the key alone finds the account
+	value, err := c.load(ctx, file)
+	if err != nil || value == nil {
+		return a, err // the key alone finds the account
 	}
 	r, err := parseCertMagicAccount(value)
 	if err != nil {
