@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -69,4 +70,21 @@ func TestDeps(t *testing.T) {
 		}
 	}
 	t.Logf("%d packages", len(deps))
+}
+
+// TestLinksNoReader checks that a program that names no source of package adopt
+// does not link what reads them.
+func TestLinksNoReader(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "program")
+	goCommand(t, "build", "-o", program, "./certwright")
+	symbols := goCommand(t, "tool", "nm", program)
+	const readers = "certwright/adopt."
+	if !strings.Contains(symbols, readers+"Pair.Format") {
+		t.Error("the symbols do not name what is linked for sure")
+	}
+	for _, one := range []string{"(*source)", "(*files)", "(*certMagic)", "(*autocert)", "(*lego)", "(*certbot)"} {
+		if strings.Contains(symbols, readers+one) {
+			t.Errorf("links %s%s", readers, one)
+		}
+	}
 }
