@@ -5,13 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
-	"io/fs"
 	"net/url"
 	"strings"
 
 	"github.com/certwright/certwright/internal/acmeflow"
-	"github.com/certwright/certwright/internal/record"
+	"github.com/certwright/certwright/internal/records"
 )
 
 // ID names the account: the directory URL's host and path, a digest of its
@@ -80,36 +78,28 @@ type accountStore struct {
 	conf *ACME
 }
 
-func (s *accountStore) key() string { return storageKey(keyAccounts, s.id, "account") }
-
+// Load implements acmeflow.AccountStore.
 func (s *accountStore) Load(ctx context.Context) (acmeflow.AccountRecord, error) {
-	var r acmeflow.AccountRecord
-	value, err := s.env.storage.Load(ctx, s.key())
-	if errors.Is(err, fs.ErrNotExist) {
+	r, err := s.env.records.LoadAccount(ctx, s.id)
+	var damaged *records.DamagedError
+	switch {
+	case err == nil:
+		return acmeflow.AccountRecord(*r), nil
+	case isNotExist(err):
 		if adopted := s.adopt(ctx); adopted != nil {
 			return *adopted, nil
 		}
-	}
-	if err != nil {
-		return r, fmt.Errorf("loading %q: %w", s.key(), err)
-	}
-	if err := record.Decode(kindAccount, value, &r); err != nil {
-		if errors.Is(err, record.ErrNewer) {
-			return r, fmt.Errorf("reading %q: %w", s.key(), err)
-		}
+	case errors.As(err, &damaged):
 		// A damaged account is made anew: nothing else can be done with it.
-		s.env.log.WarnContext(ctx, "the stored account is damaged; registering a new one", "key", s.key(), "err", err)
+		s.env.log.WarnContext(ctx, "the stored account is damaged; registering a new one", "issuer", s.id, "err", err)
 		return acmeflow.AccountRecord{}, nil
 	}
-	return r, nil
+	return acmeflow.AccountRecord{}, err
 }
 
 // adopt returns the account that another program had at the CA, nil when none
 // is known.
 func (s *accountStore) adopt(ctx context.Context) *acmeflow.AccountRecord {
-	if s.env.accounts == nil {
-		return nil
-	}
 	keyID := ""
 	if s.conf.EAB != nil {
 		keyID = s.conf.EAB.KeyID
@@ -122,14 +112,23 @@ func (s *accountStore) adopt(ctx context.Context) *acmeflow.AccountRecord {
 	return r
 }
 
+// Store implements acmeflow.AccountStore.
 func (s *accountStore) Store(ctx context.Context, r acmeflow.AccountRecord) error {
-	return storeRecord(ctx, s.env.storage, recordPlace{s.key(), kindAccount}, r)
+	stored := records.Account(r)
+	return s.env.records.StoreAccount(ctx, s.id, &stored)
 }
 
+// Lock implements acmeflow.AccountStore. It gives the slot of the flight
+// back while another instance has the lease.
 func (s *accountStore) Lock(ctx context.Context) (context.Context, func(), error) {
-	lease, err := s.env.locker.Lock(ctx, storageKey("account", s.id))
+	back := idleSoon(ctx)
+	lease, err := s.env.locker.Lock(ctx, accountLock(s.id))
+	back()
 	if err != nil {
 		return nil, nil, err
 	}
 	return lease.Context(), func() { unlock(ctx, lease, s.env.log) }, nil
 }
+
+// accountLock is the name of the lease under which an account is made and stored.
+func accountLock(issuer string) string { return "account/" + issuer }

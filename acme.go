@@ -17,6 +17,7 @@ import (
 	"github.com/certwright/certwright/internal/acmeflow"
 	"github.com/certwright/certwright/internal/challenge"
 	"github.com/certwright/certwright/internal/hostname"
+	"github.com/certwright/certwright/internal/records"
 	"github.com/certwright/certwright/storage"
 )
 
@@ -61,7 +62,7 @@ type ACME struct {
 	Timeout time.Duration
 
 	// OrderLimit bounds how many orders are made in a time, by this Manager.
-	// Its zero value is no limit. Names wait their turn without blocking others.
+	// Its zero value is no limit. A name that has to wait blocks no other.
 	OrderLimit OrderLimit
 }
 
@@ -101,7 +102,7 @@ func (a *ACME) Issue(context.Context, IssueRequest) (Issued, error) {
 
 // issuerEnv is what a Manager gives to its ACME issuers.
 type issuerEnv struct {
-	storage      Storage
+	records      *records.Records
 	locker       Locker
 	log          *slog.Logger
 	email        string
@@ -315,7 +316,7 @@ func publicProblem(p *acmeflow.Problem) *Problem {
 	}
 	out := &Problem{Type: p.Type, Title: p.Title, Status: p.Status, Detail: p.Detail, Instance: p.Instance}
 	for _, s := range p.Subproblems {
-		out.Subproblems = append(out.Subproblems, Subproblem{Problem: *publicProblem(&s.Problem), Name: s.IdentifierValue})
+		out.Subproblems = append(out.Subproblems, Subproblem{Problem: *publicProblem(&s), Name: s.Identifier.Value})
 	}
 	return out
 }

@@ -3,8 +3,6 @@ package certwright_test
 import (
 	"context"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,7 +10,6 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/certwright/certwright"
 	"github.com/certwright/certwright/internal/fakeca"
@@ -129,50 +126,4 @@ func TestACMERootCAs(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "RootCAs") {
 		t.Errorf("both RootCAs and HTTPClient: %v", err)
 	}
-}
-
-// F11: a key that the CA refuses is not offered again.
-func TestNewKeyAfterTheCARefusedOne(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ca := fakeca.New(fakeca.Options{})
-		ca.On(fakeca.Rule{Endpoint: "finalize", N: 1, Problem: fakeca.NewProblem("badPublicKey", 400, "the key is blocked")})
-		m, err := certwright.New(certwright.Config{Storage: storage.NewMemory(), HTTPPort: -1, TLSPort: -1, Issuers: []certwright.Issuer{
-			&certwright.ACME{Directory: ca.Directory(), HTTPClient: ca.Client(), AgreeToTerms: true},
-		}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer m.Close(t.Context())
-		if err := m.ManageSync(t.Context(), []string{"example.com"}); !errors.Is(err, certwright.ErrOrderGone) {
-			t.Errorf("ManageSync: %v", err)
-		}
-		time.Sleep(2 * time.Hour)
-		if err := m.Wait(t.Context(), "example.com"); err != nil {
-			t.Fatal(err)
-		}
-		keys := map[string]bool{}
-		for _, r := range ca.Requests("finalize") {
-			keys[csrKey(t, r.Payload)] = true
-		}
-		if len(keys) != 2 {
-			t.Errorf("%d keys in %d CSRs", len(keys), ca.Count("finalize"))
-		}
-	})
-}
-
-func csrKey(t *testing.T, payload []byte) string {
-	t.Helper()
-	var body struct{ CSR string }
-	if err := json.Unmarshal(payload, &body); err != nil {
-		t.Fatal(err)
-	}
-	der, err := base64.RawURLEncoding.DecodeString(body.CSR)
-	if err != nil {
-		t.Fatal(err)
-	}
-	csr, err := x509.ParseCertificateRequest(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(csr.RawSubjectPublicKeyInfo)
 }

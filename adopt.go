@@ -17,6 +17,7 @@ import (
 	"github.com/certwright/certwright/adopt"
 	"github.com/certwright/certwright/internal/acmeflow"
 	"github.com/certwright/certwright/internal/certpem"
+	"github.com/certwright/certwright/internal/records"
 )
 
 // adoptTries is how often an unreadable source is read before a certificate is
@@ -42,15 +43,12 @@ type foundPair struct {
 	key   crypto.Signer
 }
 
-// openSources checks Config.Adopt. It returns nil when there is nothing to adopt.
+// openSources checks Config.Adopt.
 func openSources(list []adopt.Source, log *slog.Logger) (*sources, error) {
 	for i, src := range list {
-		if src == nil {
+		if isNil(src) {
 			return nil, configErrorf(fmt.Sprintf("Config.Adopt[%d]", i), "is nil: say which program wrote what, such as adopt.Certbot(dir)")
 		}
-	}
-	if len(list) == 0 {
-		return nil, nil
 	}
 	return &sources{list: slices.Clone(list), log: log, said: map[string]bool{}}, nil
 }
@@ -91,8 +89,7 @@ func (s *sources) first(text string) bool {
 // certificate returns the best certificate that the first source has which has
 // any: one with the key type of c, or, when it may have another, any. It returns
 // nil when there is none. The error says which sources could not be read.
-func (s *sources) certificate(ctx context.Context, c *job) (*foundPair, error) {
-	set := c.settings()
+func (s *sources) certificate(ctx context.Context, c *managed, set *settings) (*foundPair, error) {
 	var unread []error
 	for _, src := range s.list {
 		pairs, err := find(ctx, src, c.Names)
@@ -106,7 +103,7 @@ func (s *sources) certificate(ctx context.Context, c *job) (*foundPair, error) {
 				continue
 			}
 			kind, known := certpem.TypeOf(f.key.Public())
-			other := !known || KeyType(kind) != c.keyType.keyType()
+			other := !known || kind != c.key()
 			rank := issuerIndex(set.issuers, p)
 			if other {
 				rank += len(set.issuers) + 1 // behind all with the right key
@@ -130,7 +127,7 @@ func find(ctx context.Context, src adopt.Source, names []string) ([]adopt.Pair, 
 }
 
 // checkPair checks what a source found: it may be anybody's.
-func checkPair(p adopt.Pair, names []string, issuers []Issuer) (*foundPair, error) {
+func checkPair(p adopt.Pair, names []string, issuers []*issuer) (*foundPair, error) {
 	chain, err := certpem.ParseChain([]byte(p.CertPEM))
 	if err != nil {
 		return nil, err
@@ -159,7 +156,7 @@ func forTests(ca string) bool {
 
 // issuerIndex returns which of the issuers is the CA that p was issued by,
 // len(issuers) when none is. A source that does not tell the CA may tell its host.
-func issuerIndex(issuers []Issuer, p adopt.Pair) int {
+func issuerIndex(issuers []*issuer, p adopt.Pair) int {
 	host := func(s string) string {
 		u, err := url.Parse(s)
 		if err != nil {
@@ -167,8 +164,8 @@ func issuerIndex(issuers []Issuer, p adopt.Pair) int {
 		}
 		return strings.ToLower(u.Host)
 	}
-	i := slices.IndexFunc(issuers, func(iss Issuer) bool {
-		a, ok := iss.(*acmeIssuer)
+	i := slices.IndexFunc(issuers, func(iss *issuer) bool {
+		a, ok := iss.Issuer.(*acmeIssuer)
 		if !ok {
 			return false
 		}
@@ -226,75 +223,91 @@ func findAccount(ctx context.Context, src adopt.Source, ca string) (*adopt.Accou
 
 // adopt takes over the certificate that a source has for c. It returns nil when
 // there is none.
-func (s *sources) adopt(ctx context.Context, m *Manager, c *job) (*bundle, error) {
-	found, err := s.certificate(ctx, c)
+func (m *Manager) adopt(ctx context.Context, c *managed, cfg *settings) (*records.Bundle, error) {
+	if len(m.sources.list) == 0 {
+		return nil, nil
+	}
+	found, err := m.sources.certificate(ctx, c, cfg)
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("adopting a certificate for %q: %w", c.Names[0], context.Cause(ctx))
 	}
 	if found == nil {
-		if err != nil && c.troubles+1 >= adoptTries {
+		if err != nil && c.failedLoads()+1 >= adoptTries {
 			m.log.Error("a source could not be read; a certificate is ordered without it", "name", c.Names[0], "err", err)
 			return nil, nil
 		}
 		return nil, err
 	}
-	lease, err := m.lock(ctx, storageKey("issue", c.id()))
+	lease, err := m.lockWithin(ctx, records.IssueLock(c.id()), lockTimeout)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock(ctx, lease, m.log)
 	ctx = lease.Context()
-	if b, err := m.loadBundle(ctx, c.managed); err != nil || b.usable(time.Now()) {
-		return b.bundle, err
+	if s, err := m.records.LoadBundle(ctx, c.id(), time.Now()); err == nil && s.Usable(time.Now().Unix()) {
+		return s.Bundle, nil
+	} else if err != nil && !isMissing(err) {
+		return nil, err
 	}
-	return keep(ctx, m, c, found)
-}
-
-// keep makes a found certificate one of our own. It runs under the lease for c.
-func keep(ctx context.Context, m *Manager, c *job, found *foundPair) (*bundle, error) {
-	fail := func(err error) (*bundle, error) {
+	b, err := m.adoptPair(ctx, c, cfg, found)
+	if err != nil {
 		return nil, fmt.Errorf("adopting %q for %q: %w", found.File, c.Names[0], err)
 	}
-	keyPEM, err := certpem.EncodeKey(found.key)
-	if err != nil {
-		return fail(err)
-	}
-	id, data, err := issuerOf(c.settings().issuers, found.Pair)
-	if err != nil {
-		return fail(err)
-	}
-	r := certRecord{
-		ID: c.id(), Names: c.Names, Issuer: id,
-		Stored: found.chain[0].NotBefore.UTC(), // no new certificate, whose renewal would have to wait
-		Key:    string(keyPEM), Chain: string(certpem.EncodeChain(found.chain)), Data: data,
-	}
-	b, err := newBundle(r, found.chain, found.key, &m.decoder.chains)
-	if err != nil {
-		return fail(err)
-	}
-	if err := m.storeBundle(ctx, c.managed, r); err != nil {
-		return fail(err)
-	}
-	if info := found.Info; info != nil && data != nil {
-		m.storeUpkeep(ctx, c, renewalInfoPlace(c.managed), ariRecord{
-			Serial: b.serial(), Start: info.Start.UTC(), End: info.End.UTC(),
-			ExplanationURL: info.ExplanationURL, Refresh: info.Refresh.UTC(),
-		})
-	}
-	m.log.Info("certificate adopted from another program", "name", c.Names[0], "file", found.File,
-		"issuer", id, "serial", b.serial(), "not_after", b.notAfter())
 	return b, nil
 }
 
-// issuerOf returns the issuer that an adopted certificate belongs to: the one
+// failedLoads returns how often storage or a source failed in a row.
+func (c *managed) failedLoads() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.why == nil {
+		return 0
+	}
+	return c.why.failures
+}
+
+// adoptPair makes a found certificate one of our own. It runs under the lease for
+// c.
+func (m *Manager) adoptPair(ctx context.Context, c *managed, cfg *settings, found *foundPair) (*records.Bundle, error) {
+	iss, data, err := issuerOfPair(cfg.issuers, found.Pair)
+	if err != nil {
+		return nil, err
+	}
+	kind, _ := certpem.TypeOf(found.key.Public())
+	b, _, err := m.records.Make(records.NewBundle{
+		Names: c.Names, KeyType: kind, CA: iss.ca, Account: iss.id, Key: found.key, Chain: certpem.EncodeChain(found.chain), Data: data,
+		Stored: found.chain[0].NotBefore, // no new certificate, whose renewal would have to wait
+		Flags:  records.Adopted,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := m.records.StoreBundle(ctx, records.Stored{Bundle: b, Data: data}); err != nil {
+		return nil, err
+	}
+	if info := found.Info; info != nil && data != nil {
+		r := records.RenewalInfo{
+			Serial: b.Serial(), Start: info.Start.UTC(), End: info.End.UTC(), ExplanationURL: info.ExplanationURL, Refresh: info.Refresh.UTC(),
+		}
+		if err := m.records.StoreRenewalInfo(ctx, b.ID(), &r); err != nil {
+			m.log.Info("the renewal info of an adopted certificate could not be stored", "name", c.Names[0], "err", err)
+		}
+	}
+	m.noteChange(b.ID())
+	m.log.Info("certificate adopted from another program", "name", c.Names[0], "file", found.File, "issuer", iss.id,
+		"serial", b.Serial(), "not_after", time.Unix(b.End, 0).UTC())
+	return b, nil
+}
+
+// issuerOfPair returns the issuer that an adopted certificate belongs to: the one
 // at whose CA it was issued, with what is known of the certificate there, and
 // else the first, which knows nothing of it.
-func issuerOf(issuers []Issuer, p adopt.Pair) (id string, data json.RawMessage, err error) {
+func issuerOfPair(issuers []*issuer, p adopt.Pair) (iss *issuer, data json.RawMessage, err error) {
 	i := issuerIndex(issuers, p)
 	if i == len(issuers) {
-		return issuers[0].ID(), nil, nil
+		return issuers[0], nil, nil
 	}
-	a := issuers[i].(*acmeIssuer)
+	a := issuers[i].Issuer.(*acmeIssuer)
 	data, err = json.Marshal(acmeData{Directory: a.conf.directory(), Account: p.Account, URL: p.URL})
-	return a.id, data, err
+	return issuers[i], data, err
 }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package certwright
+package certwright_test
 
 import (
 	"bufio"
@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	. "github.com/certwright/certwright"
 	"github.com/certwright/certwright/internal/durable"
 	"github.com/certwright/certwright/internal/fakeca"
 	"github.com/certwright/certwright/storage"
@@ -36,7 +37,7 @@ const (
 	childCA    = "CERTWRIGHT_TEST_CA"    // directory URL
 	childNames = "CERTWRIGHT_TEST_NAMES" // with commas
 	childKill  = "CERTWRIGHT_TEST_KILL"  // the system call of the store path before which the child kills itself
-	childLease = "CERTWRIGHT_TEST_LEASE" // the LeaseTTL
+	childLease = "CERTWRIGHT_TEST_LEASE" // TTL of locks; empty: the folder's own
 )
 
 // roles are what a child can do. Each returns an error when something went wrong
@@ -65,44 +66,51 @@ func TestChild(t *testing.T) {
 // say tells the parent something.
 func say(words ...any) { fmt.Println(words...) }
 
-// childManager opens what the environment says.
-func childManager() (*storage.Dir, *Manager, []string, error) {
-	return openManager(os.Getenv)
+// opened is a Manager on a folder.
+type opened struct {
+	*Manager
+	dir   *storage.Dir
+	names []string
+	calls atomic.Int64 // system calls of the store path
+}
+
+// close ends the Manager and what it is on.
+func (o *opened) close(ctx context.Context) error {
+	return errors.Join(o.Close(ctx), o.dir.Close())
 }
 
 // openManager opens a folder and a Manager on it as the variables say.
-func openManager(env func(string) string) (*storage.Dir, *Manager, []string, error) {
+func openManager(env func(string) string) (*opened, error) {
 	var options storage.DirOptions
 	if s := env(childLease); s != "" {
 		ttl, err := time.ParseDuration(s)
 		if err != nil {
-			return nil, nil, nil, err
+			return nil, err
 		}
-		options = storage.DirOptions{LeaseTTL: ttl}
+		options.LeaseTTL = ttl
 	}
 	dir, err := options.Open(env(childDir))
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
+	o := &opened{dir: dir, names: strings.Split(env(childNames), ",")}
 	watched := Storage(dir)
 	if at, err := strconv.ParseInt(env(childKill), 10, 64); err == nil {
-		watched = watchedDir{dir, at}
+		watched = watchedDir{dir, at, &o.calls}
 	}
-	m, err := New(Config{
+	o.Manager, err = New(Config{
 		AgreeToTerms: true, Directory: env(childCA), Storage: watched, Logger: slog.New(slog.DiscardHandler),
 		HTTPPort: -1, TLSPort: -1, DisableRenewalInfo: true, CleanInterval: -1, Workers: 1,
 	})
-	return dir, m, strings.Split(env(childNames), ","), err
+	return o, err
 }
-
-// calls counts the system calls of the store path.
-var calls atomic.Int64
 
 // watchedDir is a folder whose process ends before one of the system calls; 0
 // only counts.
 type watchedDir struct {
 	*storage.Dir
-	at int64
+	at    int64
+	calls *atomic.Int64
 }
 
 func (d watchedDir) Store(ctx context.Context, key string, value []byte) error {
@@ -114,7 +122,7 @@ func (d watchedDir) Delete(ctx context.Context, key string) error {
 }
 
 func (d watchedDir) call(string, string) {
-	if calls.Add(1) == d.at {
+	if d.calls.Add(1) == d.at {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	}
@@ -122,41 +130,43 @@ func (d watchedDir) call(string, string) {
 
 // loopChild issues, and then renews one name after the other, for ever.
 func loopChild() error {
-	_, m, names, err := childManager()
+	o, err := openManager(os.Getenv)
 	if err != nil {
 		return err
 	}
 	say("up")
 	ctx := context.Background()
-	_ = m.ManageSync(ctx, names)
+	_ = o.ManageSync(ctx, o.names)
 	for i := 0; ; i++ {
-		_ = m.Renew(ctx, names[i%len(names)]) // the CA refuses some
+		_ = o.Renew(ctx, o.names[i%len(o.names)]) // the CA refuses some
 		say("renewed")
 	}
 }
 
 // onceChild issues and renews each name once, and ends.
 func onceChild() error {
-	if err := issueAndRenew(os.Getenv); err != nil {
+	calls, err := issueAndRenew(os.Getenv)
+	if err != nil {
 		return err
 	}
-	say("calls", calls.Load())
+	say("calls", calls)
 	return nil
 }
 
 // issueAndRenew is what onceChild does. A test does it itself where nobody is to
-// be killed.
-func issueAndRenew(env func(string) string) error {
-	dir, m, names, err := openManager(env)
+// be killed. It returns the number of system calls.
+func issueAndRenew(env func(string) string) (calls int64, err error) {
+	o, err := openManager(env)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	ctx := context.Background()
-	errs := []error{m.ManageSync(ctx, names)}
-	for _, name := range names {
-		errs = append(errs, m.Renew(ctx, name))
+	errs := []error{o.ManageSync(ctx, o.names)}
+	for _, name := range o.names {
+		errs = append(errs, o.Renew(ctx, name))
 	}
-	return errors.Join(append(errs, m.Close(ctx), dir.Close())...)
+	errs = append(errs, o.close(ctx))
+	return o.calls.Load(), errors.Join(errs...)
 }
 
 // variables looks up what startChild would be given.

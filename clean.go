@@ -7,20 +7,16 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"runtime/debug"
-	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/certwright/certwright/internal/record"
+	"github.com/certwright/certwright/internal/records"
 	"github.com/certwright/certwright/internal/schedule"
 	"github.com/certwright/certwright/storage"
 )
 
 const (
-	cleanKey = "clean" // in the schedule, and the name of the lease
-
-	keyCleaned  = storageVersion + "/cleaned"
-	kindCleaned = "cleaned"
+	cleanLock = "clean" // the name of the lease
 
 	defaultCleanInterval = 24 * time.Hour
 	defaultCleanGrace    = 14 * 24 * time.Hour
@@ -39,16 +35,35 @@ const (
 
 	// cleanRetry is when a round that failed is tried again, at the latest.
 	cleanRetry = time.Hour
+
+	// changesAge is the age at which an instance that has told of no change since
+	// has nothing to tell.
+	changesAge = 24 * time.Hour
 )
 
-// cleanedRecord says when storage was cleaned last, by whichever instance.
-type cleanedRecord struct {
-	At      time.Time `json:"at"` // the end of the round
-	Removed int       `json:"removed"`
+// cleanRule says how one kind of record goes.
+type cleanRule struct {
+	kind     records.Kind
+	grace    time.Duration // it stays for so long after it is of no use by itself
+	managed  bool          // also that of certificates that are managed here
+	lease    bool          // it goes under the lease for issuing it
+	remember bool          // its time does not move, so that it is read once
+}
+
+// rules lists what can go stale. An account never does.
+func (c *cleaner) rules() []cleanRule {
+	return []cleanRule{
+		{kind: records.Certs, grace: c.grace, lease: true, remember: true},
+		{kind: records.Orders, grace: c.grace, lease: true},
+		{kind: records.Holds, grace: c.grace, managed: true},
+		{kind: records.Staples, grace: c.grace},
+		{kind: records.RenewalInfos, grace: c.grace},
+		{kind: records.ChangeLists, grace: changesAge, managed: true},
+	}
 }
 
 // cleaner removes from storage what nobody needs any more. Rounds run one at a
-// time, beside the workers.
+// time, beside all other work.
 type cleaner struct {
 	m        *Manager
 	task     schedule.Task
@@ -61,28 +76,27 @@ type cleaner struct {
 	later map[string]time.Time
 }
 
-// Schedule, Run and String make it work for the schedule.
-
+// Schedule implements schedule.Work.
 func (c *cleaner) Schedule() *schedule.Task { return &c.task }
 
-func (c *cleaner) Run(context.Context) { c.start() }
-
-func (c *cleaner) String() string { return "cleaning" }
-
-// start begins a round unless one is running, and plans the next when it ends.
-func (c *cleaner) start() {
+// Due implements schedule.Work: it begins a round unless one is running, and
+// plans the next when it ends.
+func (c *cleaner) Due() {
 	if !c.busy.CompareAndSwap(false, true) {
 		return
 	}
 	m := c.m
-	m.work.Go(func() {
+	m.spawn(func() {
 		next := c.run(m.ctx)
 		c.busy.Store(false)
 		if m.ctx.Err() == nil {
-			m.queue.Set(c, next)
+			m.queue.Set(c, next.Unix())
 		}
 	})
 }
+
+// String names the cleaning in errors of the schedule.
+func (c *cleaner) String() string { return "cleaning" }
 
 // run does a round if one is due and returns when to look again.
 func (c *cleaner) run(ctx context.Context) (next time.Time) {
@@ -107,13 +121,12 @@ func (c *cleaner) run(ctx context.Context) (next time.Time) {
 	return retry
 }
 
-// round cleans unless another instance has done so within the interval. It
-// holds a lease, so that one instance does the work of all.
+// round cleans under a lease, so that one instance does the work of all.
 func (c *cleaner) round(ctx context.Context) (time.Time, error) {
 	if next, due, err := c.due(ctx); err != nil || !due {
 		return next, err
 	}
-	lease, err := c.m.lockWithin(ctx, cleanKey, cleanPatience)
+	lease, err := c.m.lockWithin(ctx, cleanLock, cleanPatience)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -131,8 +144,7 @@ func (c *cleaner) round(ctx context.Context) (time.Time, error) {
 		return time.Time{}, err
 	}
 	now := time.Now().UTC().Round(0)
-	err = storeRecord(ctx, c.m.conf.Storage, recordPlace{keyCleaned, kindCleaned}, cleanedRecord{At: now, Removed: removed})
-	if err != nil {
+	if err := c.m.records.StoreCleaned(ctx, records.Cleaned{At: now, Removed: removed}); err != nil {
 		return time.Time{}, err
 	}
 	// The others come a little later: whoever cleaned knows which certificates
@@ -142,20 +154,16 @@ func (c *cleaner) round(ctx context.Context) (time.Time, error) {
 
 // due reports whether a round is due, and else when to look again.
 func (c *cleaner) due(ctx context.Context) (next time.Time, due bool, err error) {
-	value, err := c.m.conf.Storage.Load(ctx, keyCleaned)
-	if errors.Is(err, fs.ErrNotExist) {
+	r, err := c.m.records.LoadCleaned(ctx)
+	var damaged *records.DamagedError
+	switch {
+	case isNotExist(err):
 		return time.Time{}, true, nil
-	}
-	if err != nil {
-		return time.Time{}, false, fmt.Errorf("loading %q: %w", keyCleaned, err)
-	}
-	var r cleanedRecord
-	if err := record.Decode(kindCleaned, value, &r); err != nil {
-		if errors.Is(err, record.ErrNewer) {
-			return time.Time{}, false, fmt.Errorf("reading %q: %w", keyCleaned, err)
-		}
-		c.m.log.Warn("the record of the last cleaning is damaged; cleaning now", "err", fmt.Errorf("reading %q: %w", keyCleaned, err))
+	case errors.As(err, &damaged):
+		c.m.log.Warn("the record of the last cleaning is damaged; cleaning now", "err", err)
 		return time.Time{}, true, nil
+	case err != nil:
+		return time.Time{}, false, err
 	}
 	now := time.Now()
 	if r.At.After(now.Add(c.interval)) { // by a clock that was wrong
@@ -168,18 +176,28 @@ func (c *cleaner) due(ctx context.Context) (next time.Time, due bool, err error)
 	return next.Add(c.interval/20 + spread).Round(0), false, nil
 }
 
+// tidier is a Storage that can hold what is no key's, left by processes that
+// died.
+type tidier interface {
+	Tidy(ctx context.Context) error
+}
+
 // sweep looks at everything that can go stale. It goes on after an error.
 func (c *cleaner) sweep(ctx context.Context) (removed int, err error) {
 	var errs []error
 	for _, r := range c.rules() {
 		n, err := c.apply(ctx, r)
 		removed += n
-		if err != nil {
-			errs = append(errs, err)
-		}
+		errs = append(errs, err)
 		if ctx.Err() != nil {
 			return removed, context.Cause(ctx)
 		}
+	}
+	n, err := c.m.table.Clean(ctx)
+	removed += n
+	errs = append(errs, err)
+	if left, err := c.m.Reseal(ctx); err != nil {
+		errs = append(errs, fmt.Errorf("%d records are still sealed with another key: %w", left, err))
 	}
 	if t, ok := storage.Find[tidier](c.m.rawStorage); ok {
 		errs = append(errs, t.Tidy(ctx))
@@ -190,30 +208,23 @@ func (c *cleaner) sweep(ctx context.Context) (removed int, err error) {
 	return removed, errors.Join(errs...)
 }
 
-// tidier is a Storage that can hold what is no key's, left by processes that
-// died.
-type tidier interface {
-	Tidy(ctx context.Context) error
-}
-
 // apply removes what a rule finds stale. What it cannot read it leaves alone.
 func (c *cleaner) apply(ctx context.Context, r cleanRule) (removed int, err error) {
-	keys, err := c.m.conf.Storage.List(ctx, r.prefix)
+	list, err := c.m.records.List(ctx, r.kind)
 	if err != nil {
-		return 0, fmt.Errorf("listing keys below %q: %w", r.prefix, err)
+		return 0, err
 	}
 	var errs []error
 	later := make(map[string]time.Time)
-	for _, key := range keys {
-		id, ours := r.idOf(key)
-		if !ours || c.keeps(r, id) {
+	for _, e := range list {
+		if c.stays(r, e) {
 			continue
 		}
-		if at, known := c.later[key]; r.remember && known && time.Now().Before(at) {
-			later[key] = at
+		if at, known := c.later[e.Key]; r.remember && known && time.Now().Before(at) {
+			later[e.Key] = at
 			continue
 		}
-		gone, at, err := c.look(ctx, r, key, id)
+		gone, at, err := c.look(ctx, r, e)
 		if ctx.Err() != nil {
 			return removed, context.Cause(ctx)
 		}
@@ -223,7 +234,7 @@ func (c *cleaner) apply(ctx context.Context, r cleanRule) (removed int, err erro
 		case gone:
 			removed++
 		case r.remember && !at.IsZero():
-			later[key] = at
+			later[e.Key] = at
 		}
 	}
 	if r.remember {
@@ -232,20 +243,20 @@ func (c *cleaner) apply(ctx context.Context, r cleanRule) (removed int, err erro
 	return removed, errors.Join(errs...)
 }
 
-// keeps reports whether the record of that ID stays whatever it holds.
-func (c *cleaner) keeps(r cleanRule, id string) bool {
-	return !r.anyone && c.m.entry(id) != nil
+// stays reports whether a record stays whatever it holds.
+func (c *cleaner) stays(r cleanRule, e records.Entry) bool {
+	return !r.managed && !e.Previous && c.m.managedByID(e.ID) != nil
 }
 
-// look reads the value at key and removes it when it is stale. It returns from
-// when on it is.
-func (c *cleaner) look(ctx context.Context, r cleanRule, key, id string) (gone bool, staleAt time.Time, err error) {
-	staleAt, err = c.staleAt(ctx, r, key, id)
+// look reads a record and removes it when it is stale. It returns from when on it
+// is.
+func (c *cleaner) look(ctx context.Context, r cleanRule, e records.Entry) (gone bool, staleAt time.Time, err error) {
+	staleAt, err = c.staleAt(ctx, r, e)
 	if err != nil || staleAt.IsZero() || time.Now().Before(staleAt) {
 		return false, staleAt, err
 	}
 	if r.lease {
-		lease, err := c.m.lockWithin(ctx, storageKey("issue", id), cleanPatience)
+		lease, err := c.m.lockWithin(ctx, records.IssueLock(e.ID), cleanPatience)
 		if errors.Is(err, errBusy) {
 			return false, time.Time{}, nil // somebody wants it after all
 		}
@@ -255,50 +266,38 @@ func (c *cleaner) look(ctx context.Context, r cleanRule, key, id string) (gone b
 		defer unlock(ctx, lease, c.m.log)
 		ctx = lease.Context()
 		// What is there now may be new.
-		staleAt, err = c.staleAt(ctx, r, key, id)
-		if err != nil || staleAt.IsZero() || time.Now().Before(staleAt) || c.keeps(r, id) {
+		staleAt, err = c.staleAt(ctx, r, e)
+		if err != nil || staleAt.IsZero() || time.Now().Before(staleAt) || c.stays(r, e) {
 			return false, staleAt, err
-		}
-	}
-	if r.unless != "" {
-		other := storageKey(r.unless, id)
-		_, err := c.m.conf.Storage.Load(ctx, other)
-		switch {
-		case err == nil:
-			return false, time.Time{}, nil
-		case !errors.Is(err, fs.ErrNotExist):
-			return false, time.Time{}, fmt.Errorf("loading %q: %w", other, err)
 		}
 	}
 	if err := pauseFor(ctx, cleanPause); err != nil {
 		return false, staleAt, err
 	}
-	if err := c.m.conf.Storage.Delete(ctx, key); err != nil {
-		return false, staleAt, fmt.Errorf("deleting %q: %w", key, err)
+	if err := c.m.records.Delete(ctx, e.Key); err != nil {
+		return false, staleAt, err
 	}
-	c.m.log.Debug("removed from storage", "key", key, "stale_since", staleAt)
+	c.m.log.Debug("removed from storage", "key", e.Key, "stale_since", staleAt)
 	return true, staleAt, nil
 }
 
-// staleAt returns from when on the value at key is stale, and zero when that
-// cannot be told or it is gone.
-func (c *cleaner) staleAt(ctx context.Context, r cleanRule, key, id string) (time.Time, error) {
+// staleAt returns from when on a record is stale, and zero when that cannot be
+// told or it is gone.
+func (c *cleaner) staleAt(ctx context.Context, r cleanRule, e records.Entry) (time.Time, error) {
 	if err := pauseFor(ctx, cleanPause); err != nil {
 		return time.Time{}, err
 	}
-	value, err := c.m.conf.Storage.Load(ctx, key)
-	if errors.Is(err, fs.ErrNotExist) {
+	at, err := c.m.records.Over(ctx, e)
+	switch {
+	case isMissing(err), isNewer(err):
+		if !isNotExist(err) {
+			c.m.log.Info("not cleaned: the record cannot be read", "key", e.Key, "err", err)
+		}
 		return time.Time{}, nil
+	case err != nil || at.IsZero():
+		return time.Time{}, err
 	}
-	if err != nil {
-		return time.Time{}, fmt.Errorf("loading %q: %w", key, err)
-	}
-	at, err := r.staleAt(id, value)
-	if err != nil {
-		c.m.log.Info("not cleaned: the record cannot be read", "key", key, "err", err)
-		return time.Time{}, nil
-	}
-	return at, nil
+	return at.Add(r.grace), nil
 }
 
 // pauseFor waits for d, or until ctx ends.
@@ -311,14 +310,4 @@ func pauseFor(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// idOf returns the last component of key, and whether key has the form of the
-// rule's keys: others are not ours.
-func (r cleanRule) idOf(key string) (string, bool) {
-	if !strings.HasPrefix(key, r.prefix+"/") {
-		return "", false
-	}
-	parts := strings.Split(key, "/")
-	return parts[len(parts)-1], len(parts) == r.parts
 }

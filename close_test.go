@@ -1,115 +1,74 @@
-package certwright
+package certwright_test
 
 import (
 	"context"
 	"errors"
+	"io"
+	"log"
+	"log/slog"
 	"net"
 	"net/http"
-	"slices"
+	"net/http/httptest"
+	"path"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
-	"github.com/certwright/certwright/acmetest"
+	. "github.com/certwright/certwright"
+	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/internal/records"
 	"github.com/certwright/certwright/storage"
 )
 
-// leakOptions passes over the goroutines of earlier tests, and over one of
-// Pebble's that never ends (package acmetest).
-func leakOptions() []goleak.Option {
-	return []goleak.Option{
-		goleak.IgnoreCurrent(),
-		goleak.IgnoreAnyFunction("github.com/letsencrypt/pebble/v2/va.VAImpl.processTasks"),
-	}
-}
-
-// hang is a CA's middleware that does not answer requests of one kind until it
-// is released.
-type hang struct {
-	mu      sync.Mutex // guards kind
-	kind    string
-	reached chan struct{} // one for each request that hangs
-	release chan struct{}
-}
-
-func newHang() *hang {
-	return &hang{reached: make(chan struct{}, 100), release: make(chan struct{})}
-}
-
-func (h *hang) at(kind string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.kind = kind
-}
-
-func (h *hang) wrap(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.mu.Lock()
-		hit := acmetest.Kind(r) == h.kind
-		h.mu.Unlock()
-		if hit {
-			h.reached <- struct{}{}
-			select {
-			case <-r.Context().Done():
-			case <-h.release:
-			}
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// closing is a Manager on a folder whose CA hangs.
+// closing is a Manager on a folder, with ports of its own, whose CA hangs.
 type closing struct {
-	ca      *acmetest.CA
-	hang    *hang
+	ca      *fakeca.CA
+	conf    Config
+	release func() // ends the hanging
 	dir     string
 	storage *storage.Dir
 	m       *Manager
 	result  chan error // of ManageSync
 }
 
-func startClosing(t *testing.T, kind string) *closing {
+func startClosing(t *testing.T, endpoint string) *closing {
 	t.Helper()
-	h := newHang()
-	h.at(kind)
-	c := &closing{hang: h, dir: t.TempDir(), result: make(chan error, 1)}
-	c.ca = acmetest.StartWith(t, acmetest.Options{Middleware: h.wrap})
+	c := &closing{dir: t.TempDir(), result: make(chan error, 1)}
+	reached := make(chan struct{}, 1)
+	c.ca, c.conf = newFake(t, fakeca.Options{PollsProcessing: 1})
+	c.release = c.ca.On(fakeca.Rule{Endpoint: endpoint, Hang: true, When: func(*fakeca.Request) bool {
+		select {
+		case reached <- struct{}{}:
+		default:
+		}
+		return true
+	}})
 	var err error
 	if c.storage, err = storage.OpenDir(c.dir); err != nil {
 		t.Fatal(err)
 	}
-	conf := standalone(t, c.ca)
-	conf.Storage = c.storage
-	if c.m, err = New(conf); err != nil {
+	c.conf.Storage, c.conf.ListenHost, c.conf.HTTPPort, c.conf.TLSPort = c.storage, "127.0.0.1", freePort(t), freePort(t)
+	if c.m, err = New(c.conf); err != nil {
 		t.Fatal(err)
 	}
 	go func() { c.result <- c.m.ManageSync(context.Background(), []string{"half.example.com"}) }()
 	select {
-	case <-h.reached:
+	case <-reached:
 	case <-time.After(time.Minute):
-		t.Fatalf("no request of kind %q came", kind)
+		t.Fatalf("no request to %s came", endpoint)
 	}
 	return c
 }
 
 // A Manager that is closed in the middle of an order leaves nothing behind, and
 // the next one gets the certificate.
-func TestClose_InTheMiddleOfAnOrder(t *testing.T) {
-	for _, kind := range []string{
-		acmetest.KindDirectory, acmetest.KindNewNonce, acmetest.KindNewAccount, acmetest.KindNewOrder, acmetest.KindAuthz,
-		acmetest.KindChallenge, acmetest.KindFinalize, acmetest.KindCert, acmetest.KindOrder,
-	} {
-		t.Run(kind, func(t *testing.T) {
-			c := startClosing(t, kind)
-			start := time.Now()
+func TestCloseInTheMiddleOfAnOrder(t *testing.T) {
+	for _, endpoint := range []string{"directory", "newNonce", "newAccount", "newOrder", "authz", "challenge", "finalize", "order", "cert"} {
+		t.Run(endpoint, func(t *testing.T) {
+			c := startClosing(t, endpoint)
 			closeManager(t, c.m)
-			if took := time.Since(start); took > 5*time.Second { // a real clock on a busy machine
-				t.Errorf("Close took %v", took)
-			}
 			if err := <-c.result; !errors.Is(err, ErrClosed) {
 				t.Errorf("ManageSync: %v, want ErrClosed", err)
 			}
@@ -124,7 +83,7 @@ func TestClose_InTheMiddleOfAnOrder(t *testing.T) {
 
 func (c *closing) checkNothingLeft(t *testing.T) {
 	t.Helper()
-	for _, port := range []int{c.ca.HTTPPort(), c.ca.TLSPort()} {
+	for _, port := range []int{c.conf.HTTPPort, c.conf.TLSPort} {
 		if conn, err := net.Dial("tcp", listenAddr("127.0.0.1", port)); err == nil {
 			conn.Close()
 			t.Errorf("port %d still has a listener", port)
@@ -133,14 +92,18 @@ func (c *closing) checkNothingLeft(t *testing.T) {
 	if keys, err := c.storage.List(t.Context(), keyChallenges); err != nil || len(keys) > 0 {
 		t.Errorf("challenges left in storage: %v, %v", keys, err)
 	}
-	other, err := storage.OpenDir(c.dir)
+	other := openDir(t, c.dir)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	accounts, err := c.storage.List(t.Context(), keyAccounts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer other.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	for _, name := range []string{storageKey("issue", "half.example.com"), storageKey("account", c.m.conf.Issuers[0].ID())} {
+	locks := []string{records.IssueLock(records.ID([]string{"half.example.com"}, P256))}
+	for _, key := range accounts {
+		locks = append(locks, "account/"+path.Base(key))
+	}
+	for _, name := range locks {
 		lease, err := other.Lock(ctx, name)
 		if err != nil {
 			t.Errorf("lock %q is not free: %v", name, err)
@@ -156,67 +119,79 @@ func (c *closing) checkNothingLeft(t *testing.T) {
 // where there was one.
 func (c *closing) finish(t *testing.T) {
 	t.Helper()
-	c.hang.at("")
-	close(c.hang.release)
-	before := c.ca.Orders()
-	storage, err := storage.OpenDir(c.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer storage.Close()
-	conf := standalone(t, c.ca)
-	conf.Storage = storage
-	m, err := New(conf)
+	c.release()
+	before := len(c.ca.Orders())
+	c.conf.Storage = openDir(t, c.dir)
+	m, err := New(c.conf)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer closeManager(t, m)
-	if err := m.ManageSync(testContext(t), []string{"half.example.com"}); err != nil {
+	if err := m.ManageSync(t.Context(), []string{"half.example.com"}); err != nil {
 		t.Fatalf("the next Manager: %v", err)
 	}
-	if made := c.ca.Orders(); before == 1 && made != 1 {
+	if made := len(c.ca.Orders()); before == 1 && made != 1 {
 		t.Errorf("%d orders: the one in progress was not gone on with", made)
 	}
 }
 
-func TestClose_NoGoroutineIsLeft(t *testing.T) {
-	options := leakOptions()
+func TestCloseLeavesNoGoroutine(t *testing.T) {
+	earlier := goleak.IgnoreCurrent()
 	func() {
-		ca, err := acmetest.New(acmetest.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ca.Close()
-		conf := standalone(t, ca)
-		own := *conf.Issuers[0].(*ACME)
-		own.HTTPClient = nil // the Manager's own client: it does not trust the CA
-		conf.Issuers = []Issuer{conf.Issuers[0]}
-		m, err := New(conf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		m.Subscribe(context.Background())
-		if err := m.ManageSync(testContext(t), numbered(3, "example.com")); err != nil {
-			t.Error(err)
-		}
-		closeManager(t, m)
-		conf.Issuers = []Issuer{&own}
-		untrusting, err := New(conf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := untrusting.ManageSync(testContext(t), []string{"untrusted.example.com"}); err == nil {
-			t.Error("a CA whose certificate is not trusted was asked")
-		}
-		closeManager(t, untrusting)
-		hanging := startHanging(t, ca)
-		closeManager(t, hanging)
+		ca, conf := newFake(t, fakeca.Options{})
+		conf.ListenHost, conf.HTTPPort, conf.TLSPort = "127.0.0.1", freePort(t), freePort(t)
+		openDirUntil(t, func(d *storage.Dir) {
+			conf.Storage = d
+			m, err := New(conf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.Subscribe(context.Background())
+			manage(t, m, numbered(3, "example.com")...)
+			closeManager(t, m)
+		})
+		closeManager(t, untrusting(t, ca))
+		closeManager(t, startHanging(t))
 	}()
-	goleak.VerifyNone(t, options...)
+	goleak.VerifyNone(t, earlier)
+}
+
+// openDirUntil opens a folder for as long as use takes.
+func openDirUntil(t *testing.T, use func(d *storage.Dir)) {
+	t.Helper()
+	d, err := storage.OpenDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	use(d)
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// untrusting returns a Manager that has asked, with a client of its own, a CA
+// whose certificate it does not trust.
+func untrusting(t *testing.T, ca *fakeca.CA) *Manager {
+	t.Helper()
+	srv := httptest.NewUnstartedServer(ca)
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	defer srv.Close()
+	m, err := New(Config{
+		AgreeToTerms: true, Storage: storage.NewMemory(), HTTPPort: -1, TLSPort: -1, Logger: slog.New(slog.DiscardHandler),
+		Issuers: []Issuer{&ACME{Directory: srv.URL + "/directory"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.ManageSync(t.Context(), []string{"untrusted.example.com"}); err == nil {
+		t.Error("a CA whose certificate is not trusted was asked")
+	}
+	return m
 }
 
 // startHanging returns a Manager whose Issuer waits for its context.
-func startHanging(t *testing.T, ca *acmetest.CA) *Manager {
+func startHanging(t *testing.T) *Manager {
 	t.Helper()
 	f := newFakeSigner(t)
 	reached := make(chan struct{}, 1)
@@ -225,9 +200,7 @@ func startHanging(t *testing.T, ca *acmetest.CA) *Manager {
 		<-ctx.Done()
 		return context.Cause(ctx)
 	}
-	conf := standalone(t, ca)
-	conf.Issuers = []Issuer{f}
-	m, err := New(conf)
+	m, err := New(Config{Storage: storage.NewMemory(), HTTPPort: -1, TLSPort: -1, Issuers: []Issuer{f}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +211,7 @@ func startHanging(t *testing.T, ca *acmetest.CA) *Manager {
 	return m
 }
 
-func TestClose_Twice(t *testing.T) {
+func TestCloseTwice(t *testing.T) {
 	m, err := New(Config{AgreeToTerms: true, Storage: storage.NewMemory(), HTTPPort: -1, TLSPort: -1, Issuers: []Issuer{newFakeSigner(t)}})
 	if err != nil {
 		t.Fatal(err)
@@ -282,9 +255,9 @@ func TestClose_Twice(t *testing.T) {
 	}
 }
 
-// Close with a context that has ended starts the end and says that it is not
-// over; work that does not heed its context is waited for.
-func TestClose_EndedContext(t *testing.T) {
+// Close with a context that has ended starts the end and says that it is not over;
+// work that does not heed its context is waited for.
+func TestCloseWithAnEndedContext(t *testing.T) {
 	f := newFakeSigner(t)
 	reached, release := make(chan struct{}), make(chan struct{})
 	f.hook = func(context.Context) error {
@@ -302,8 +275,8 @@ func TestClose_EndedContext(t *testing.T) {
 	<-reached
 	ended, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("out of patience"))
-	if err := m.Close(ended); err == nil || !strings.Contains(err.Error(), "out of patience") {
-		t.Errorf("Close: %v, want the cause of the context", err)
+	if err := m.Close(ended); err == nil || !strings.Contains(err.Error(), "out of patience") || !strings.Contains(err.Error(), "example.com") {
+		t.Errorf("Close: %v, want the name and the cause of the context", err)
 	}
 	if err := m.ManageAsync([]string{"example.com"}); !errors.Is(err, ErrClosed) {
 		t.Errorf("ManageAsync: %v, want ErrClosed", err)
@@ -313,7 +286,7 @@ func TestClose_EndedContext(t *testing.T) {
 }
 
 // While a caller waits on its own context, the work goes on without it.
-func TestManage_CallerLeaves(t *testing.T) {
+func TestWorkGoesOnWithoutItsCaller(t *testing.T) {
 	f := newFakeSigner(t)
 	reached, release := make(chan struct{}, 1), make(chan struct{})
 	f.hook = func(context.Context) error {
@@ -331,13 +304,13 @@ func TestManage_CallerLeaves(t *testing.T) {
 		t.Errorf("ManageSync: %v, want the context's error", err)
 	}
 	close(release)
-	if err := m.Wait(testContext(t), "example.com"); err != nil {
+	if err := m.Wait(t.Context(), "example.com"); err != nil {
 		t.Fatal(err)
 	}
 	if n := f.count(); n != 1 {
 		t.Errorf("%d orders, want 1", n)
 	}
-	if got := serials(m); !slices.Equal(got, []string{"2"}) {
-		t.Errorf("serials %v", got)
+	if s := statusFor(t, m, "example.com"); s.Serial != "2" {
+		t.Errorf("served is the certificate %q", s.Serial)
 	}
 }

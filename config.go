@@ -71,22 +71,8 @@ type Config struct {
 	// certificate. Empty means that their handshake fails.
 	FallbackName string
 
-	// Adopt is what other programs stored, such as adopt.CertMagic(dir). A managed
-	// name that has no usable certificate in Storage gets the one that a source has
-	// for it, with its key, before any CA is asked: the move to certwright costs no
-	// order. The account at the CA, one with the issuer's e-mail before others, and
-	// what the CA suggested for the renewal are taken over too, for CAs that are
-	// among the issuers. A source is never written to. nil means that nothing is
-	// adopted.
-	//
-	// A certificate that is damaged, expired, for other names, self-signed or from
-	// a CA for tests is passed over with a warning that names the file, and so is a
-	// folder that is missing. When a source cannot be read at all, the name is
-	// tried again twice before a certificate is ordered.
-	//
-	// A certificate that a source has for more names than asked for, or for their
-	// wildcard, is taken; so is one with another type of key, when the name is to
-	// have one certificate only. The renewal asks for what the configuration says.
+	// Adopt is what other programs stored: certificates and accounts that are
+	// taken over before any CA is asked. nil means nothing is.
 	Adopt []adopt.Source
 
 	// Certificates are certificates that you supply: they are served beside
@@ -102,7 +88,7 @@ type Config struct {
 	// DisableRenewalInfo ignores the CA's suggested windows (ARI, RFC 9773).
 	DisableRenewalInfo bool
 
-	// DisableStapling stops the fetching and stapling of OCSP responses.
+	// DisableStapling says that no OCSP response is asked for and stapled.
 	DisableStapling bool
 
 	// HotCertificates bounds how many certificates are kept parsed, the form in
@@ -112,7 +98,8 @@ type Config struct {
 	// form of those least used goes. 0 means 10,000; negative means no bound.
 	HotCertificates int
 
-	// Workers bounds how many names are worked on at once. 0 means 16.
+	// Workers bounds how many names are worked on at once in each lane: in
+	// storage, at one issuer, and at whoever is asked beside that. 0 means 16.
 	Workers int
 
 	// HTTPPort and TLSPort are the ports on which the CA's validation requests
@@ -120,6 +107,11 @@ type Config struct {
 	// challenge is pending, the Manager does. Negative means that it never
 	// does: your own server answers.
 	HTTPPort, TLSPort int
+
+	// RedirectPort is the port of the https URLs to which HTTPHandler(nil) and
+	// Serve redirect: the one that clients see, which is another than TLSPort
+	// where ports are mapped. 0 means 443.
+	RedirectPort int
 
 	// ListenHost is the address on which those ports are bound. Empty means
 	// all addresses.
@@ -131,9 +123,10 @@ type Config struct {
 	//
 	// What goes is what belongs to names that this Manager does not manage:
 	// certificates that expired CleanGrace ago, and staples, renewal
-	// information, unfinished orders and back-offs that nobody has touched for
-	// as long; and challenges that are a day old. Accounts, records that cannot
-	// be read and everything under other keys stay.
+	// information, unfinished orders and holds that nobody has touched for as
+	// long; challenges that are ten minutes old; and what an instance that has
+	// stored nothing for a day has told of its changes. Accounts, records that
+	// cannot be read and everything under other keys stay.
 	CleanInterval time.Duration
 
 	// CleanGrace is for how long what is not needed any more is kept. 0 means
@@ -253,13 +246,16 @@ func (c *Config) validatePorts() error {
 		field string
 		port  *int
 		std   int
-	}{{"Config.HTTPPort", &c.HTTPPort, 80}, {"Config.TLSPort", &c.TLSPort, 443}} {
+	}{{"Config.HTTPPort", &c.HTTPPort, 80}, {"Config.TLSPort", &c.TLSPort, 443}, {"Config.RedirectPort", &c.RedirectPort, 443}} {
 		if *f.port > 65535 {
 			return configErrorf(f.field, "must be at most 65535, is %d", *f.port)
 		}
 		if *f.port == 0 {
 			*f.port = f.std
 		}
+	}
+	if c.RedirectPort < 0 {
+		return configErrorf("Config.RedirectPort", "must not be negative, is %d", c.RedirectPort)
 	}
 	if c.ListenHost != "" {
 		if _, err := netip.ParseAddr(c.ListenHost); err != nil && c.ListenHost != "localhost" {
@@ -308,7 +304,7 @@ func checkKeyTypes(field string, types []KeyType) ([]KeyType, error) {
 	for i, t := range out {
 		if t == "" {
 			out[i] = P256
-		} else if !t.known() {
+		} else if !slices.Contains(keyTypes[:], t) {
 			return nil, configErrorf(fmt.Sprintf("%s[%d]", field, i), "unknown key type %q", t)
 		}
 		if slices.Contains(out[:i], out[i]) {

@@ -1,4 +1,4 @@
-package certwright
+package certwright_test
 
 import (
 	"context"
@@ -8,11 +8,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	. "github.com/certwright/certwright"
 	"github.com/certwright/certwright/internal/fakeca"
 	"github.com/certwright/certwright/storage"
 )
@@ -87,7 +89,7 @@ var configFaults = []struct {
 	{"listen host", func(c *Config) { c.ListenHost = "example.com" }, "Config.ListenHost", "IP address"},
 }
 
-func TestU1_ConfigFaultsNameTheField(t *testing.T) {
+func TestConfigFaultsNameTheField(t *testing.T) {
 	for _, tt := range configFaults {
 		t.Run(tt.name, func(t *testing.T) {
 			ca, conf := newFake(t, fakeca.Options{})
@@ -117,7 +119,7 @@ func TestU1_ConfigFaultsNameTheField(t *testing.T) {
 	}
 }
 
-func TestConfigOfADefaultStorage(t *testing.T) {
+func TestDefaultStorageIsTheUsersFolder(t *testing.T) {
 	t.Run("good", func(t *testing.T) {
 		dir := t.TempDir()
 		t.Setenv("XDG_CONFIG_HOME", dir)
@@ -153,9 +155,9 @@ func TestConfigOfADefaultStorage(t *testing.T) {
 	})
 }
 
-// TestBadNames has names that cannot be managed: each is an error at once, and
-// none of the names given with it is touched.
-func TestBadNames(t *testing.T) {
+// A name that cannot be managed is an error at once, and keeps none of the names
+// given with it from being managed, but those in one certificate with it.
+func TestBadNamesKeepNoOthersFromBeingManaged(t *testing.T) {
 	for _, tt := range []struct{ name, says string }{
 		{"", "empty"},
 		{"a.example.com:443", "port"},
@@ -176,32 +178,36 @@ func TestBadNames(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			ca, conf := newFake(t, fakeca.Options{BaseURL: "https://bad-names.test"})
 			m := start(t, conf)
-			for way, add := range map[string]func() error{
-				"ManageSync":  func() error { return m.ManageSync(t.Context(), []string{"good.example.com", tt.name}) },
-				"ManageAsync": func() error { return m.ManageAsync([]string{"good.example.com", tt.name}) },
-				"Manage":      func() error { return m.Manage(t.Context(), Spec{Names: []string{"good.example.com", tt.name}}) },
-			} {
-				err := add()
+			check := func(way string, err error, field string, managed ...string) {
+				t.Helper()
 				if err == nil || !strings.Contains(err.Error(), tt.says) {
 					t.Errorf("%s = %v; want %q in it", way, err, tt.says)
 				}
 				var ce *ConfigError
-				if !errors.As(err, &ce) || !strings.HasPrefix(ce.Field, "Spec.Names[") {
-					t.Errorf("%s = %v; want an error of Spec.Names", way, err)
+				if !errors.As(err, &ce) || ce.Field != field {
+					t.Errorf("%s = %v; want an error of %s", way, err, field)
+				}
+				var names []string
+				for _, s := range m.Status() {
+					names = append(names, s.Name)
+				}
+				if !slices.Equal(names, managed) {
+					t.Errorf("after %s, %v are managed; want %v", way, names, managed)
 				}
 			}
-			if n := len(m.Status()); n != 0 {
-				t.Errorf("%d names are managed", n)
-			}
+			check("Manage", m.Manage(t.Context(), Spec{Names: []string{"good.example.com", tt.name}}), "Spec.Names[1]")
 			if n := ca.Count(""); n != 0 {
 				t.Errorf("%d requests to the CA", n)
 			}
+			check("ManageAsync", m.ManageAsync([]string{"a.example.com", tt.name}), "names[1]", "a.example.com")
+			check("ManageSync", m.ManageSync(t.Context(), []string{"b.example.com", tt.name}), "names[1]", "a.example.com", "b.example.com")
+			mustLeaf(t, m, "b.example.com")
 		})
 	}
 }
 
-// TestSpecFaults has names and specs that the CA is known not to issue.
-func TestSpecFaults(t *testing.T) {
+// TestSpecFaultsNameTheField has specs that the CA is known not to issue for.
+func TestSpecFaultsNameTheField(t *testing.T) {
 	same := &ACME{Directory: LetsEncrypt}
 	for _, tt := range []struct {
 		name, field string
@@ -232,7 +238,7 @@ func TestSpecFaults(t *testing.T) {
 	}
 }
 
-func TestAddressThatTheCARefuses(t *testing.T) {
+func TestErrorHasTheCAsProblemAndTheName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, conf := newFake(t, fakeca.Options{})
 		ca.On(fakeca.Rule{Endpoint: "newOrder", Problem: fakeca.NewProblem("unsupportedIdentifier", http.StatusBadRequest, "no addresses here")})
@@ -248,7 +254,7 @@ func TestAddressThatTheCARefuses(t *testing.T) {
 	})
 }
 
-func TestDirectoryThatIsAPage(t *testing.T) {
+func TestErrorSaysThatTheDirectoryIsAPage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, conf := newFake(t, fakeca.Options{})
 		ca.On(fakeca.Rule{Endpoint: "directory", Status: 200, Body: []byte("<!DOCTYPE html><html>welcome</html>"), ContentType: "text/html; charset=utf-8"})

@@ -1,7 +1,8 @@
-package certwright
+package certwright_test
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"runtime"
@@ -10,20 +11,21 @@ import (
 	"testing/synctest"
 	"time"
 
+	. "github.com/certwright/certwright"
 	"github.com/certwright/certwright/storage"
 )
 
 // These tests are the gate that keeps certwright as cheap as it is. They count
 // and measure no time; see benchmarks for that.
 
-// TestCost_HandshakeAllocatesNothing is about certificates that are hot, and
-// about names that there is nothing for.
-func TestCost_HandshakeAllocatesNothing(t *testing.T) {
+// It is about certificates that are hot, and about names that there is nothing for.
+func TestHandshakeAllocatesNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
-	m := offline(t, newFakeSigner(t))
-	names := append(numbered(100, "example.com"), "*.wild.example.com", "203.0.113.1", "two.example.com")
+	m := offline(t, newFakeSigner(t), func(c *Config) { c.DefaultName = "n1.example.com" })
+	fallback := offline(t, newFakeSigner(t), static(selfSigned(t, "else.example.com")), func(c *Config) { c.FallbackName = "else.example.com" })
+	names := append(numbered(100, "example.com"), "*.wild.example.com", "203.0.113.1", "2001:db8::1", "two.example.com")
 	if err := m.ManageSync(t.Context(), names); err != nil {
 		t.Fatal(err)
 	}
@@ -32,22 +34,27 @@ func TestCost_HandshakeAllocatesNothing(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name  string
+		m     *Manager
 		hello *tls.ClientHelloInfo
 		found bool
 	}{
-		{"its own name", helloFor("n50.example.com", ""), true},
-		{"a wildcard", helloFor("a.wild.example.com", ""), true},
-		{"upper case", helloFor("N50.Example.COM", ""), true},
-		{"upper case below a wildcard", helloFor("A.Wild.example.com", ""), true},
-		{"a trailing dot", helloFor("n50.example.com.", ""), true},
-		{"two key types", helloFor("two.example.com", ""), true},
-		{"an address", helloFor("", "203.0.113.1"), true},
-		{"an unknown name", helloFor("unknown.example.org", ""), false},
-		{"no name at all", helloFor("not a name", ""), false},
+		{"its own name", m, helloFor("n50.example.com", ""), true},
+		{"a wildcard", m, helloFor("a.wild.example.com", ""), true},
+		{"upper case", m, helloFor("N50.Example.COM", ""), true},
+		{"upper case below a wildcard", m, helloFor("A.Wild.example.com", ""), true},
+		{"a trailing dot", m, helloFor("n50.example.com.", ""), true},
+		{"two key types", m, helloFor("two.example.com", ""), true},
+		{"an address", m, helloFor("", "203.0.113.1"), true},
+		{"an IPv6 address", m, helloFor("", "2001:db8::1"), true},
+		{"an address as a name", m, helloFor("203.0.113.1", "10.0.0.1"), true},
+		{"the default name", m, helloFor("", "10.0.0.1"), true},
+		{"the fallback name", fallback, helloFor("unknown.example.org", ""), true},
+		{"an unknown name", m, helloFor("unknown.example.org", ""), false},
+		{"no name at all", m, helloFor("not a name", ""), false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			allocs := testing.AllocsPerRun(100, func() {
-				cert, err := m.GetCertificate(tt.hello)
+				cert, err := tt.m.GetCertificate(tt.hello)
 				if (cert != nil) != tt.found || (err == nil) != tt.found {
 					t.Fatalf("certificate %v, error %v", cert != nil, err)
 				}
@@ -59,9 +66,8 @@ func TestCost_HandshakeAllocatesNothing(t *testing.T) {
 	}
 }
 
-// TestUnknownNameError has the error of a handshake say which name and why
-// although it costs nothing.
-func TestUnknownNameError(t *testing.T) {
+// It says which name and why although it costs nothing.
+func TestErrorOfAnUnknownName(t *testing.T) {
 	f := newFakeSigner(t)
 	f.err = errors.New("not today")
 	m := offline(t, f)
@@ -86,13 +92,11 @@ func TestUnknownNameError(t *testing.T) {
 }
 
 // bytesIdle is how much memory a certificate that is not in use may cost, in
-// bytes: the leaf is kept as its difference to another of the same CA. With as few
-// certificates as here, the shards of the cache are a good part of it.
-const bytesIdle = 740
+// bytes, beside its leaf.
+const bytesIdle = 660
 
-// TestCost_BytesACertificate measures what a managed certificate costs that no
-// handshake has asked for.
-func TestCost_BytesACertificate(t *testing.T) {
+// It is measured for certificates that no handshake has asked for.
+func TestBytesACertificate(t *testing.T) {
 	const n = 2000
 	f := newFakeSigner(t)
 	f.addIntermediate(t)
@@ -115,8 +119,8 @@ func TestCost_BytesACertificate(t *testing.T) {
 	}
 	each := (heapInUse() - before) / n
 	t.Logf("%d bytes a certificate, whose leaf has %d", each, leaf)
-	if each > bytesIdle {
-		t.Errorf("%d bytes a certificate; want at most %d", each, bytesIdle)
+	if most := int64(leaf + bytesIdle); each > most {
+		t.Errorf("%d bytes a certificate; want at most %d", each, most)
 	}
 	if f.count() != n {
 		t.Errorf("%d certificates were issued; want %d", f.count(), n)
@@ -134,30 +138,36 @@ func heapInUse() int64 {
 	return int64(s.HeapAlloc)
 }
 
-// TestCost_HotCertificatesAreBounded asks for more names than are kept parsed.
-func TestCost_HotCertificatesAreBounded(t *testing.T) {
+// What is kept parsed is the same the next time.
+func TestHotCertificatesAreBounded(t *testing.T) {
 	for _, tt := range []struct{ option, want int }{{10, 10}, {-1, 50}, {0, 50}} {
 		m := offline(t, newFakeSigner(t), func(c *Config) { c.HotCertificates = tt.option })
 		names := numbered(50, "example.com")
 		if err := m.ManageSync(t.Context(), names); err != nil {
 			t.Fatal(err)
 		}
+		last, same := map[string]*x509.Certificate{}, 0
 		for range 3 {
+			same = 0
 			for _, name := range names {
-				if leaf := mustLeaf(t, m, name); leaf.DNSNames[0] != name {
+				leaf := mustLeaf(t, m, name)
+				if leaf.DNSNames[0] != name {
 					t.Errorf("%s is served the certificate of %s", name, leaf.DNSNames[0])
 				}
+				if leaf == last[name] {
+					same++
+				}
+				last[name] = leaf
 			}
 		}
-		if got := m.cache.Hot(); got != tt.want {
-			t.Errorf("HotCertificates %d: %d are parsed; want %d", tt.option, got, tt.want)
+		if same > tt.want || tt.want == len(names) && same != tt.want {
+			t.Errorf("HotCertificates %d: %d were parsed already; want %d", tt.option, same, tt.want)
 		}
 	}
 }
 
-// TestCost_StartReads has a start read each certificate once, and nothing else
-// before all are served.
-func TestCost_StartReads(t *testing.T) {
+// A start reads each certificate once, and nothing else before all are served.
+func TestStartReadsEachCertificateOnce(t *testing.T) {
 	f := newFakeSigner(t)
 	store := newFaulty(storage.NewMemory())
 	in := func(c *Config) { c.Storage = store }
@@ -173,67 +183,43 @@ func TestCost_StartReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	calls := store.seen()
+	loads := 0
 	for _, c := range calls {
-		if c.op != "load" || !strings.HasPrefix(c.key, keyCerts+"/") {
+		switch {
+		case strings.HasPrefix(c.key, keyChanges): // what other instances told of last
+		case c.op == "load" && strings.HasPrefix(c.key, keyCerts+"/"):
+			loads++
+		default:
 			t.Errorf("%s %s", c.op, c.key)
 		}
 	}
-	if len(calls) != len(names) {
-		t.Errorf("%d calls of the storage for %d names", len(calls), len(names))
+	if loads != len(names) {
+		t.Errorf("%d loads from the storage for %d names", loads, len(names))
 	}
 }
 
-// TestCost_NothingDueNothingDone lets an hour pass in which nothing is due.
-func TestCost_NothingDueNothingDone(t *testing.T) {
+// In an hour in which nothing is due, the storage is asked for nothing but what
+// others have changed.
+func TestNothingDueNothingDone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newFaulty(storage.NewMemory())
 		m := offline(t, newFakeSigner(t), func(c *Config) { c.Storage, c.CleanInterval = store, -1 })
-		if err := m.ManageSync(t.Context(), numbered(100, "example.com")); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
+		manage(t, m, numbered(100, "example.com")...)
+		time.Sleep(time.Minute) // others are told of what was stored
 		store.set(nil)
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if calls := store.seen(); len(calls) != 0 {
-			t.Errorf("%d calls of the storage, the first %v", len(calls), calls[0])
+		for _, c := range store.seen() {
+			if c.op != "list" || c.key != keyChanges {
+				t.Errorf("%s %s", c.op, c.key)
+			}
 		}
 	})
 }
 
-// TestHandshakeBeforeItsTurn asks for the last name of a start whose workers
-// have not come to it.
-func TestHandshakeBeforeItsTurn(t *testing.T) {
-	f := newFakeSigner(t)
-	names := numbered(100, "example.com")
-	last := names[len(names)-1]
-	mem := storedBy(t, f, names...)
-	load, open := blocked(last)
-	m := offline(t, f, over(mem, load))
-	if err := m.ManageAsync(names); err != nil {
-		t.Fatal(err)
-	}
-	if leaf := mustLeaf(t, m, last); leaf.DNSNames[0] != last {
-		t.Errorf("served is the certificate of %s", leaf.DNSNames[0])
-	}
-	if s := statusFor(t, m, last); s.NextAction != ActionLoad {
-		t.Errorf("the next action is %q; want that the schedule has not come to it", s.NextAction)
-	}
-	close(open)
-	for _, name := range names {
-		if err := m.Wait(t.Context(), name); err != nil {
-			t.Fatal(err)
-		}
-		mustLeaf(t, m, name)
-	}
-	if n := f.count(); n != len(names) {
-		t.Errorf("%d certificates were issued; want %d", n, len(names))
-	}
-}
-
-// TestHandshakeBeforeItsTurnIsBounded has no handshake read storage for a name
-// again that the schedule found nothing for, or for one that is not managed.
-func TestHandshakeBeforeItsTurnIsBounded(t *testing.T) {
+// Not for a name that storage had nothing for, and not for one that is not
+// managed.
+func TestHandshakesReadNoStorage(t *testing.T) {
 	f := newFakeSigner(t)
 	f.err = errors.New("not today")
 	store := newFaulty(storage.NewMemory())
@@ -249,44 +235,5 @@ func TestHandshakeBeforeItsTurnIsBounded(t *testing.T) {
 	}
 	if calls := store.seen(); len(calls) != 0 {
 		t.Errorf("%d calls of the storage, the first %v", len(calls), calls[0])
-	}
-}
-
-// TestManageAsyncOfMany has the names of one call answered and managed although
-// they are added in the background.
-func TestManageAsyncOfMany(t *testing.T) {
-	f := newFakeSigner(t)
-	names := append(numbered(3*atOnce, "example.com"), "*.wild.example.com", "last.example.com")
-	mem := storedBy(t, f, names[len(names)-2:]...)
-	m := offline(t, f, func(c *Config) { c.Storage = mem })
-	m.mu.Lock() // nothing is added meanwhile
-	added := make(chan error, 1)
-	go func() { added <- m.ManageAsync(names) }()
-	asked := make(chan bool)
-	go func() {
-		for m.later.Load() == nil {
-			runtime.Gosched()
-		}
-		asked <- leafOf(m, "last.example.com") != nil && leafOf(m, "a.wild.example.com") != nil && leafOf(m, "unknown.example.org") == nil
-	}()
-	m.mu.Unlock()
-	if err := <-added; err != nil {
-		t.Fatal(err)
-	}
-	if !<-asked {
-		t.Error("a name that was not added yet is not served from storage")
-	}
-	if n := len(m.Status()); n != len(names) {
-		t.Errorf("Status has %d names; want %d", n, len(names))
-	}
-	if err := m.Unmanage(names...); err != nil {
-		t.Error(err)
-	}
-	if n := len(m.Status()); n != 0 {
-		t.Errorf("Status has %d names after Unmanage", n)
-	}
-	closeManager(t, m)
-	if err := m.ManageAsync(names); !errors.Is(err, ErrClosed) {
-		t.Errorf("after Close: %v", err)
 	}
 }

@@ -1,13 +1,15 @@
 //go:build unix
 
-package certwright
+package certwright_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -17,17 +19,17 @@ import (
 	"testing"
 	"time"
 
+	. "github.com/certwright/certwright"
 	"github.com/certwright/certwright/internal/certpem"
-	"github.com/certwright/certwright/internal/challenge"
 	"github.com/certwright/certwright/internal/durable"
 	"github.com/certwright/certwright/internal/fakeca"
-	"github.com/certwright/certwright/internal/record"
+	"github.com/certwright/certwright/internal/records"
 	"github.com/certwright/certwright/storage"
 )
 
 var (
-	crashKills = flag.Int("crash.kills", 0, "how often TestCrash kills a process; 0 means 2000, and 100 with -short")
-	crashSeed  = flag.Uint64("crash.seed", 0, "where TestCrash begins with its random numbers; 0 means anywhere")
+	crashKills = flag.Int("crash.kills", 0, "how often TestLosesNothingWhenKilledAtAnyMoment kills a process; 0 means 2000, and 100 with -short")
+	crashSeed  = flag.Uint64("crash.seed", 0, "where it begins with its random numbers; 0 means anywhere")
 )
 
 // crashed is what a folder must be after any number of crashes, and what is
@@ -50,6 +52,21 @@ func newCrashed(t *testing.T, opt fakeca.Options, names ...string) (*crashed, []
 	return c, vars
 }
 
+// valueAt returns the value at a key.
+func valueAt(t *testing.T, s Storage, key string) []byte {
+	t.Helper()
+	value, err := s.Load(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+// kindsOfRecords are those that a Manager has many records of.
+var kindsOfRecords = []records.Kind{
+	records.Certs, records.Orders, records.Holds, records.RenewalInfos, records.Staples, records.Accounts, records.ChangeLists,
+}
+
 // check opens the folder anew and reads everything in it.
 func (c *crashed) check() {
 	c.t.Helper()
@@ -58,58 +75,68 @@ func (c *crashed) check() {
 		c.t.Fatalf("after %d crashes the storage does not open: %v", c.kills, err)
 	}
 	defer dir.Close()
-	found := map[string]bool{}
+	rec := recordsOn(dir)
+	left := map[string]bool{} // keys that are nobody's
 	for _, key := range keysOf(c.t, dir) {
-		parts := strings.Split(key, "/")
-		id := parts[len(parts)-1]
-		value := mustLoad(c.t, dir, key)
-		switch parts[1] {
-		case "certs":
-			b, err := new(decoder).bundle(id, value)
-			if err != nil {
-				c.t.Fatalf("after %d crashes: %s: %v", c.kills, key, err)
+		left[key] = true
+	}
+	for _, kind := range kindsOfRecords {
+		entries, err := rec.List(c.t.Context(), kind)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		for _, e := range entries {
+			delete(left, e.Key)
+			if _, err := rec.Over(c.t.Context(), e); err != nil {
+				c.t.Errorf("after %d crashes: %v", c.kills, err)
 			}
-			found[id], c.had[id] = true, b.serial()
-		case "orders":
-			c.noteOrder(key, id, value)
-		case "state":
-			err = record.Decode(kindState, value, new(stateRecord))
-		case "accounts":
-			err = record.Decode(kindAccount, value, bodyOf(kindAccount))
-		case "challenges":
-			err = json.Unmarshal(value, new(challenge.Challenge))
-		default:
+			if kind == records.Orders {
+				c.noteOrder(e, valueAt(c.t, dir, e.Key))
+			}
+		}
+	}
+	for key := range left {
+		if !strings.HasPrefix(key, keyChallenges+"/") || !json.Valid(valueAt(c.t, dir, key)) {
 			c.t.Errorf("after %d crashes: the key %s is nobody's", c.kills, key)
 		}
-		if err != nil {
-			c.t.Errorf("after %d crashes: %s: %v", c.kills, key, err)
-		}
 	}
-	for id := range c.had {
-		if !found[id] {
-			c.t.Errorf("after %d crashes: %s has lost its certificate", c.kills, id)
-		}
-	}
+	c.checkPairs(rec)
 	if n := c.ca.Accounts(); n > 1 {
 		c.t.Errorf("after %d crashes: %d accounts", c.kills, n)
 	}
 }
 
-// noteOrder remembers an order that the record says can be gone on with.
-func (c *crashed) noteOrder(key, name string, value []byte) {
-	r, _, err := decodeOrder(value)
-	if err != nil {
-		c.t.Errorf("after %d crashes: %s: %v", c.kills, key, err)
-		return
+// checkPairs finds names that had a certificate and have none, or one without its
+// key.
+func (c *crashed) checkPairs(rec *records.Records) {
+	for _, name := range c.names {
+		b, err := rec.LoadBundle(c.t.Context(), records.ID([]string{name}, P256), time.Now())
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && c.had[name] == "":
+		case err != nil:
+			c.t.Fatalf("after %d crashes: %s has lost its certificate: %v", c.kills, name, err)
+		case !isPair(b.Bundle) || b.Mended != nil:
+			c.t.Fatalf("after %d crashes: %s has a certificate that is not whole: %v", c.kills, name, b.Mended)
+		default:
+			c.had[name] = b.Serial()
+		}
 	}
-	for _, state := range r.Issuers {
-		var s struct{ Order string }
-		if err := json.Unmarshal(state, &s); err != nil {
-			c.t.Errorf("after %d crashes: %s: %v", c.kills, key, err)
-		}
-		if s.Order != "" {
-			c.orders[path.Base(s.Order)] = name
-		}
+}
+
+// noteOrder remembers an order that the record says can be gone on with.
+func (c *crashed) noteOrder(e records.Entry, value []byte) {
+	_, body, _ := bytes.Cut(value, []byte("\n"))
+	var r records.Order
+	err := json.Unmarshal(body, &r)
+	var s struct{ Order string }
+	if err == nil && r.State != nil {
+		err = json.Unmarshal(r.State, &s)
+	}
+	if err != nil {
+		c.t.Errorf("after %d crashes: %s: %v", c.kills, e.Key, err)
+	}
+	if s.Order != "" {
+		c.orders[path.Base(s.Order)] = e.ID
 	}
 }
 
@@ -172,11 +199,13 @@ func (c *crashed) checkStored(claimed map[string]bool) {
 func (c *crashed) checkResidue() {
 	old := time.Now().Add(-2 * time.Hour)
 	temps := 0
-	err := filepath.WalkDir(c.dir, func(p string, d fs.DirEntry, err error) error {
-		if err == nil && durable.IsTemp(d.Name()) {
+	err := c.walk(func(p string) {
+		if durable.IsTemp(filepath.Base(p)) {
 			temps++
 		}
-		return errors.Join(err, os.Chtimes(p, old, old))
+		if err := os.Chtimes(p, old, old); err != nil {
+			c.t.Error(err)
+		}
 	})
 	if err != nil {
 		c.t.Fatal(err)
@@ -193,26 +222,47 @@ func (c *crashed) checkResidue() {
 		c.t.Error(err)
 	}
 	left := map[string]int{}
-	for p := range treeOf(c.t, c.dir) {
-		left[strings.Join(strings.Split(p, "/")[:3], "/")]++
+	err = c.walk(func(p string) {
+		rel, _ := filepath.Rel(c.dir, filepath.Dir(p))
+		if !strings.HasPrefix(filepath.Base(p), ".new-") { // of a taker that was killed; whoever takes the lock ten seconds later removes it
+			left[filepath.ToSlash(rel)]++
+		}
 		if durable.IsTemp(filepath.Base(p)) {
 			c.t.Errorf("%s is still there", p)
 		}
+	})
+	if err != nil {
+		c.t.Fatal(err)
 	}
-	locks, err := os.ReadDir(filepath.Join(c.dir, "locks"))
-	if err != nil || len(locks) > 0 {
-		c.t.Errorf("locks are left: %v, %v", locks, err)
+	challenges, changes := left[keyChallenges], left[keyChanges]
+	delete(left, keyChallenges)
+	delete(left, keyChanges)
+	for folder, n := range left { // a lock has one file when nobody is at it
+		if strings.HasPrefix(folder, "locks/") {
+			delete(left, folder)
+			if n != 1 {
+				c.t.Errorf("%d files are left of the lock %s", n, folder)
+			}
+		}
 	}
-	challenges := left["/v1/challenges"]
-	delete(left, "/v1/challenges")
-	want := map[string]int{"/v1/certs": len(c.names), "/v1/accounts": 1}
-	if fmt.Sprint(left) != fmt.Sprint(want) || challenges > c.kills {
-		c.t.Errorf("left are %v and %d challenges after %d crashes", left, challenges, c.kills)
+	want := map[string]int{keyCerts: len(c.names), keyAccounts: 1}
+	if !maps.Equal(left, want) || challenges > c.kills || changes > c.kills+1 {
+		c.t.Errorf("left are %v, %d challenges and %d lists of changes after %d crashes", left, challenges, changes, c.kills)
 	}
 }
 
+// walk visits all files in the folder.
+func (c *crashed) walk(visit func(path string)) error {
+	return filepath.WalkDir(c.dir, func(p string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			visit(p)
+		}
+		return err
+	})
+}
+
 // A process that is killed at any moment loses nothing, again and again.
-func TestCrash(t *testing.T) {
+func TestLosesNothingWhenKilledAtAnyMoment(t *testing.T) {
 	kills := *crashKills
 	switch {
 	case kills > 0:
@@ -261,7 +311,7 @@ func crashFolder(t *testing.T, rnd *rand.Rand, kills int) {
 	}
 	// The last run has to find the CA willing.
 	for try := 0; ; try++ {
-		err := issueAndRenew(variables(vars))
+		_, err := issueAndRenew(variables(vars))
 		if err == nil {
 			break
 		}
@@ -275,7 +325,7 @@ func crashFolder(t *testing.T, rnd *rand.Rand, kills int) {
 
 // A process that ends before each system call of the store path in turn, in the
 // first issue or in the renewal, loses nothing and repeats at most one order.
-func TestCrashAtEachCall(t *testing.T) {
+func TestLosesNothingWhenKilledAtAnySystemCall(t *testing.T) {
 	plain, vars := newCrashed(t, fakeca.Options{}, "a.test")
 	p := startChild(t, "once", append(vars, childKill+"=0")...)
 	var total int
@@ -283,7 +333,7 @@ func TestCrashAtEachCall(t *testing.T) {
 		t.Fatal(err)
 	}
 	plain.settle()
-	if total < 100 || len(plain.ca.Orders()) != 2 {
+	if total < 80 || len(plain.ca.Orders()) != 2 {
 		t.Fatalf("without a crash: %d calls, %d orders", total, len(plain.ca.Orders()))
 	}
 	step := 1
@@ -316,7 +366,7 @@ func crashAt(t *testing.T, n int) {
 	if certs := c.ca.Certificates(); len(certs) == 2 && c.had["a.test"] == fmt.Sprintf("%x", certs[1].SerialNumber) {
 		renewed = 1 // so that the next run renews once more
 	}
-	if err := issueAndRenew(variables(vars)); err != nil {
+	if _, err := issueAndRenew(variables(vars)); err != nil {
 		t.Errorf("call %d: the run after the crash: %v", n, err)
 		return
 	}

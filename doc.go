@@ -39,19 +39,32 @@
 //     network and no disk. Once that is parsed, which the first handshake for it
 //     does, it takes no lock and allocates nothing.
 //   - What is served is stored. Key, chain and metadata are one record, replaced
-//     in one atomic and durable step; no crash, full disk, lost lock or failed
-//     renewal leaves a name without its last good pair.
+//     in one atomic and durable step; no crash, full disk, lost lock, failed
+//     renewal or changed configuration leaves a name without its last good pair.
 //   - One certificate is ordered once, whatever the number of goroutines,
 //     processes and hosts that share the storage and want it.
 //   - A name that is managed stays managed until [Manager.Unmanage]. A failure
-//     is backed off, in storage too, and the CA's Retry-After is obeyed; it
-//     never blocks another name.
+//     is backed off, in storage too, and the CA's Retry-After is obeyed; one
+//     name's or one issuer's trouble delays no other's.
 //   - Nothing outlives [Manager.Close].
 //   - No state is global: two Managers in one process do not know of each other.
 //   - Every error says which name, issuer and step failed and what the CA said;
-//     [Manager.Status] says what each name has and what happens next.
+//     [Manager.Status] says what each name has, what is being done and what
+//     happens next.
 //   - No private key, EAB key or other credential is in an error, an event or a
 //     log line.
+//   - An Issuer, a Solver or a Storage that panics or hangs is the trouble of
+//     those names only that need it.
+//
+// # Where things are
+//
+// Package storage has the contract of a [Storage] and its locks, a folder
+// (storage.OpenDir), one in memory, and encryption at rest (storage.Seal);
+// storage/plugin makes a Storage of a plugin for CertMagic, and
+// storage/storagetest says whether one of your own keeps the contract. Package
+// adopt takes over what CertMagic, Caddy, autocert, lego or certbot stored; zaplog
+// logs to zap; acmetest is a CA for tests. What only some need is linked only by
+// programs that import it.
 //
 // # Words
 //
@@ -60,7 +73,9 @@
 // issue one that replaces another, to load is to read one from storage, and to
 // adopt is to take what another instance or another program has stored. A leaf
 // with its intermediates is a chain; with its key, a bundle. A lease is a lock
-// that can be lost, an instance is one process. Terms of the protocol are those
-// of RFC 8555, RFC 8737 (tls-alpn-01), RFC 8738 (IP addresses) and RFC 9773
+// that can be lost, an instance is one process. A hold is a time before which an
+// issuer is not asked again. Work that blocks runs in lanes: one for storage, one
+// for each issuer, and others for what is asked beside. Terms of the protocol are
+// those of RFC 8555, RFC 8737 (tls-alpn-01), RFC 8738 (IP addresses) and RFC 9773
 // (renewal information).
 package certwright

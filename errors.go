@@ -30,7 +30,7 @@ var (
 type IssueError struct {
 	Name     string    // the name, or the first of several in one certificate
 	Attempts int       // failed attempts in a row, this one included
-	RetryAt  time.Time // when it is tried again; zero when the attempt was cut short
+	RetryAt  time.Time // when it is tried again; zero when that is not known: the attempt was cut short, or a call has not returned
 	Errs     []error   // a *StepError for each issuer
 }
 
@@ -168,7 +168,9 @@ func (p *Problem) Error() string { return p.flow().Error() }
 func (p *Problem) flow() *acmeflow.Problem {
 	out := &acmeflow.Problem{Type: p.Type, Title: p.Title, Status: p.Status, Detail: p.Detail, Instance: p.Instance}
 	for _, s := range p.Subproblems {
-		out.Subproblems = append(out.Subproblems, acmeflow.Subproblem{Problem: *s.flow(), IdentifierValue: s.Name})
+		sub := s.flow()
+		sub.Identifier.Value = s.Name
+		out.Subproblems = append(out.Subproblems, *sub)
 	}
 	return out
 }
@@ -191,7 +193,7 @@ func walkErrors(err error, visit func(error)) {
 		return
 	}
 	visit(err)
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // it unwraps by itself
 	case interface{ Unwrap() error }:
 		walkErrors(e.Unwrap(), visit)
 	case interface{ Unwrap() []error }:
@@ -201,9 +203,9 @@ func walkErrors(err error, visit func(error)) {
 	}
 }
 
-// ConfigError says what is wrong with a [Config] or a [Spec].
+// ConfigError says what is wrong with a [Config], a [Spec] or a list of names.
 type ConfigError struct {
-	Field string // such as "Config.Email" or "Spec.Names[2]"
+	Field string // such as "Config.Email", "Spec.Names[2]" or, of a list of names, "names[2]"
 	Err   error
 }
 

@@ -11,31 +11,38 @@ import (
 	"time"
 
 	"github.com/certwright/certwright"
-	"github.com/certwright/certwright/acmetest"
+	"github.com/certwright/certwright/internal/fakeca"
 	"github.com/certwright/certwright/storage"
 )
 
 // testCA starts a CA in this process, in place of Let's Encrypt. Its
 // configuration is what the examples add to that of a real server, which leaves
 // out Issuers, the ports and the address.
-func testCA() (*acmetest.CA, certwright.Config) {
-	ca, err := acmetest.New(acmetest.Options{})
-	if err != nil {
-		log.Fatal(err)
-	}
+func testCA() (*fakeca.CA, certwright.Config) {
+	ca := fakeca.New(fakeca.Options{})
 	return ca, certwright.Config{
 		AgreeToTerms: true,
 		Storage:      storage.NewMemory(),
 		Issuers:      []certwright.Issuer{&certwright.ACME{Directory: ca.Directory(), HTTPClient: ca.Client()}},
-		HTTPPort:     ca.HTTPPort(),
-		TLSPort:      ca.TLSPort(),
+		HTTPPort:     anyPort(),
+		TLSPort:      anyPort(),
 		ListenHost:   "127.0.0.1",
 	}
 }
 
+// freePort returns a port of this host on which nobody listens.
+func anyPort() int {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
 // visit makes a request to the server on a port of this host, as a client that
 // looks up name would, and returns the answer.
-func visit(ca *acmetest.CA, port int, name string) string {
+func visit(ca *fakeca.CA, port int, name string) string {
 	addr := net.JoinHostPort("127.0.0.1", fmt.Sprint(port))
 	transport := &http.Transport{
 		TLSClientConfig:   &tls.Config{RootCAs: ca.Roots()},
@@ -66,8 +73,7 @@ func greet(w http.ResponseWriter, r *http.Request) {
 // A certificate is issued, kept in storage and renewed from then on; Status says
 // what there is and what happens next.
 func Example() {
-	ca, conf := testCA()
-	defer ca.Close()
+	_, conf := testCA()
 	ctx := context.Background()
 
 	m, err := certwright.New(conf)
@@ -91,7 +97,6 @@ func Example() {
 // graceful shutdown when its context ends.
 func ExampleManager_Serve() {
 	ca, conf := testCA()
-	defer ca.Close()
 	ctx, stop := context.WithCancel(context.Background())
 
 	ready := make(chan struct{})
@@ -109,7 +114,7 @@ func ExampleManager_Serve() {
 	go func() { served <- m.Serve(ctx, http.HandlerFunc(greet), "example.com") }()
 
 	<-ready
-	fmt.Println(visit(ca, ca.TLSPort(), "example.com"))
+	fmt.Println(visit(ca, conf.TLSPort, "example.com"))
 	stop()
 	fmt.Println(<-served)
 	// Output:
@@ -121,7 +126,6 @@ func ExampleManager_Serve() {
 // plain HTTP port.
 func ExampleManager_TLS() {
 	ca, conf := testCA()
-	defer ca.Close()
 	ctx := context.Background()
 
 	m, err := certwright.New(conf)
@@ -129,17 +133,17 @@ func ExampleManager_TLS() {
 		log.Fatal(err)
 	}
 	defer m.Close(ctx)
-	plain := &http.Server{Addr: fmt.Sprintf("127.0.0.1:%d", ca.HTTPPort()), Handler: m.HTTPHandler(nil)}
+	plain := &http.Server{Addr: fmt.Sprintf("127.0.0.1:%d", conf.HTTPPort), Handler: m.HTTPHandler(nil)}
 	defer plain.Close()
 	go plain.ListenAndServe() // in earnest on ":80"
-	srv := m.TLS(&http.Server{Addr: fmt.Sprintf("127.0.0.1:%d", ca.TLSPort()), Handler: http.HandlerFunc(greet)})
+	srv := m.TLS(&http.Server{Addr: fmt.Sprintf("127.0.0.1:%d", conf.TLSPort), Handler: http.HandlerFunc(greet)})
 	defer srv.Close()
 	go srv.ListenAndServeTLS("", "") // in earnest on ":443"
 
 	if err := m.ManageSync(ctx, []string{"example.com"}); err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(visit(ca, ca.TLSPort(), "example.com"))
+	fmt.Println(visit(ca, conf.TLSPort, "example.com"))
 	// Output: hello over HTTP/2.0 from example.com
 }
 
@@ -147,7 +151,6 @@ func ExampleManager_TLS() {
 // "acme-tls/1" in NextProtos.
 func ExampleManager_GetCertificate() {
 	ca, conf := testCA()
-	defer ca.Close()
 	ctx := context.Background()
 
 	m, err := certwright.New(conf)
@@ -155,7 +158,7 @@ func ExampleManager_GetCertificate() {
 		log.Fatal(err)
 	}
 	defer m.Close(ctx)
-	listener, err := tls.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", ca.TLSPort()), &tls.Config{
+	listener, err := tls.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", conf.TLSPort), &tls.Config{
 		MinVersion:     tls.VersionTLS13,
 		GetCertificate: m.GetCertificate,
 		NextProtos:     []string{"h2", "http/1.1", "acme-tls/1"},
@@ -171,7 +174,7 @@ func ExampleManager_GetCertificate() {
 		log.Fatal(err)
 	}
 	for _, name := range []string{"example.com", "127.0.0.1"} {
-		fmt.Println(visit(ca, ca.TLSPort(), name))
+		fmt.Println(visit(ca, conf.TLSPort, name))
 	}
 	// Output:
 	// hello over HTTP/2.0 from example.com

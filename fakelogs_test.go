@@ -1,4 +1,4 @@
-package certwright
+package certwright_test
 
 import (
 	"context"

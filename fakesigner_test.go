@@ -1,4 +1,4 @@
-package certwright
+package certwright_test
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	. "github.com/certwright/certwright"
 )
 
 // fakeSigner is an Issuer that signs at once.

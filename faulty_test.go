@@ -1,4 +1,4 @@
-package certwright
+package certwright_test
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/certwright/certwright/storage"
 
+	. "github.com/certwright/certwright"
 	"github.com/certwright/certwright/storage/storagetest"
 )
 
@@ -67,7 +68,7 @@ func (f *faulty) begin(ctx context.Context, op, key string) fault {
 		fl = f.hook(c)
 	}
 	f.mu.Unlock()
-	if fl.delay > 0 && pauseFor(ctx, fl.delay) != nil {
+	if fl.delay > 0 && waitFor(ctx, fl.delay) != nil {
 		fl.err, fl.late = ctx.Err(), false
 	}
 	return fl
@@ -150,4 +151,14 @@ func (f *faulty) List(ctx context.Context, prefix string) ([]string, error) {
 func wrongList(keys []string) []string {
 	wrong := []string{"v1/state", "v1/accounts/ca/account", "v1/certs/x", "v1/state/nobody.test", "/", "", "v1/stat", "v2/state/a.test"}
 	return append(append(wrong, keys...), keys...)
+}
+
+// waitFor waits for d, or until ctx ends.
+func waitFor(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }

@@ -1,13 +1,14 @@
 package certwright
 
 import (
+	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/certwright/certwright/internal/acmeflow"
@@ -16,8 +17,16 @@ import (
 	"github.com/certwright/certwright/internal/hostname"
 )
 
-// alpnProto is the protocol of tls-alpn-01 validation (RFC 8737 §6.2).
-const alpnProto = "acme-tls/1"
+const (
+	// alpnProto is the protocol of tls-alpn-01 validation (RFC 8737 §6.2).
+	alpnProto = "acme-tls/1"
+
+	// handshakePatience bounds how long a handshake waits: for storage while a
+	// start has not come to its name, and for an issue that is in flight when what
+	// there is has expired. mostWaiting bounds how many do.
+	handshakePatience = 5 * time.Second
+	mostWaiting       = 1000
+)
 
 // challengeCert makes the certificate that answers tls-alpn-01.
 func challengeCert(identifier, keyAuthorization string) (*tls.Certificate, error) {
@@ -25,17 +34,20 @@ func challengeCert(identifier, keyAuthorization string) (*tls.Certificate, error
 }
 
 // GetCertificate returns the certificate for a handshake; it drops into any
-// [tls.Config]. For a name with a certificate in memory it asks nothing of disk
-// or network; once the certificate is parsed, it takes no lock and allocates
+// [tls.Config]. For a name with a valid certificate in memory it asks nothing of
+// disk or network; once the certificate is parsed, it takes no lock and allocates
 // nothing. See Config.HotCertificates for when it is. Just after a start, a name
-// whose certificate was not read yet has it read from storage, once.
+// whose certificate was not read yet has it read from storage, once; and one whose
+// certificate has expired is waited for while a new one is being issued. Both
+// take five seconds at most.
 //
 // The name's own certificate goes before a wildcard's, a valid one before one
 // that has expired, and of several for one name the first is taken that the
-// client supports. A client that names no server gets the certificate for the
-// address it connected to, else the one for Config.DefaultName, else the only
-// one for an IP address, else the only one. A name without a certificate gets
-// the one for Config.FallbackName; without that, the error satisfies
+// client supports, in the order of Config.KeyTypes. A client that names no
+// server, or an address that has no certificate, gets the one for the address it
+// connected to, else the one for Config.DefaultName, else the only one for an IP
+// address, else the only one. A name without a certificate gets the one for
+// Config.FallbackName; without that, the error satisfies
 // errors.Is(err, ErrNoCertificate).
 //
 // The config needs "acme-tls/1" in its NextProtos for tls-alpn-01; see
@@ -44,7 +56,7 @@ func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, 
 	if !m.servesTLS.Load() {
 		m.servesTLS.Store(true)
 	}
-	if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == alpnProto {
+	if isValidation(hello) {
 		if !m.wiredTLS.Load() {
 			m.validations.bare.Store(time.Now().Unix())
 		}
@@ -53,52 +65,94 @@ func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, 
 	return m.certificate(hello)
 }
 
-// certificate selects from what is in memory.
+// isValidation reports whether a handshake is a tls-alpn-01 validation (RFC 8737
+// §3).
+func isValidation(hello *tls.ClientHelloInfo) bool {
+	return len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == alpnProto
+}
+
+// certificate selects for an ordinary handshake.
 func (m *Manager) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	sni := hello.ServerName
 	if sni == "" {
 		return m.unnamed(hello)
 	}
-	adding := m.adding()
-	cert, match := m.cache.Find(sni, hello)
-	switch {
-	case cert == nil:
-	case match == certcache.Own:
-		return cert, nil
-	case hostname.IsLabel(firstLabel(sni)) && len(sni) <= hostname.MaxSNI: // the rest is that of a wildcard
-		return cert, nil
-	}
-	switch form := hostname.FormOf(sni); {
-	case form == hostname.OtherForm:
-		return m.respelled(hello)
-	case form == hostname.NoName: // though it may end as one with a wildcard does
+	var buf [hostname.MaxSNI]byte
+	name, ok := hostname.AppendSNI(buf[:0], sni)
+	if !ok {
 		return m.instead(hello, certcache.None)
-	case adding || match != certcache.None:
-		if cert, match = m.loadAsked(hello, sni); cert != nil {
-			return cert, nil
-		}
 	}
-	return m.instead(hello, match)
+	r := m.cache.FindBytes(name, hello)
+	if r.Match != certcache.None && !r.Valid {
+		r = m.wake(hello, string(name))
+	}
+	switch {
+	case r.Cert != nil:
+		return r.Cert, nil
+	case r.Match == certcache.None && isAddress(name):
+		return m.unnamed(hello) // which RFC 6066 §3 would have it be
+	}
+	return m.instead(hello, r.Match)
 }
 
-func firstLabel(name string) string { return name[:strings.IndexByte(name, '.')] }
+// isAddress allocates nothing for what is none at first sight.
+func isAddress(name []byte) bool {
+	last := name[len(name)-1]
+	return ('0' <= last && last <= '9' || bytes.IndexByte(name, ':') >= 0) && hostname.IsIP(string(name))
+}
 
-// respelled selects for a name that is not written as it is stored.
-func (m *Manager) respelled(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	var buf [hostname.MaxSNI]byte
-	name, form := hostname.AppendSNI(buf[:0], hello.ServerName)
-	if form == hostname.NoName {
-		return m.instead(hello, certcache.None)
+// lookup selects for a normalised name. There is nothing for the empty name.
+func (m *Manager) lookup(hello *tls.ClientHelloInfo, name string) *tls.Certificate {
+	if name == "" {
+		return nil
 	}
-	adding := m.adding()
-	cert, match := m.cache.FindBytes(name, hello)
-	if cert == nil && (adding || match != certcache.None) {
-		cert, match = m.loadAsked(hello, string(name))
+	r := m.cache.Find(name, hello)
+	if r.Match != certcache.None && !r.Valid {
+		r = m.wake(hello, name)
 	}
-	if cert != nil {
-		return cert, nil
+	return r.Cert
+}
+
+// wake has a name looked at that is managed and has nothing valid in memory: it
+// waits until its certificate was read from storage, and when what there is has
+// expired, while another is being issued. Who waits for the same name waits for
+// the same work. It returns what there is then.
+func (m *Manager) wake(hello *tls.ClientHelloInfo, name string) certcache.Result {
+	defer m.waiting.Add(-1)
+	if m.waiting.Add(1) > mostWaiting {
+		return m.cache.Find(name, hello)
 	}
-	return m.instead(hello, match)
+	ctx := hello.Context()
+	if ctx == nil { // the hello was made by hand
+		ctx = m.ctx
+	}
+	ctx, cancel := context.WithTimeout(ctx, handshakePatience)
+	defer cancel()
+	for _, n := range []string{name, "*." + hostname.Parent(name)} {
+		list := m.managedFor(n)
+		w := newWait(len(list))
+		for i, c := range list {
+			m.change(c, func(*news) { m.waitLocked(c, w, i, needNotWait) })
+		}
+		if err := w.await(ctx, "waiting"); err != nil {
+			m.log.Debug("a handshake has waited in vain", "name", n, "err", err)
+		}
+		if r := m.cache.Find(name, hello); r.Valid {
+			return r
+		}
+	}
+	return m.cache.Find(name, hello)
+}
+
+// needNotWait reports whether a handshake has nothing to wait for.
+func needNotWait(c *managed, now time.Time) (error, bool) {
+	switch {
+	case c.usable(now.Unix()):
+		return nil, true
+	case c.know&isLoaded == 0:
+		return nil, !c.busy.has(doLoad)
+	}
+	return nil, c.cur.b == nil || !c.busy.has(doObtain)
 }
 
 // instead returns what is served in place of a name that has no certificate.
@@ -112,10 +166,22 @@ func (m *Manager) instead(hello *tls.ClientHelloInfo, match certcache.Match) (*t
 	return nil, (*unknownError)(hello)
 }
 
-// unnamed selects for a client that sent no server name.
+// unnamed selects for a client that sent no server name. What is in memory goes
+// before what has to be waited for.
 func (m *Manager) unnamed(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if addr, ok := localAddr(hello.Conn); ok {
-		if cert := m.forAddress(hello, addr); cert != nil {
+	addr, hasAddr := localAddr(hello.Conn)
+	if hasAddr {
+		if r := m.cache.FindIP(addr, hello); r.Valid {
+			return r.Cert, nil
+		}
+	}
+	if name := m.conf.DefaultName; name != "" {
+		if r := m.cache.Find(name, hello); r.Valid {
+			return r.Cert, nil
+		}
+	}
+	if hasAddr {
+		if cert := m.lookupAddr(hello, addr); cert != nil {
 			return cert, nil
 		}
 	}
@@ -131,31 +197,38 @@ func (m *Manager) unnamed(hello *tls.ClientHelloInfo) (*tls.Certificate, error) 
 	if cert := m.lookup(hello, m.conf.FallbackName); cert != nil {
 		return cert, nil
 	}
-	return nil, fmt.Errorf("%w: the client named no server and there is more than one certificate; set Config.DefaultName", ErrNoCertificate)
+	if m.cache.Len() == 0 {
+		return nil, fmt.Errorf("%w: no name is managed", ErrNoCertificate)
+	}
+	return nil, fmt.Errorf("%w: the client named no server and it cannot be told which one it wants; set Config.DefaultName", ErrNoCertificate)
 }
 
-// forAddress selects for the address that a client connected to.
-func (m *Manager) forAddress(hello *tls.ClientHelloInfo, addr netip.Addr) *tls.Certificate {
-	if cert := m.cache.LookupIP(addr, hello); cert != nil {
-		return cert
+// lookupAddr is lookup for an address.
+func (m *Manager) lookupAddr(hello *tls.ClientHelloInfo, addr netip.Addr) *tls.Certificate {
+	if r := m.cache.FindIP(addr, hello); r.Match == certcache.None {
+		return nil
 	}
-	var buf [64]byte
-	name := addr.AppendTo(buf[:0])
-	if _, match := m.cache.FindBytes(name, hello); match != certcache.None || m.adding() {
-		return m.lookup(hello, string(name))
-	}
-	return nil
+	return m.lookup(hello, addr.String())
 }
 
+// localAddr returns the address that a client connected to, over TCP or QUIC.
 func localAddr(conn net.Conn) (netip.Addr, bool) {
 	if conn == nil {
 		return netip.Addr{}, false
 	}
-	tcp, ok := conn.LocalAddr().(*net.TCPAddr)
-	if !ok {
+	var at netip.AddrPort
+	switch a := conn.LocalAddr().(type) {
+	case nil:
 		return netip.Addr{}, false
+	case interface{ AddrPort() netip.AddrPort }:
+		at = a.AddrPort()
+	default:
+		var err error
+		if at, err = netip.ParseAddrPort(a.String()); err != nil {
+			return netip.Addr{}, false
+		}
 	}
-	addr := tcp.AddrPort().Addr().Unmap().WithZone("")
+	addr := at.Addr().Unmap().WithZone("")
 	return addr, addr.IsValid()
 }
 
@@ -167,7 +240,7 @@ type (
 )
 
 func (e *unknownError) Error() string {
-	if _, form := hostname.AppendSNI(nil, e.ServerName); form == hostname.NoName {
+	if _, ok := hostname.FromSNI(e.ServerName); !ok {
 		return ErrNoCertificate.Error() + ": the server name is not a DNS name"
 	}
 	return fmt.Sprintf("%v for %q: %v", ErrNoCertificate, e.ServerName, ErrNotManaged)
@@ -176,8 +249,8 @@ func (e *unknownError) Error() string {
 // Is reports whether the error is of that kind.
 func (e *unknownError) Is(target error) bool {
 	if target == ErrNotManaged {
-		_, form := hostname.AppendSNI(nil, e.ServerName)
-		return form != hostname.NoName
+		_, ok := hostname.FromSNI(e.ServerName)
+		return ok
 	}
 	return target == ErrNoCertificate
 }

@@ -1,100 +1,20 @@
-package certwright
+package certwright_test
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"strings"
 	"testing"
 
+	. "github.com/certwright/certwright"
 	"github.com/certwright/certwright/internal/acmeflow"
 	"github.com/certwright/certwright/internal/challenge"
 	"github.com/certwright/certwright/storage"
 )
 
-// offline is a Manager that no network is needed for.
-func offline(t testing.TB, f *fakeSigner, change ...func(*Config)) *Manager {
-	t.Helper()
-	conf := Config{
-		AgreeToTerms: true, Storage: storage.NewMemory(), HTTPPort: -1, TLSPort: -1, Logger: slog.New(slog.DiscardHandler),
-		DisableStapling: true, DisableRenewalInfo: true, Issuers: []Issuer{f},
-	}
-	for _, c := range change {
-		c(&conf)
-	}
-	m, err := New(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := m.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	return m
-}
-
-// fakeConn is a connection that has nothing but a local address.
-type fakeConn struct {
-	net.Conn
-	local net.Addr
-}
-
-func (c fakeConn) LocalAddr() net.Addr { return c.local }
-
-// helloFor is the ClientHello of a browser of today.
-func helloFor(name, local string) *tls.ClientHelloInfo {
-	h := &tls.ClientHelloInfo{
-		ServerName:        name,
-		CipherSuites:      []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256},
-		SupportedCurves:   []tls.CurveID{tls.X25519, tls.CurveP256},
-		SupportedPoints:   []uint8{0},
-		SignatureSchemes:  []tls.SignatureScheme{tls.ECDSAWithP256AndSHA256, tls.PSSWithSHA256, tls.PKCS1WithSHA256},
-		SupportedProtos:   []string{"h2", "http/1.1"},
-		SupportedVersions: []uint16{tls.VersionTLS13, tls.VersionTLS12},
-	}
-	if local != "" {
-		h.Conn = fakeConn{local: &net.TCPAddr{IP: net.ParseIP(local), Port: 443}}
-	}
-	return h
-}
-
-func static(certs ...*tls.Certificate) func(*Config) {
-	return func(c *Config) {
-		for _, cert := range certs {
-			c.Certificates = append(c.Certificates, StaticCertificate{Certificate: cert})
-		}
-	}
-}
-
-// checkHello compares the first name in the certificate for a ClientHello; want
-// "" means ErrNoCertificate.
-func checkHello(t *testing.T, m *Manager, h *tls.ClientHelloInfo, want string) {
-	t.Helper()
-	cert, err := m.GetCertificate(h)
-	if want == "" {
-		if cert != nil || !errors.Is(err, ErrNoCertificate) {
-			t.Errorf("%q: certificate %v, error %v; want ErrNoCertificate", h.ServerName, cert != nil, err)
-		}
-		return
-	}
-	if err != nil {
-		t.Errorf("%q: %v; want the certificate for %q", h.ServerName, err, want)
-		return
-	}
-	got := append([]string{}, cert.Leaf.DNSNames...)
-	for _, ip := range cert.Leaf.IPAddresses {
-		got = append(got, ip.String())
-	}
-	if len(got) == 0 || got[0] != want {
-		t.Errorf("%q: certificate for %v, want that for %q", h.ServerName, got, want)
-	}
-}
-
-func TestH1_ClientWithoutServerName(t *testing.T) {
+func TestClientWithoutServerName(t *testing.T) {
 	a, b, ip := selfSigned(t, "a.example.com"), selfSigned(t, "b.example.com"), selfSigned(t, "203.0.113.1")
 	def := func(name string) func(*Config) { return func(c *Config) { c.DefaultName = name } }
 	fall := func(name string) func(*Config) { return func(c *Config) { c.FallbackName = name } }
@@ -125,8 +45,8 @@ func TestH1_ClientWithoutServerName(t *testing.T) {
 	}
 }
 
-// H3: behind NAT the connection's own address is a private one.
-func TestH3_PrivateLocalAddress(t *testing.T) {
+// Behind NAT the connection's own address is a private one.
+func TestClientWithoutServerNameBehindNAT(t *testing.T) {
 	a, ip := selfSigned(t, "a.example.com"), selfSigned(t, "203.0.113.1")
 	f := newFakeSigner(t)
 	m := offline(t, f, static(a, ip))
@@ -140,7 +60,7 @@ func TestH3_PrivateLocalAddress(t *testing.T) {
 	}
 }
 
-func TestH4_TrailingDot(t *testing.T) {
+func TestServerNameWithATrailingDot(t *testing.T) {
 	m := offline(t, newFakeSigner(t), static(selfSigned(t, "example.com"), selfSigned(t, "*.example.com")))
 	checkHello(t, m, helloFor("example.com.", ""), "example.com")
 	checkHello(t, m, helloFor("EXAMPLE.com.", ""), "example.com")
@@ -150,7 +70,7 @@ func TestH4_TrailingDot(t *testing.T) {
 }
 
 // Names that only serve to do harm are a miss, whatever is configured.
-func TestHandshake_HostileNames(t *testing.T) {
+func TestHostileServerNames(t *testing.T) {
 	m := offline(t, newFakeSigner(t), static(selfSigned(t, "example.com"), selfSigned(t, "*.example.com")))
 	for _, name := range []string{
 		"..", "*", "*.example.com", "a..example.com", ".example.com", "a.b.example.com", "exa mple.com", "example.com\x00", "\x00.example.com",
@@ -169,7 +89,7 @@ func TestHandshake_HostileNames(t *testing.T) {
 }
 
 // The error says whether the name is managed.
-func TestHandshake_ErrorsOfAMiss(t *testing.T) {
+func TestErrorOfAMissSaysWhetherTheNameIsManaged(t *testing.T) {
 	f := newFakeSigner(t)
 	f.err = errors.New("out of ink")
 	m := offline(t, f)
@@ -186,21 +106,23 @@ func TestHandshake_ErrorsOfAMiss(t *testing.T) {
 	}
 }
 
-// acme-tls/1 is answered for a pending challenge only, and only when it is all
-// that the client speaks.
-func TestHandshake_ValidationOnlyForPendingChallenge(t *testing.T) {
+// acme-tls/1 is answered for a pending challenge only, here one of another
+// instance, and only when it is all that the client speaks.
+func TestValidationHandshakes(t *testing.T) {
 	const name = "example.com"
-	m := offline(t, newFakeSigner(t), static(selfSigned(t, name)))
+	shared := storage.NewMemory()
+	m := offline(t, newFakeSigner(t), static(selfSigned(t, name)), func(c *Config) { c.Storage = shared })
+	others := tableOn(t, shared)
 	validation := helloFor(name, "")
 	validation.SupportedProtos = []string{alpnProto}
 	checkHello(t, m, validation, "")
 	present := func(token string) func() {
-		ch := acmeflow.Challenge{Type: challenge.TLSALPN01, Identifier: name, Token: token, KeyAuthorization: token + ".thumb"}
-		if err := newOwnSolver(m).Present(t.Context(), ch); err != nil {
+		ch := challenge.Challenge{Type: challenge.TLSALPN01, Identifier: name, Token: token, KeyAuthorization: token + ".thumb"}
+		if err := others.Present(t.Context(), ch); err != nil {
 			t.Fatal(err)
 		}
 		return func() {
-			if err := newOwnSolver(m).CleanUp(t.Context(), ch); err != nil {
+			if err := others.CleanUp(t.Context(), ch); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -221,10 +143,10 @@ func TestHandshake_ValidationOnlyForPendingChallenge(t *testing.T) {
 	}
 	removeOld := present("old")
 	oldAnswer := answer()
-	removeNew := present("new") // T4: the newest key authorization wins
+	removeNew := present("new") // the newest key authorization wins
 	newAnswer := answer()
 	if oldAnswer == newAnswer {
-		t.Error("T4: the old challenge is still answered")
+		t.Error("the old challenge is still answered")
 	}
 	both := helloFor(name, "")
 	both.SupportedProtos = []string{"h2", alpnProto}
@@ -241,9 +163,13 @@ func TestHandshake_ValidationOnlyForPendingChallenge(t *testing.T) {
 	}
 	removeOld()
 	checkHello(t, m, validation, "")
-	if keys, err := m.conf.Storage.List(t.Context(), keyChallenges); err != nil || len(keys) > 0 {
-		t.Errorf("left in storage: %v, %v", keys, err)
-	}
+}
+
+// tableOn returns the challenges of another instance on a storage.
+func tableOn(t testing.TB, s Storage) *challenge.Table {
+	return challenge.New(challenge.Options{
+		Store: s, Prefix: keyChallenges, Cert: acmeflow.TLSALPNCertificate, Go: func(f func()) { go f() }, Context: t.Context(),
+	})
 }
 
 // pipe makes a handshake with conf over a pipe.
@@ -264,7 +190,7 @@ func pipe(t *testing.T, server, client *tls.Config) (tls.ConnectionState, error)
 }
 
 // What GetCertificate selects comes out of real handshakes.
-func TestHandshake_RealConnections(t *testing.T) {
+func TestRealHandshakes(t *testing.T) {
 	f := newFakeSigner(t)
 	m := offline(t, f)
 	if err := m.ManageSync(t.Context(), []string{"a.example.com", "b.example.com"}); err != nil {

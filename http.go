@@ -13,7 +13,8 @@ import (
 // HTTPHandler returns a handler for the plain HTTP port. It answers http-01
 // validation requests for challenges that are pending, here or on another
 // instance that shares the storage, and hands every other request to next,
-// those for unknown tokens too. A nil next redirects to https.
+// those for unknown tokens too. A nil next redirects to https, on the port
+// Config.RedirectPort.
 //
 // It belongs outside of every other handler: a redirect, an authentication or a
 // routing by host before it would hide the challenges from the CA.
@@ -34,20 +35,11 @@ func (m *Manager) HTTPHandler(next http.Handler) http.Handler {
 
 // answer answers an http-01 validation request and reports whether r was one.
 func (m *Manager) answer(w http.ResponseWriter, r *http.Request) bool {
-	if !m.table.Handle(w, r, normalHost) {
+	if !m.table.Handle(w, r) {
 		return false
 	}
 	m.asked(challenge.HTTP01)
 	return true
-}
-
-// normalHost normalises a Host header without its port.
-func normalHost(host string) string {
-	name, err := hostname.Normalize(host)
-	if err != nil {
-		return ""
-	}
-	return name
 }
 
 // redirect sends a request to the same URL with https.
@@ -58,8 +50,8 @@ func (m *Manager) redirect(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch {
-	case m.conf.TLSPort > 0 && m.conf.TLSPort != 443:
-		host = net.JoinHostPort(host, fmt.Sprint(m.conf.TLSPort))
+	case m.conf.RedirectPort != 443:
+		host = net.JoinHostPort(host, fmt.Sprint(m.conf.RedirectPort))
 	case strings.Contains(host, ":"):
 		host = "[" + host + "]"
 	}

@@ -1,4 +1,4 @@
-package certwright
+package certwright_test
 
 import (
 	"bufio"
@@ -11,17 +11,26 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/certwright/certwright/internal/acmeflow"
+	. "github.com/certwright/certwright"
 	"github.com/certwright/certwright/internal/challenge"
+	"github.com/certwright/certwright/storage"
 )
 
 const wellKnown = "/.well-known/acme-challenge/"
 
-// presentHTTP makes an http-01 challenge pending.
-func presentHTTP(t testing.TB, m *Manager, name, token string) acmeflow.Challenge {
+// answering returns a Manager and the challenges of another instance on the same
+// storage, which it answers too.
+func answering(t testing.TB) (*Manager, *challenge.Table) {
 	t.Helper()
-	ch := acmeflow.Challenge{Type: challenge.HTTP01, Identifier: name, Token: token, KeyAuthorization: token + ".thumbprint"}
-	if err := newOwnSolver(m).Present(t.Context(), ch); err != nil {
+	shared := storage.NewMemory()
+	return offline(t, newFakeSigner(t), func(c *Config) { c.Storage = shared }), tableOn(t, shared)
+}
+
+// presentHTTP makes an http-01 challenge pending.
+func presentHTTP(t testing.TB, others *challenge.Table, name, token string) challenge.Challenge {
+	t.Helper()
+	ch := challenge.Challenge{Type: challenge.HTTP01, Identifier: name, Token: token, KeyAuthorization: token + ".thumbprint"}
+	if err := others.Present(t.Context(), ch); err != nil {
 		t.Fatal(err)
 	}
 	return ch
@@ -34,22 +43,21 @@ var teapot = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, "own "+r.Method) // a recorder does not fail
 })
 
-// T1: validation requests for other clients' challenges reach the handler
-// behind, untouched.
-func TestT1_ForeignTokens(t *testing.T) {
-	m := offline(t, newFakeSigner(t))
+// Validation requests for other clients' challenges reach the handler behind,
+// untouched.
+func TestForeignTokensReachTheHandlerBehind(t *testing.T) {
+	m, others := answering(t)
 	h := m.HTTPHandler(teapot)
 	foreign := func() {
 		t.Helper()
 		for _, tc := range []struct{ host, path string }{
 			{"example.com", wellKnown + "foreign-token"},
-			{"other.example.com", wellKnown + "own-token"}, // a known token for another name
 			{"example.com", wellKnown},
 			{"example.com", wellKnown + "own-token/"},
 			{"example.com", wellKnown + "own-token/x"},
 			{"example.com", "/.well-known/acme-challenge"},
 			{"example.com", "/x" + wellKnown + "own-token"},
-			{"", wellKnown + "own-token"},
+			{"", wellKnown + "foreign-token"},
 		} {
 			w := httptest.NewRecorder()
 			r := httptest.NewRequest(http.MethodGet, "http://x"+tc.path, nil)
@@ -61,12 +69,14 @@ func TestT1_ForeignTokens(t *testing.T) {
 		}
 	}
 	foreign()
-	ch := presentHTTP(t, m, "example.com", "own-token")
+	ch := presentHTTP(t, others, "example.com", "own-token")
 	foreign()
-	if w := ask(h, "example.com", wellKnown+"own-token"); w.Code != http.StatusOK {
-		t.Errorf("own challenge: %d", w.Code)
+	for _, host := range []string{"example.com", "behind.a.proxy.example.org", ""} { // a token cannot be guessed
+		if w := ask(h, host, wellKnown+"own-token"); w.Code != http.StatusOK {
+			t.Errorf("own challenge for %q: %d", host, w.Code)
+		}
 	}
-	if err := newOwnSolver(m).CleanUp(t.Context(), ch); err != nil {
+	if err := others.CleanUp(t.Context(), ch); err != nil {
 		t.Fatal(err)
 	}
 	foreign()
@@ -83,11 +93,11 @@ func ask(h http.Handler, host, path string) *httptest.ResponseRecorder {
 	return w
 }
 
-// T2: the challenge goes before a redirect, an authentication and a routing by
-// host inside.
-func TestT2_RedirectAllInside(t *testing.T) {
-	m := offline(t, newFakeSigner(t))
-	presentHTTP(t, m, "example.com", "token")
+// The challenge goes before a redirect, an authentication and a routing by host
+// inside.
+func TestChallengeGoesBeforeTheHandlerInside(t *testing.T) {
+	m, others := answering(t)
+	presentHTTP(t, others, "example.com", "token")
 	for _, inner := range []http.Handler{
 		nil, // the Manager's own redirect
 		http.RedirectHandler("https://elsewhere.example.com/", http.StatusFound),
@@ -105,12 +115,12 @@ func TestT2_RedirectAllInside(t *testing.T) {
 	}
 }
 
-// T10: only known tokens are answered, never as anything that a browser runs.
-func TestT10_RequestForms(t *testing.T) {
-	m := offline(t, newFakeSigner(t))
-	presentHTTP(t, m, "example.com", "to-k_en")
-	presentHTTP(t, m, "203.0.113.1", "ip4")
-	presentHTTP(t, m, "2001:db8::1", "ip6")
+// Only known tokens are answered, never as anything that a browser runs.
+func TestFormsOfValidationRequests(t *testing.T) {
+	m, others := answering(t)
+	presentHTTP(t, others, "example.com", "to-k_en")
+	presentHTTP(t, others, "203.0.113.1", "ip4")
+	presentHTTP(t, others, "2001:db8::1", "ip6")
 	ln := listenPort(t, 0)
 	serveHTTP(t, ln, m.HTTPHandler(teapot))
 	const own = "own"
@@ -137,9 +147,9 @@ func TestT10_RequestForms(t *testing.T) {
 		{"GET", wellKnown + "<script>alert(1)</script>", "example.com", own},
 		{"GET", wellKnown + "to-k_en%00", "example.com", own},
 		{"GET", wellKnown + strings.Repeat("a", 4000), "example.com", own},
-		{"GET", wellKnown + "to-k_en", "[example.com", own},
-		{"GET", wellKnown + "to-k_en", "example.com:80:80", own},
-		{"GET", wellKnown + "to-k_en", "a,example.com", own},
+		{"GET", wellKnown + "to-k_en", "[example.com", "to-k_en.thumbprint"},
+		{"GET", wellKnown + "to-k_en", "example.com:80:80", "to-k_en.thumbprint"},
+		{"GET", wellKnown + "to-k_en", "a,example.com", "to-k_en.thumbprint"},
 	} {
 		resp, body := raw(t, ln.Addr().String(), fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\n\r\n", tc.method, tc.target, tc.host))
 		what := tc.method + " " + tc.target + " for " + tc.host
@@ -186,8 +196,8 @@ func FuzzHTTPHandler(f *testing.F) {
 		f.Add(s, "example.com")
 	}
 	f.Add("token", "[::1]:80")
-	m := offline(f, newFakeSigner(f))
-	presentHTTP(f, m, "example.com", "token")
+	m, others := answering(f)
+	presentHTTP(f, others, "example.com", "token")
 	f.Fuzz(func(t *testing.T, token, host string) {
 		r := &http.Request{Method: http.MethodGet, Host: host, URL: &url.URL{Path: wellKnown + token}}
 		w := httptest.NewRecorder()
@@ -198,7 +208,7 @@ func FuzzHTTPHandler(f *testing.F) {
 	})
 }
 
-func TestHTTPHandler_Redirect(t *testing.T) {
+func TestRedirectsToHTTPS(t *testing.T) {
 	for _, tc := range []struct {
 		tlsPort            int
 		method, host, path string
@@ -211,7 +221,7 @@ func TestHTTPHandler_Redirect(t *testing.T) {
 		{443, "DELETE", "example.com", "/x", 308, "https://example.com/x"},
 		{443, "GET", "example.com:80", "/", 301, "https://example.com/"},
 		{443, "GET", "Example.COM.:8080", "/", 301, "https://example.com/"},
-		{-1, "GET", "example.com:80", "/", 301, "https://example.com/"},
+		{0, "GET", "example.com:80", "/", 301, "https://example.com/"},
 		{8443, "GET", "example.com:8080", "/", 301, "https://example.com:8443/"},
 		{443, "GET", "203.0.113.1:80", "/", 301, "https://203.0.113.1/"},
 		{443, "GET", "[2001:db8::1]", "/", 301, "https://[2001:db8::1]/"},
@@ -231,7 +241,7 @@ func TestHTTPHandler_Redirect(t *testing.T) {
 		{443, "GET", "[::1", "/", 400, ""},
 		{443, "GET", "a:b:c", "/", 400, ""},
 	} {
-		m := offline(t, newFakeSigner(t), func(c *Config) { c.TLSPort = tc.tlsPort })
+		m := offline(t, newFakeSigner(t), func(c *Config) { c.RedirectPort = tc.tlsPort })
 		u, err := url.ParseRequestURI(tc.path)
 		if err != nil {
 			t.Fatal(err)

@@ -3,103 +3,245 @@ package certwright
 import (
 	"context"
 	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/certwright/certwright/internal/certpem"
-	"github.com/certwright/certwright/internal/record"
+	"github.com/certwright/certwright/internal/hostname"
+	"github.com/certwright/certwright/internal/lane"
+	"github.com/certwright/certwright/internal/records"
 )
 
 const (
 	// lockTimeout bounds the wait for another instance that works on the same
-	// name: no worker is held longer by it.
+	// name.
 	lockTimeout = time.Minute
+
+	// moment is the shortest wait for which a slot is given back.
+	moment = 100 * time.Millisecond
+
+	// storeFor is for how long an order has to fail to be stored, while other
+	// records can be, to be gone without.
+	storeFor = time.Hour
 
 	// quickRetry is when work is tried again that failed for no fault of a CA:
 	// a lease that was lost, another instance that took too long.
 	quickRetry = 10 * time.Second
 )
 
-// errNotStored means that a certificate was issued and could not be stored. It
-// is not served: what is served is stored.
-var errNotStored = errors.New("the certificate was issued but is not stored yet")
+var (
+	// errNotStored means that a certificate was issued and could not be stored.
+	// It is not served: what is served is stored.
+	errNotStored = errors.New("the certificate was issued but is not stored yet")
 
-// errNotKept means that an order was made and what is needed to go on with it
-// could not be stored. It is kept in memory.
-var errNotKept = errors.New("the order is not stored yet")
+	// errNotKept means that an order was made and what is needed to go on with
+	// it could not be stored. It is kept in memory.
+	errNotKept = errors.New("the order is not stored yet")
 
-// errBusy means that another instance works on the name.
-var errBusy = errors.New("another instance is working on it")
+	// errBusy means that another instance works on the name.
+	errBusy = errors.New("another instance is working on it")
+)
 
-// waitError stands for a failure before, which is why no attempt is made yet.
-type waitError struct{ text string }
+// attempt is one attempt to get a certificate from one issuer.
+type attempt struct {
+	iss   *issuer
+	f     *flight
+	cfg   *settings
+	cur   *records.Bundle // what is served
+	order *records.Order  // one in progress that could not be stored; nil: none
+	pass  pass
+	began time.Time     // when the issuer was first asked
+	left  time.Duration // for which what is served is good
+	holds holds
+}
 
-func (e *waitError) Error() string { return e.text }
-
-// orderRecord is what is kept of an issue in progress: the next key, stored
-// before any CA is asked, and what each issuer needs to go on with its order.
-type orderRecord struct {
-	Names   []string          `json:"names"`
-	Profile string            `json:"profile,omitempty"`
-	Created time.Time         `json:"created"`
-	Key     string            `json:"key"` // PEM, PKCS #8
-	Issuers map[string][]byte `json:"issuers,omitempty"`
+// newAttempt takes from the state of c what an attempt needs.
+func (m *Manager) newAttempt(c *managed, f *flight, iss *issuer) attempt {
+	a := attempt{iss: iss, f: f, cfg: c.cfg, cur: c.newest(), pass: c.pass(), left: c.left(time.Now().Unix())}
+	if c.why != nil {
+		a.order = c.why.orders[iss.id]
+	}
+	return a
 }
 
 // obtain gets a new certificate for c: from storage when another instance has
-// been faster, and else from an issuer. It is the one path of a first issue and
-// of a renewal. It returns the bundle that is stored, and whether another
-// instance stored it.
-func (m *Manager) obtain(ctx context.Context, c *job, force bool) (b *bundle, adopted bool, err error) {
-	began := time.Now()
-	lease, err := m.lock(ctx, storageKey("issue", c.id()))
+// been faster, and else from the issuer. It is the one path of a first issue and
+// of a renewal.
+func (m *Manager) obtain(ctx context.Context, c *managed, a attempt) func(*news) {
+	a.f.progress("lease", "")
+	lease, err := m.lockFor(ctx, a.f, records.IssueLock(c.id()))
 	if err != nil {
-		return nil, false, err
+		return m.obtainFailed(ctx, c, a, err)
 	}
-	defer unlock(ctx, lease, m.log)
+	defer a.f.abandon(m) // its lease
 	ctx = lease.Context()
-	old, err := m.loadBundle(ctx, c.managed)
+	old, err := m.records.LoadBundle(ctx, c.id(), time.Now())
+	if err != nil && !isMissing(err) {
+		return m.obtainFailed(ctx, c, a, err)
+	}
+	if m.suffices(c, a, old.Bundle) {
+		return m.took(c, a, old.Bundle)
+	}
+	a.holds = m.loadHolds(ctx, c, a.iss)
+	now := time.Now().Unix()
+	if h := a.holds.latest(now); max(a.pass.until(&h, 0, now), a.pass.until(a.iss.down.Load(), 0, now)) > now {
+		return func(*news) { c.tryOf(a.iss).hold = h }
+	}
+	a.began = time.Now()
+	b, err := m.issue(ctx, c, a, old)
+	if err != nil && mayRetryNow(err) { // about an order that was made before
+		m.dropOrder(ctx, c, a.iss)
+		a.order = nil
+		b, err = m.issue(ctx, c, a, old)
+	}
 	if err != nil {
-		return nil, false, err
+		return m.obtainFailed(ctx, c, a, err)
 	}
-	if m.suffices(c, old.bundle, force, began) {
-		c.state = stateRecord{} // whoever stored it has cleared it
-		return old.bundle, true, nil
-	}
-	if c.state, err = m.loadState(ctx, c); err != nil {
-		return nil, false, err
-	}
-	if s := c.state; !force && time.Now().Before(s.Next) {
-		return nil, false, &IssueError{Name: c.Names[0], Attempts: s.Attempts, RetryAt: s.Next, Errs: []error{&waitError{s.Error}}}
-	}
-	b, err = m.issue(ctx, c, old, force)
-	return b, false, err
+	return m.issued(c, a, old.Bundle, b)
 }
+
+// isMissing reports whether a record is not there, or is of no use.
+func isMissing(err error) bool {
+	var damaged *records.DamagedError
+	return errors.Is(err, fs.ErrNotExist) || errors.As(err, &damaged)
+}
+
+func isNewer(err error) bool { return errors.Is(err, records.ErrNewer) }
 
 // suffices reports whether a stored certificate makes a new one needless: it is
-// another one than the one in use and not due itself. For a forced renewal it
-// must be younger than the wish for it.
-func (m *Manager) suffices(c *job, old *bundle, force bool, began time.Time) bool {
-	if old == nil || old.same(c.bundle) && (force || c.revoked || c.isBroken(c.bundle)) {
+// another one than the one in use, what is configured, and not due itself. After
+// a call of Renew it must be younger than that.
+func (m *Manager) suffices(c *managed, a attempt, b *records.Bundle) bool {
+	if b == nil || b.Same(a.cur) || !a.cfg.wants(b) || b.ID() != c.id() {
 		return false
 	}
-	if force && old.stored().Before(began) {
+	if a.pass.wish != 0 && b.Stored <= a.pass.wish/int64(time.Second) {
 		return false
 	}
-	now := time.Now()
-	w := window{}
-	if old.same(c.bundle) {
-		w = c.window
-	}
-	return now.Before(c.facts(old).NotAfter) && now.Before(c.renewAt(old, w))
+	now := time.Now().Unix()
+	return now < b.End && now < renewalTime(b, nil, a.cfg.policy)
 }
 
-// lock waits for the named lease, for a bounded time.
-func (m *Manager) lock(ctx context.Context, name string) (Lease, error) {
-	return m.lockWithin(ctx, name, lockTimeout)
+// took makes what another instance stored the certificate of c.
+func (m *Manager) took(c *managed, a attempt, b *records.Bundle) func(*news) {
+	return func(n *news) {
+		m.obtainedLocked(c, a, b)
+		n.add(func() { m.emit(c, Event{Kind: EventAdopted}) })
+	}
+}
+
+// issued makes a new certificate that of c.
+func (m *Manager) issued(c *managed, a attempt, old, b *records.Bundle) func(*news) {
+	kind := EventRenewed
+	if old == nil && a.cur == nil {
+		kind = EventIssued
+	}
+	m.noteChange(b.ID())
+	return func(n *news) {
+		m.obtainedLocked(c, a, b)
+		n.add(func() {
+			m.log.Info("certificate "+string(kind), "name", c.Names[0], "issuer", b.Account(), "serial", b.Serial(), "not_after", time.Unix(b.End, 0).UTC())
+			m.emit(c, Event{Kind: kind})
+		})
+	}
+}
+
+// obtainedLocked has b served, and forgets what went wrong before.
+func (m *Manager) obtainedLocked(c *managed, a attempt, b *records.Bundle) {
+	c.next, c.ocspAt = b, 0
+	c.judge()
+	c.wellLocked()
+	w := c.trouble()
+	w.tries, w.orders, w.degraded = nil, nil, ""
+	if c.wish == a.pass.wish { // and not one of a later call
+		w.wished, c.wish = c.wish, 0
+	}
+}
+
+// obtainFailed sorts a failed attempt by whose fault it is.
+func (m *Manager) obtainFailed(ctx context.Context, c *managed, a attempt, err error) func(*news) {
+	switch {
+	case isWait(err):
+		m.log.Warn("another instance works on a name", "name", c.Names[0], "due", time.Now().Add(quickRetry), "err", err)
+		return func(*news) {
+			c.trouble().retry, c.why.err = time.Now().Add(quickRetry).Unix(), err
+		}
+	case m.ctx.Err() != nil || context.Cause(ctx) == context.Canceled: //nolint:errorlint // unmanaged
+		return func(*news) {}
+	case !isStepError(err), errors.Is(err, errNotStored), errors.Is(err, errNotKept):
+		return func(n *news) { m.troubleLocked(c, fmt.Errorf("issuing a certificate for %q: %w", c.Names[0], err), n) }
+	}
+	if errors.Is(err, ErrOrderGone) {
+		m.dropOrder(ctx, c, a.iss)
+	}
+	h := m.noteFailure(ctx, c, a, err)
+	return func(*news) {
+		c.wellLocked()
+		t := c.tryOf(a.iss)
+		t.hold, t.err, t.at, t.wish = h, err, time.Now().UnixNano(), a.pass.wish
+		if errors.Is(err, ErrOrderGone) {
+			delete(c.why.orders, a.iss.id)
+		}
+	}
+}
+
+func isStepError(err error) bool {
+	var e *StepError
+	return errors.As(err, &e)
+}
+
+// lockFor waits for the named lease, for a bounded time. The flight has it from
+// then on.
+func (m *Manager) lockFor(ctx context.Context, f *flight, name string) (Lease, error) {
+	back := idleSoon(ctx)
+	lease, err := m.lockWithin(ctx, name, lockTimeout)
+	back()
+	if err == nil {
+		f.mu.Lock()
+		f.lease = lease
+		f.mu.Unlock()
+	}
+	return lease, err
+}
+
+// idleSoon gives the slot of ctx's flight back once what is waited for has taken
+// longer than a moment, until back is called.
+func idleSoon(ctx context.Context) (back func()) {
+	var mu sync.Mutex
+	isBack, resume := false, func() {}
+	timer := time.AfterFunc(moment, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if !isBack {
+			resume = lane.Idle(ctx)
+		}
+	})
+	return func() {
+		timer.Stop()
+		mu.Lock()
+		isBack = true
+		r := resume
+		mu.Unlock()
+		r()
+	}
+}
+
+// sleep waits for d, and gives the slot of ctx's flight back unless that is but a
+// moment.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d < moment {
+		return pauseFor(ctx, d)
+	}
+	return lane.Sleep(ctx, d)
 }
 
 // lockWithin waits for the named lease for as long as patience lasts; then the
@@ -116,10 +258,10 @@ func (m *Manager) lockWithin(ctx context.Context, name string, patience time.Dur
 		err = errBusy
 	}
 	if err != nil {
-		cancel(nil)
 		if errors.Is(context.Cause(wait), errBusy) && ctx.Err() == nil {
 			err = errBusy
 		}
+		cancel(nil)
 		return nil, fmt.Errorf("locking %q: %w", name, err)
 	}
 	return &boundLease{Lease: lease, cancel: cancel}, nil
@@ -131,258 +273,230 @@ type boundLease struct {
 	cancel context.CancelCauseFunc
 }
 
+// Unlock implements Lease.
 func (l *boundLease) Unlock(ctx context.Context) error {
 	defer l.cancel(nil)
 	return l.Lease.Unlock(ctx)
 }
 
-// issue asks the issuers in turn. It runs under the lease for c.
-func (m *Manager) issue(ctx context.Context, c *job, old storedBundle, force bool) (*bundle, error) {
-	set := c.settings()
-	order, key, err := m.openOrder(ctx, c, old.bundle)
+// issue asks the issuer. It runs under the lease for c.
+func (m *Manager) issue(ctx context.Context, c *managed, a attempt, old records.Stored) (*records.Bundle, error) {
+	order, key, err := m.openOrder(ctx, c, a)
 	if err != nil {
 		return nil, err
 	}
-	csr, err := makeCSR(c.Names, key, set.mustStaple)
+	csr, err := makeCSR(c.Names, key, a.cfg.mustStaple)
 	if err != nil {
 		return nil, fmt.Errorf("making the CSR for %q: %w", c.Names[0], err)
 	}
-	failure := &IssueError{Name: c.Names[0]}
-	for _, iss := range set.issuers {
-		if is := c.state.Issuers[iss.ID()]; !force && time.Now().Before(is.Next) {
-			failure.Errs = append(failure.Errs, &StepError{Issuer: iss.ID(), Step: "wait", Err: fmt.Errorf("not before %s, after: %s", is.Next.UTC().Format(time.RFC3339), is.Error)})
-			continue
-		}
-		b, err := m.issueFrom(ctx, c, issueTask{issuer: iss, set: set, order: order, key: key, csr: csr, replaces: old})
-		if errors.Is(err, ErrOrderGone) {
-			var fresh error
-			if order, key, csr, fresh = m.newKey(ctx, c, old.bundle); fresh != nil {
-				return nil, fresh
-			}
-			if mayRetryNow(err) {
-				b, err = m.issueFrom(ctx, c, issueTask{issuer: iss, set: set, order: order, key: key, csr: csr, replaces: old})
-			}
-		}
-		if err == nil {
-			return b, nil
-		}
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("issuing a certificate for %q: %w", c.Names[0], context.Cause(ctx))
-		}
-		if errors.Is(err, errNotStored) || errors.Is(err, errNotKept) {
-			return nil, err // no other issuer could do better; the order is gone on with
-		}
-		failure.Errs = append(failure.Errs, err)
-		m.log.Debug("an issuer failed", "name", c.Names[0], "issuer", iss.ID(), "err", err)
-		m.noteFailure(c, iss, err)
-	}
-	now := time.Now().Round(0)
-	state := c.state
-	state.settle(set.issuers, errors.Join(failure.Errs...), now)
-	m.saveState(ctx, c, state)
-	failure.Attempts, failure.RetryAt = state.Attempts, state.Next
-	return nil, failure
-}
-
-// newKey begins the issue for c anew, with another key.
-func (m *Manager) newKey(ctx context.Context, c *job, old *bundle) (*orderRecord, crypto.Signer, []byte, error) {
-	m.dropOrder(ctx, c)
-	c.unsaved = nil
-	order, key, err := m.openOrder(ctx, c, old)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	csr, err := makeCSR(c.Names, key, c.settings().mustStaple)
-	if err != nil {
-		return nil, nil, nil, fmt.Errorf("making the CSR for %q: %w", c.Names[0], err)
-	}
-	return order, key, csr, nil
-}
-
-// noteFailure sets when the issuer may be asked again for c.
-func (m *Manager) noteFailure(c *job, iss Issuer, err error) {
-	now := time.Now().Round(0)
-	asked, _ := RetryAfter(err)
-	asked = max(asked, pauseOf(err))
-	n := c.state.Issuers[iss.ID()].Attempts + 1
-	c.state.failed(iss.ID(), err, now, now.Add(delay(n, c.left(), asked)))
-}
-
-// issueTask is one attempt at one issuer.
-type issueTask struct {
-	issuer   Issuer
-	set      *settings
-	order    *orderRecord
-	key      crypto.Signer
-	csr      []byte
-	replaces storedBundle
-}
-
-// issueFrom gets the certificate from one issuer, checks and stores it.
-func (m *Manager) issueFrom(ctx context.Context, c *job, t issueTask) (_ *bundle, err error) {
-	id := t.issuer.ID()
 	req := IssueRequest{
-		Names: slices.Clone(c.Names), CSR: t.csr, Profile: t.set.profile, State: t.order.Issuers[id],
-		Save: func(ctx context.Context, b []byte) error { return m.saveOrder(ctx, c, t.order, id, b) },
+		Names: slices.Clone(c.Names), CSR: csr, Profile: a.cfg.profile, State: order.State,
+		Save:     func(ctx context.Context, b []byte) error { return m.saveOrder(ctx, c, order, b) },
+		Progress: a.f.progress,
+		Sleep:    sleep,
 	}
-	if t.set.lifetime != 0 {
-		req.NotAfter = time.Now().Add(t.set.lifetime).Truncate(time.Second)
+	if a.cfg.lifetime != 0 {
+		req.NotAfter = time.Now().Add(a.cfg.lifetime).Truncate(time.Second)
 	}
-	if t.replaces.bundle != nil {
-		if req.Replaces, err = t.replaces.Parse(); err != nil {
+	if old.Bundle != nil {
+		if req.Replaces, err = old.Leaf(); err != nil {
 			m.log.Warn("the certificate that is replaced cannot be parsed", "name", c.Names[0], "err", err)
-		} else if t.replaces.issuer == id {
-			req.ReplacesData = t.replaces.data
+		} else if old.Account() == a.iss.id {
+			req.ReplacesData = old.Data
 		}
 	}
-	issued, err := callIssuer(ctx, t.issuer, req)
+	a.f.progress("issue", "")
+	issued, err := a.iss.Issue(ctx, req)
 	if err != nil {
-		return nil, err
+		return nil, asStepError(a.iss, ctx, err)
 	}
-	return m.accept(ctx, c, t, issued)
+	return m.accept(ctx, c, a, accepting{order, key, issued, old})
 }
 
-// callIssuer makes an error of a panic in an issuer.
-func callIssuer(ctx context.Context, iss Issuer, req IssueRequest) (issued Issued, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = &StepError{Issuer: iss.ID(), Step: "issue", Err: fmt.Errorf("the issuer panicked: %v", p)}
-		}
-	}()
-	return iss.Issue(ctx, req)
+// asStepError makes an error of a caller's Issuer say whose it is.
+func asStepError(iss *issuer, ctx context.Context, err error) error {
+	if ctx.Err() != nil && isWait(context.Cause(ctx)) {
+		return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	}
+	if isStepError(err) || errors.Is(err, errNotKept) {
+		return err
+	}
+	return &StepError{Issuer: iss.id, Step: "issue", Err: err}
+}
+
+// accepting is what an issuer answered, and what was asked.
+type accepting struct {
+	order  *records.Order
+	key    crypto.Signer
+	issued Issued
+	old    records.Stored
 }
 
 // accept checks an issued certificate and makes it durable; only then is it a
 // bundle.
-func (m *Manager) accept(ctx context.Context, c *job, t issueTask, issued Issued) (*bundle, error) {
-	id := t.issuer.ID()
-	fail := func(step string, err error) error {
-		return &StepError{Issuer: id, Step: step, Err: err}
-	}
-	chain, err := certpem.ParseChain(issued.Chain)
+func (m *Manager) accept(ctx context.Context, c *managed, a attempt, r accepting) (*records.Bundle, error) {
+	fail := func(step string, err error) error { return &StepError{Issuer: a.iss.id, Step: step, Err: err} }
+	now := time.Now()
+	b, warnings, err := m.records.Make(records.NewBundle{
+		Names: c.Names, KeyType: c.key(), CA: a.iss.ca, Account: a.iss.id, Profile: a.cfg.profile,
+		Key: r.key, Chain: r.issued.Chain, Data: r.issued.Data, Stored: now,
+	})
 	if err != nil {
-		m.dropOrder(ctx, c) // it would bring the same chain
-		return nil, fail("verify", err)
+		m.dropOrder(ctx, c, a.iss) // it would bring the same chain
+		return nil, fail("verify", &refusedError{err})
 	}
-	now := time.Now().UTC().Round(0)
-	r := certRecord{
-		ID: c.id(), Names: c.Names, Issuer: id, Profile: t.set.profile, Stored: now,
-		Key: t.order.Key, Chain: string(certpem.EncodeChain(chain)), Data: issued.Data,
+	for _, w := range warnings {
+		m.log.Warn("the CA's chain is served without what is not needed or cannot be used", "name", c.Names[0], "issuer", a.iss.id, "err", w)
 	}
-	b, err := newBundle(r, chain, t.key, &m.decoder.chains)
-	if err == nil && !now.Before(b.notAfter()) {
-		err = fmt.Errorf("the certificate expired at %s; is the clock right?", b.notAfter().Format(time.RFC3339))
+	if b.NotAfter <= now.Unix() {
+		return nil, fail("verify", fmt.Errorf("the certificate ended at %s, which is past by this host's clock: set the clock right", time.Unix(b.NotAfter, 0).UTC().Format(time.RFC3339)))
 	}
-	if err != nil {
-		m.dropOrder(ctx, c)
-		return nil, fail("verify", err)
+	if old := r.old; old.Bundle != nil && old.Usable(now.Unix()) && (!b.Usable(now.Unix()) || b.Has(records.MustStaple)) {
+		if err := m.records.KeepPrevious(ctx, old); err != nil {
+			return nil, fail("store", fmt.Errorf("%w: %w", errNotStored, err))
+		}
 	}
-	if err := m.storeBundle(ctx, c.managed, r); err != nil {
+	if err := m.records.StoreBundle(ctx, records.Stored{Bundle: b, Data: r.issued.Data}); err != nil {
 		return nil, fail("store", fmt.Errorf("%w: %w", errNotStored, err))
 	}
-	m.clearState(ctx, c)
-	m.dropOrder(ctx, c)
+	m.noteSuccess(ctx, a)
+	m.dropOrder(ctx, c, a.iss)
 	return b, nil
 }
 
-// openOrder returns the issue in progress for c, or begins one by storing the
-// next key. A record whose key is in use already belongs to an issue that ended.
-func (m *Manager) openOrder(ctx context.Context, c *job, old *bundle) (*orderRecord, crypto.Signer, error) {
-	key := storageKey(keyOrders, c.id())
-	value, err := m.conf.Storage.Load(ctx, key)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, fmt.Errorf("loading %q: %w", key, err)
-	}
-	if err == nil {
-		r, signer, err := decodeOrder(value)
-		switch {
-		case errors.Is(err, record.ErrNewer): // not to be overwritten
-			return nil, nil, fmt.Errorf("reading %q: %w", key, err)
-		case err != nil:
-			m.degraded(c.managed, "the record of an issue in progress is damaged; it begins anew", fmt.Errorf("reading %q: %w", key, err))
-		case m.resumable(c, r, signer, old) && (c.unsaved == nil || c.unsaved.Key != r.Key):
-			c.unsaved = nil
-			return r, signer, nil
+// refusedError is a certificate that was issued and is refused here. The next
+// would most likely be refused too.
+type refusedError struct{ err error }
+
+func (e *refusedError) Error() string { return e.err.Error() }
+
+// Unwrap returns the cause.
+func (e *refusedError) Unwrap() error { return e.err }
+
+// RetryAfter spaces orders whose certificates are of no use.
+func (e *refusedError) RetryAfter() time.Duration { return 24 * time.Hour }
+
+// openOrder returns the order in progress for c at an issuer, or begins one by
+// storing its key: each has its own.
+func (m *Manager) openOrder(ctx context.Context, c *managed, a attempt) (*records.Order, crypto.Signer, error) {
+	if a.order != nil {
+		if key := m.resumable(c, a, a.order); key != nil {
+			return a.order, key, m.storeOrder(ctx, c, a.order)
 		}
 	}
-	if r, signer := m.unsavedOrder(c, old); r != nil {
-		err := m.storeOrder(ctx, c, r)
-		if err == nil {
-			c.unsaved = nil
+	stored, err := m.records.LoadOrder(ctx, c.id(), a.iss.id)
+	switch {
+	case isNewer(err): // not to be overwritten
+		return nil, nil, err
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		m.degraded(c, "the record of an issue in progress cannot be read; it begins anew", err)
+	case err == nil:
+		if key := m.resumable(c, a, stored); key != nil {
+			return stored, key, nil
 		}
-		return r, signer, err
 	}
-	signer, err := certpem.GenerateKey(certpem.KeyType(c.keyType.keyType()))
+	key, err := certpem.GenerateKey(c.key())
 	if err != nil {
 		return nil, nil, fmt.Errorf("generating a key for %q: %w", c.Names[0], err)
 	}
-	keyPEM, err := certpem.EncodeKey(signer)
+	keyPEM, err := certpem.EncodeKey(key)
 	if err != nil {
 		return nil, nil, fmt.Errorf("encoding the key for %q: %w", c.Names[0], err)
 	}
-	r := &orderRecord{Names: c.Names, Profile: c.settings().profile, Created: time.Now().UTC().Round(0), Key: string(keyPEM)}
-	return r, signer, m.storeOrder(ctx, c, r)
+	order := &records.Order{
+		Names: c.Names, Profile: a.cfg.profile, Created: time.Now().UTC().Round(0), Issuer: a.iss.id, KeyPEM: string(keyPEM),
+	}
+	return order, key, m.storeOrder(ctx, c, order)
 }
 
-// unsavedOrder returns the issue in progress that could not be stored when it
-// went on, or nil when there is none that can be gone on with.
-func (m *Manager) unsavedOrder(c *job, old *bundle) (*orderRecord, crypto.Signer) {
-	if c.unsaved == nil {
-		return nil, nil
+// resumable returns the key of an order that can be gone on with, or nil.
+func (m *Manager) resumable(c *managed, a attempt, o *records.Order) crypto.Signer {
+	key, err := certpem.DecodeKey([]byte(o.KeyPEM))
+	if err != nil || o.Profile != a.cfg.profile || records.ID(o.Names, c.key()) != c.id() {
+		return nil
 	}
-	signer, err := certpem.DecodeKey([]byte(c.unsaved.Key))
-	if err != nil || !m.resumable(c, c.unsaved, signer, old) {
-		c.unsaved = nil
-		return nil, nil
+	if t, known := certpem.TypeOf(key.Public()); !known || t != c.key() {
+		return nil
 	}
-	return c.unsaved, signer
+	if a.cur != nil && a.cur.HasKey(key.Public()) { // it has ended
+		return nil
+	}
+	// Who calls Renew may fear for the keys there are. One that a process left that
+	// died was in no use, and its order costs as much as another.
+	if made := o.Created.UnixNano(); made < a.pass.wish && made >= m.began.UnixNano() {
+		return nil
+	}
+	return key
 }
 
-func decodeOrder(value []byte) (*orderRecord, crypto.Signer, error) {
-	r := new(orderRecord)
-	if err := record.Decode(kindOrder, value, r); err != nil {
-		return nil, nil, err
+// storeOrder makes an order durable. It is not what keeps a name from being
+// renewed: when its record fails for good, it is gone without.
+func (m *Manager) storeOrder(ctx context.Context, c *managed, o *records.Order) error {
+	err := m.records.StoreOrder(ctx, c.id(), o)
+	if err != nil && !isNewer(err) && time.Since(c.troubledSince()) >= storeFor && m.records.Probe(ctx) == nil {
+		m.degraded(c, "the record of an issue in progress cannot be stored while others can; it is gone without", err)
+		return nil
 	}
-	signer, err := certpem.DecodeKey([]byte(r.Key))
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading the key: %w", err)
-	}
-	return r, signer, nil
+	return err
 }
 
-func (m *Manager) resumable(c *job, r *orderRecord, key crypto.Signer, old *bundle) bool {
-	t, known := certpem.TypeOf(key.Public())
-	switch {
-	case !known || KeyType(t) != c.keyType.keyType(), !sameSet(r.Names, c.Names), r.Profile != c.settings().profile:
-		return false
-	case old != nil && old.hasKey(key):
-		return false
+// troubledSince returns since when storage fails for c, now when it does not.
+func (c *managed) troubledSince() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.why == nil || c.why.failures == 0 {
+		return time.Now()
 	}
-	return true
+	return c.why.since
 }
 
 // saveOrder keeps what an issuer needs to go on with its order.
-func (m *Manager) saveOrder(ctx context.Context, c *job, r *orderRecord, issuer string, b []byte) error {
-	if r.Issuers == nil {
-		r.Issuers = map[string][]byte{}
+func (m *Manager) saveOrder(ctx context.Context, c *managed, o *records.Order, b []byte) error {
+	o.State = b
+	err := m.storeOrder(ctx, c, o)
+	c.mu.Lock()
+	w := c.trouble()
+	if err != nil {
+		if w.orders == nil {
+			w.orders = map[string]*records.Order{}
+		}
+		kept := *o
+		w.orders[o.Issuer] = &kept
+	} else {
+		delete(w.orders, o.Issuer)
 	}
-	r.Issuers[issuer] = b
-	if err := m.storeOrder(ctx, c, r); err != nil {
-		c.unsaved = r
+	c.mu.Unlock()
+	if err != nil {
 		return fmt.Errorf("%w: %w", errNotKept, err)
 	}
-	c.unsaved = nil
 	return nil
 }
 
-func (m *Manager) storeOrder(ctx context.Context, c *job, r *orderRecord) error {
-	return storeRecord(ctx, m.conf.Storage, recordPlace{storageKey(keyOrders, c.id()), kindOrder}, r)
+// dropOrder forgets an issue that ended. What stays is recognised by its key.
+func (m *Manager) dropOrder(ctx context.Context, c *managed, iss *issuer) {
+	if err := m.records.DropOrder(ctx, c.id(), iss.id); err != nil && ctx.Err() == nil {
+		m.degraded(c, "the record of a finished issue could not be removed", err)
+	}
 }
 
-// dropOrder forgets an issue that ended. What stays is recognised by its key.
-func (m *Manager) dropOrder(ctx context.Context, c *job) {
-	key := storageKey(keyOrders, c.id())
-	if err := m.conf.Storage.Delete(ctx, key); err != nil && ctx.Err() == nil {
-		m.degraded(c.managed, "the record of a finished issue could not be removed", fmt.Errorf("deleting %q: %w", key, err))
+// oidTLSFeature is id-pe-tlsfeature (RFC 7633).
+var oidTLSFeature = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
+
+func makeCSR(names []string, key crypto.Signer, mustStaple bool) ([]byte, error) {
+	t := &x509.CertificateRequest{}
+	for _, n := range names {
+		if hostname.IsIP(n) {
+			t.IPAddresses = append(t.IPAddresses, net.ParseIP(n))
+		} else {
+			t.DNSNames = append(t.DNSNames, n)
+		}
 	}
+	if mustStaple {
+		value, err := asn1.Marshal([]int{5}) // status_request (RFC 6066 §8)
+		if err != nil {
+			return nil, err
+		}
+		t.ExtraExtensions = append(t.ExtraExtensions, pkix.Extension{Id: oidTLSFeature, Value: value})
+	}
+	return x509.CreateCertificateRequest(rand.Reader, t, key)
 }

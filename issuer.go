@@ -60,7 +60,7 @@ type IssueRequest struct {
 	Progress func(step, detail string)
 
 	// Sleep waits for d, or until ctx ends, whose cause it then returns. An
-	// Issuer that polls or pauses does so through Sleep: others get their turn
+	// Issuer that polls or pauses does so through Sleep: its slot goes to others
 	// meanwhile. nil: the same as a timer.
 	Sleep func(ctx context.Context, d time.Duration) error
 }

@@ -30,19 +30,13 @@ func (m *Manager) newPorts() *challenge.Ports {
 			}
 			return listenAddr(m.conf.ListenHost, port), port > 0
 		},
-		Serving: func(challengeType string) bool {
-			if challengeType == challenge.TLSALPN01 {
-				return m.servesTLS.Load()
-			}
-			return m.servesHTTP.Load()
-		},
 		Patience: func(challengeType string) time.Duration {
-			wired := m.wiredHTTP.Load()
+			wired, serves := m.wiredHTTP.Load(), m.servesHTTP.Load()
 			if challengeType == challenge.TLSALPN01 {
-				wired = m.wiredTLS.Load()
+				wired, serves = m.wiredTLS.Load(), m.servesTLS.Load()
 			}
-			if !wired && m.syncs.Load() > 0 {
-				return 0 // ManageSync or Renew is waited for, so no server is about to start
+			if serves || !wired && m.syncs.Load() > 0 {
+				return 0 // it has bound its port, or waits for ManageSync or Renew first
 			}
 			return patience
 		},
@@ -57,24 +51,26 @@ func (m *Manager) newPorts() *challenge.Ports {
 			MinVersion:     tls.VersionTLS12,
 		},
 		Note: func(challengeType string, err error) {
+			serves := m.servesHTTP.Load()
+			if challengeType == challenge.TLSALPN01 {
+				serves = m.servesTLS.Load()
+			}
 			tell := m.log.Warn
-			if errors.Is(err, syscall.EADDRINUSE) {
+			if serves || errors.Is(err, syscall.EADDRINUSE) {
 				tell = m.log.Debug
 			}
 			tell("not listening for a challenge; another listener must answer it", "challenge", challengeType, "err", err)
 		},
+		Go: m.spawn, Context: m.ctx,
 	}
 }
 
 // newEnv returns what the Manager gives to its ACME issuers.
 func (m *Manager) newEnv() *issuerEnv {
 	env := &issuerEnv{
-		storage: m.conf.Storage, locker: m.conf.Locker, log: m.log,
+		locker: m.conf.Locker, log: m.log,
 		email: m.conf.Email, agreeToTerms: m.conf.AgreeToTerms,
-		hint: m.hint,
-	}
-	if m.sources != nil {
-		env.accounts = m.sources.account
+		hint: m.hint, records: m.records, accounts: m.sources.account,
 	}
 	env.solvers = map[string]acmeflow.Solver{
 		challenge.HTTP01:    newOwnSolver(m),

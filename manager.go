@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"reflect"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -17,9 +16,15 @@ import (
 
 	"github.com/certwright/certwright/internal/certcache"
 	"github.com/certwright/certwright/internal/challenge"
+	"github.com/certwright/certwright/internal/lane"
+	"github.com/certwright/certwright/internal/records"
 	"github.com/certwright/certwright/internal/schedule"
 	"github.com/certwright/certwright/storage"
 )
+
+// storageSlow is when a call of the storage is slow: most take milliseconds, and
+// one that hangs must not hold up the others for long.
+const storageSlow = 200 * time.Millisecond
 
 // Manager keeps certificates for the names it manages and answers handshakes
 // with them. Make one with [New]. It is safe for concurrent use.
@@ -36,46 +41,54 @@ type Manager struct {
 
 	cache   *certcache.Cache
 	table   *challenge.Table
-	decoder decoder
-	early   chan struct{} // holds a value for each early load that runs
+	records *records.Records
+	changes *records.Changes
+	changed chan struct{} // has a value when there is a change to tell
 	ports   *challenge.Ports
 	queue   *schedule.Queue
 	events  events
 	files   []*staticCert
-	sources *sources // nil when there is nothing to adopt
 	env     *issuerEnv
-
+	sources *sources
 	cleaner *cleaner
+
+	// What blocks runs in these and in those of the issuers.
+	storageLane *lane.Lane
+	filesLane   *lane.Lane // of static certificates
+	ocspLanes   ocspLanes
 
 	ocspClient  *http.Client
 	validations lastAsked
+	listening   sync.WaitGroup // Config.OnEvent is called
+	waiting     atomic.Int32   // handshakes that wait
 
-	ctx    context.Context // ends with Close; all work runs on it
-	cancel context.CancelFunc
-	work   sync.WaitGroup // the run group: every goroutine that was started
-	closed chan struct{}  // closed when all of them have ended
-
-	listening sync.WaitGroup // the goroutine that calls OnEvent
-
-	later atomic.Pointer[later] // nil: all names were added
+	began    time.Time       // when New was called
+	ctx      context.Context // ends with Close; all work runs on it
+	cancel   context.CancelFunc
+	work     sync.WaitGroup // the run group: every goroutine that was started
+	spawning sync.Mutex     // guards ended; nothing is taken under it
+	ended    bool           // nothing is started any more
+	closed   chan struct{}  // closed when all of them have ended
 
 	// What was seen of the program's own servers.
 	servesHTTP, servesTLS atomic.Bool // answered a request, a handshake
 	wiredHTTP, wiredTLS   atomic.Bool // HTTPHandler, TLSConfig was asked for
 	syncs                 atomic.Int32
 
+	bound []*issuer // those of Config.Issuers
+
 	// mu guards the fields below. It is taken before a managed's mu and never
 	// held during I/O, a callback or a log line.
 	mu           sync.Mutex
-	issuers      map[string]Issuer // bound, by ID
-	bound        map[Issuer]Issuer // bound, by what the caller gave
-	limits       map[string]*orderLimit
+	issuers      map[string]*issuer    // by ID
+	given        map[Issuer]*issuer    // by what the caller gave
+	upkeep       map[string]*lane.Lane // of CAs, for what is asked beside orders
+	sets         map[string]*managed   // those whose ID does not tell a name, by ID
 	isClosed     bool
 	lastDegraded string
 }
 
 // New returns a Manager for conf, or an error that names the field at fault. It
-// looks into storage for no longer than a few seconds, to see which version wrote it, and
 // makes no request to a CA. The Manager must be closed.
 func New(conf Config) (*Manager, error) {
 	conf.Certificates = slices.Clone(conf.Certificates)
@@ -83,20 +96,17 @@ func New(conf Config) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{
-		log:    conf.Logger,
-		policy: renewalPolicy{fraction: conf.RenewalFraction},
-		cache:  certcache.New(conf.hotCertificates()),
-		closed: make(chan struct{}),
-
-		ocspClient: newOCSPClient(),
-
-		issuers: map[string]Issuer{}, bound: map[Issuer]Issuer{}, limits: map[string]*orderLimit{},
+		log: conf.Logger, began: time.Now(), policy: renewalPolicy{fraction: conf.RenewalFraction},
+		cache: certcache.New(conf.hotCertificates()), closed: make(chan struct{}), changed: make(chan struct{}, 1), ocspClient: newOCSPClient(),
+		issuers: map[string]*issuer{}, given: map[Issuer]*issuer{}, upkeep: map[string]*lane.Lane{}, sets: map[string]*managed{},
 	}
 	if m.log == nil {
 		m.log = defaultLogger()
 	}
 	m.cache.OnError = m.noteBroken
+	m.ctx, m.cancel = context.WithCancel(context.Background())
 	if err := m.setUp(&conf); err != nil {
+		m.cancel()
 		if m.ownStorage != nil {
 			err = errors.Join(err, m.ownStorage.Close())
 		}
@@ -112,25 +122,30 @@ func (m *Manager) setUp(conf *Config) (err error) {
 		return err
 	}
 	m.conf = *conf
-	if err := m.checkLayout(); err != nil {
-		return &ConfigError{Field: "Config.Storage", Err: err}
-	}
 	m.rawStorage, m.conf.Storage = conf.Storage, boundStorage{conf.Storage}
-	m.table = challenge.New(m.conf.Storage, keyChallenges, challengeCert)
+	m.records = records.New(m.conf.Storage, records.Options{Damage: func(err error) bool { return errors.Is(err, storage.ErrDamaged) }})
+	m.changes = m.records.NewChanges(instanceID())
+	m.table = challenge.New(challenge.Options{
+		Store: m.conf.Storage, Prefix: "v1/" + string(records.Challenges), Cert: challengeCert, Go: m.spawn, Context: m.ctx,
+	})
 	m.ports = m.newPorts()
-	if m.sources, err = openSources(m.conf.Adopt, m.log); err != nil {
+	m.queue = schedule.New(schedule.Options{Panic: func(w schedule.Work, value any, stack []byte) {
+		m.log.Error("recovered a panic in the schedule", "work", w.String(), "panic", fmt.Sprint(value), "stack", string(stack))
+	}})
+	m.storageLane = lane.New(lane.Options{Name: "storage", Slots: conf.Workers, Slow: storageSlow, Go: m.spawn})
+	m.filesLane = m.newLane("files")
+	m.ocspLanes.open = func(host string) *lane.Lane { return m.newLane("ocsp " + host) }
+	if m.sources, err = openSources(conf.Adopt, m.log); err != nil {
 		return err
 	}
 	m.env = m.newEnv()
 	m.cleaner = &cleaner{m: m, interval: conf.CleanInterval, grace: conf.CleanGrace}
-	for i, iss := range conf.Issuers {
-		field := fmt.Sprintf("Config.Issuers[%d]", i)
-		if conf.Directory != "" { // it is the one made from Config.Directory
-			field = "Config"
-		}
-		if m.conf.Issuers[i], err = m.bindLocked(field, iss); err != nil {
-			return err
-		}
+	field := "Config.Issuers"
+	if conf.Directory != "" { // it is the one made from Config.Directory
+		field = "Config"
+	}
+	if m.bound, err = m.bindAll(field, conf.Issuers); err != nil {
+		return err
 	}
 	if err := m.loadStatic(); err != nil {
 		return err
@@ -139,6 +154,24 @@ func (m *Manager) setUp(conf *Config) (err error) {
 	return nil
 }
 
+// newLane returns a lane whose goroutines are of the run group.
+func (m *Manager) newLane(name string) *lane.Lane {
+	return lane.New(lane.Options{Name: name, Slots: m.conf.Workers, Go: m.spawn})
+}
+
+// spawn runs f on a goroutine of the run group, and not at all once that has
+// ended.
+func (m *Manager) spawn(f func()) {
+	m.spawning.Lock()
+	defer m.spawning.Unlock()
+	if !m.ended {
+		m.work.Go(f)
+	}
+}
+
+// instanceID tells this Manager from others that share its storage.
+func instanceID() string { return fmt.Sprintf("%016x", rand.Uint64()) }
+
 // noteStorage says where certificates are kept: whoever starts a container
 // without a volume wants to know.
 func (m *Manager) noteStorage() {
@@ -146,41 +179,36 @@ func (m *Manager) noteStorage() {
 	if !ok {
 		return
 	}
-	m.log.Info("storage opened", "path", d.Path(), "fresh", d.Fresh())
 	for _, w := range d.Warnings() {
 		m.log.Warn("storage", "warning", w)
 	}
-	if d.Fresh() {
-		m.log.Warn("the storage directory is new: if certificates were issued before, they were kept elsewhere and will be issued again, which counts towards the CA's limits", "path", d.Path())
+	if d.Fresh() && len(m.conf.Adopt) == 0 {
+		m.log.Info("certificates are kept in a new folder; keep it from one start to the next", "path", d.Path())
+		return
 	}
+	m.log.Info("certificates are kept in a folder", "path", d.Path())
 }
 
 // start begins the work.
 func (m *Manager) start() {
-	m.ctx, m.cancel = context.WithCancel(context.Background())
-	m.early = make(chan struct{}, m.conf.Workers)
-	m.queue = schedule.New(schedule.Options{
-		Workers: m.conf.Workers,
-		Panic: func(w schedule.Work, value any, stack []byte) {
-			m.log.Error("recovered a panic in a worker", "work", w.String(), "panic", fmt.Sprint(value), "stack", string(stack))
-		},
-	})
-	m.work.Go(func() { m.queue.Run(m.ctx) })
+	m.spawn(func() { m.queue.Run(m.ctx) })
+	m.spawn(func() { m.watchChanges(m.ctx) })
 	if m.conf.OnEvent != nil {
 		l := &listener{m: m, events: m.events.subscribe(context.Background()), failed: map[EventKind]bool{}}
 		m.listening.Go(l.run)
 	}
 	for _, f := range m.files {
-		m.queue.Set(f, time.Now().Add(fileCheck))
+		m.queue.Set(f, time.Now().Add(fileCheck).Unix())
 	}
 	if m.conf.CleanInterval > 0 {
 		first := min(m.conf.CleanInterval, cleanFirst)
-		m.queue.Set(m.cleaner, time.Now().Add(first/2+time.Duration(rand.Float64()*float64(first)/2)))
+		m.queue.Set(m.cleaner, time.Now().Add(first/2+time.Duration(rand.Float64()*float64(first)/2)).Unix())
 	}
 }
 
 // Close ends the work in progress, releases its leases and waits until every
-// goroutine has ended, or ctx has. It may be called several times. Handshakes
+// goroutine has ended, or ctx has: then the error names the work that does not
+// return although it was told to. It may be called several times. Handshakes
 // are still answered from memory afterwards, so that a server can be shut down
 // in any order.
 func (m *Manager) Close(ctx context.Context) error {
@@ -188,8 +216,11 @@ func (m *Manager) Close(ctx context.Context) error {
 	first := !m.isClosed
 	m.isClosed = true
 	m.mu.Unlock()
-	m.cancel()
 	if first {
+		for _, l := range m.lanes() {
+			l.Close()
+		}
+		m.cancel()
 		go m.finish()
 	}
 	select {
@@ -201,24 +232,49 @@ func (m *Manager) Close(ctx context.Context) error {
 	case <-m.closed: // what has ended has ended, whatever became of ctx
 		return nil
 	default:
-		return fmt.Errorf("closing the manager: %w", context.Cause(ctx))
 	}
+	var stuck []string
+	for _, l := range m.lanes() {
+		s := l.Status()
+		stuck = append(append(stuck, s.Flying...), s.Abandoned...)
+	}
+	if len(stuck) > 0 {
+		return fmt.Errorf("closing the manager: work on %s does not end: %w", strings.Join(stuck, ", "), context.Cause(ctx))
+	}
+	return fmt.Errorf("closing the manager: %w", context.Cause(ctx))
+}
+
+// lanes returns all lanes.
+func (m *Manager) lanes() []*lane.Lane {
+	out := append(m.ocspLanes.all(), m.storageLane, m.filesLane)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, iss := range m.issuers {
+		out = append(out, iss.lane)
+	}
+	for _, l := range m.upkeep {
+		out = append(out, l)
+	}
+	return out
 }
 
 // finish waits for the run group and lets go of what it used.
 func (m *Manager) finish() {
-	m.work.Wait()
 	for _, c := range m.all() {
-		c.drop(ErrClosed)
+		m.change(c, func(*news) {}) // who waits is told
 	}
+	m.spawning.Lock()
+	m.ended = true
+	m.spawning.Unlock()
+	m.work.Wait()
 	m.mu.Lock()
-	bound := make([]Issuer, 0, len(m.issuers))
+	bound := make([]*issuer, 0, len(m.issuers))
 	for _, iss := range m.issuers {
 		bound = append(bound, iss)
 	}
 	m.mu.Unlock()
 	for _, iss := range bound {
-		if b, ok := iss.(*acmeIssuer); ok {
+		if b, ok := iss.Issuer.(*acmeIssuer); ok {
 			b.close()
 		}
 	}
@@ -233,20 +289,37 @@ func (m *Manager) finish() {
 	close(m.closed)
 }
 
-// bindLocked ties an issuer to the Manager, once. It is called with mu held, or
-// before the Manager is in use.
-func (m *Manager) bindLocked(field string, iss Issuer) (Issuer, error) {
-	if isNil(iss) {
+// bindAll ties issuers to the Manager.
+func (m *Manager) bindAll(field string, list []Issuer) (bound []*issuer, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, iss := range list {
+		at := fmt.Sprintf("%s[%d]", field, i)
+		if field == "Config" {
+			at = field
+		}
+		b, err := m.bindLocked(at, iss)
+		if err != nil {
+			return nil, err
+		}
+		bound = append(bound, b)
+	}
+	return bound, nil
+}
+
+// bindLocked ties an issuer to the Manager, once.
+func (m *Manager) bindLocked(field string, given Issuer) (*issuer, error) {
+	if isNil(given) {
 		return nil, configErrorf(field, "is nil")
 	}
-	if !reflect.TypeOf(iss).Comparable() {
-		return nil, configErrorf(field, "is a %T, two of which cannot be told apart; use a pointer to one", iss)
+	if !reflect.TypeOf(given).Comparable() {
+		return nil, configErrorf(field, "is a %T, two of which cannot be told apart; use a pointer to one", given)
 	}
-	if b := m.bound[iss]; b != nil {
+	if b := m.given[given]; b != nil {
 		return b, nil
 	}
-	out := iss
-	if a, ok := iss.(*ACME); ok {
+	out := given
+	if a, ok := given.(*ACME); ok {
 		b, err := a.bind(m.env)
 		if err != nil {
 			var ce *ConfigError
@@ -257,18 +330,23 @@ func (m *Manager) bindLocked(field string, iss Issuer) (Issuer, error) {
 		}
 		out = b
 	}
-	id := out.ID()
-	if !validIssuerID(id) {
-		return nil, configErrorf(field, "has the ID %q; an ID consists of letters, digits, \".\", \"-\", \"_\" and \"+\"", id)
+	iss := &issuer{Issuer: out, id: out.ID(), ca: caOf(out)}
+	if !validIssuerID(iss.id) {
+		return nil, configErrorf(field, "has the ID %q; an ID consists of letters, digits, \".\", \"-\", \"_\" and \"+\"", iss.id)
 	}
-	if m.issuers[id] != nil {
-		return nil, configErrorf(field, "has the same ID as another issuer: %q; set Account of an *ACME to have another account at the same CA", id)
+	if m.issuers[iss.id] != nil {
+		return nil, configErrorf(field, "has the same ID as another issuer: %q; set Account of an *ACME to have another account at the same CA", iss.id)
 	}
-	m.issuers[id], m.bound[iss] = out, out
-	if b, ok := out.(*acmeIssuer); ok && b.conf.OrderLimit.Orders > 0 {
-		m.limits[id] = &orderLimit{limit: b.conf.OrderLimit}
+	iss.lane = m.newLane(iss.id)
+	if b, ok := out.(*acmeIssuer); ok {
+		iss.lane.SetRate(b.conf.OrderLimit.Orders, b.conf.OrderLimit.Per)
 	}
-	return out, nil
+	if m.upkeep[iss.ca] == nil {
+		m.upkeep[iss.ca] = m.newLane("renewal info of " + iss.ca)
+	}
+	iss.upkeep = m.upkeep[iss.ca]
+	m.issuers[iss.id], m.given[given] = iss, iss
+	return iss, nil
 }
 
 func validIssuerID(id string) bool {
@@ -279,12 +357,6 @@ func validIssuerID(id string) bool {
 
 // all returns every managed certificate.
 func (m *Manager) all() []*managed {
-	_ = m.settle(m.ctx)
-	return m.added()
-}
-
-// added is all for what was added already.
-func (m *Manager) added() []*managed {
 	list := make([]*managed, 0, m.cache.Len())
 	for e := range m.cache.All() {
 		if c := asManaged(e); c != nil {
@@ -292,42 +364,4 @@ func (m *Manager) added() []*managed {
 		}
 	}
 	return list
-}
-
-// entry returns the managed certificate with that ID, or nil.
-func (m *Manager) entry(id string) *managed {
-	_ = m.settle(m.ctx)
-	return m.find(id)
-}
-
-// find is entry for what was added already.
-func (m *Manager) find(id string) *managed {
-	for _, c := range m.managedFor(nameOf(id)) {
-		if c.id() == id {
-			return c
-		}
-	}
-	return nil
-}
-
-// degraded reports that something of c could not be kept in storage, or read.
-func (m *Manager) degraded(c *managed, what string, err error) {
-	c.noteDegraded(degradedText(what, err))
-	m.tellDegraded(c, what, err)
-}
-
-func degradedText(what string, err error) string { return what + ": " + err.Error() }
-
-// tellDegraded is degraded but for what Status says of c.
-func (m *Manager) tellDegraded(c *managed, what string, err error) {
-	m.log.Error(what, "name", c.Names[0], "err", err)
-	m.mu.Lock()
-	m.lastDegraded = degradedText(what, err)
-	m.mu.Unlock()
-	m.emit(c.open(), Event{Kind: EventStorageDegraded, Err: fmt.Errorf("%s: %w", what, err)})
-}
-
-// panicError is what waiters are told when the work on their name panicked.
-func panicError(value any) error {
-	return fmt.Errorf("certwright: internal error: %v\n%s", value, debug.Stack())
 }

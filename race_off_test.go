@@ -1,6 +1,6 @@
 //go:build !race
 
-package certwright
+package certwright_test
 
 // raceEnabled says whether the race detector is on, which makes everything
 // about four times slower.

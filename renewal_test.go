@@ -1,30 +1,24 @@
 package certwright
 
 import (
-	"crypto/x509"
-	"math/big"
 	"testing"
 	"time"
 
-	"github.com/certwright/certwright/internal/certpem"
+	"github.com/certwright/certwright/internal/records"
 )
 
-// testEpoch is when the certificates of these tables begin.
-var testEpoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-
-// factsOf are the facts of a certificate that has no DER.
-func factsOf(leaf *x509.Certificate) certpem.Facts {
-	return certpem.Facts{Serial: leaf.SerialNumber.Bytes(), RawIssuer: leaf.RawIssuer, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter}
+// living is a certificate of the tables that lives for so long from day 0 on.
+func living(life time.Duration) *records.Bundle {
+	b := lives(0, 0)
+	b.NotAfter += int64(life / time.Second)
+	b.End = b.NotAfter
+	return b
 }
 
-// certOf is a leaf that lives from testEpoch on.
-func certOf(life time.Duration) *x509.Certificate {
-	return &x509.Certificate{SerialNumber: big.NewInt(4711), RawIssuer: []byte("issuer"), NotBefore: testEpoch, NotAfter: testEpoch.Add(life)}
-}
-
-// TestA8_RenewalByFraction is about a CA without a suggestion: what is left at
-// the renewal is a part of the life, give or take the spread.
-func TestA8_RenewalByFraction(t *testing.T) {
+// Without a suggestion of the CA, what is left at the renewal is a part of the
+// life, give or take the spread.
+func TestRenewsWithAPartOfTheLifeLeft(t *testing.T) {
+	day := 24 * time.Hour
 	for _, tt := range []struct {
 		life     time.Duration
 		fraction float64
@@ -42,76 +36,81 @@ func TestA8_RenewalByFraction(t *testing.T) {
 		{90 * day, 0.5, 0.5},
 		{time.Hour, 0.1, 0.1},
 	} {
-		leaf := certOf(tt.life)
-		at := renewalTime(factsOf(leaf), window{}, renewalPolicy{fraction: tt.fraction}, testEpoch)
-		left := float64(leaf.NotAfter.Sub(at)) / float64(tt.life)
-		if left < tt.left-1e-9 || left > tt.left+spread {
+		b := living(tt.life)
+		at := renewalTime(b, nil, renewalPolicy{fraction: tt.fraction})
+		left := float64(b.End-at) / tt.life.Seconds()
+		second := 1 / tt.life.Seconds() // times are whole seconds
+		if left < tt.left-second || left > tt.left+spread+second {
 			t.Errorf("life %v, fraction %v: renewed with %.4f of it left; want %.4f to %.4f", tt.life, tt.fraction, left, tt.left, tt.left+spread)
 		}
 	}
 }
 
-// TestA5_WindowOrLifetime has the window and the life disagree; one function
-// decides.
-func TestA5_WindowOrLifetime(t *testing.T) {
-	leaf := certOf(90 * day)
-	byLife := renewalTime(factsOf(leaf), window{}, renewalPolicy{}, testEpoch)
-	at := func(days float64) time.Time { return testEpoch.Add(time.Duration(days * float64(day))) }
+// A chain that ends before its leaf is renewed for its own end.
+func TestRenewsForTheEndOfTheChain(t *testing.T) {
+	b := lives(0, 90)
+	b.End = onDay(30)
+	if at := renewalTime(b, nil, renewalPolicy{}); at < onDay(19) || at > onDay(20) {
+		t.Errorf("renewed on day %v", float64(at-tableStart)/float64(aDay))
+	}
+}
+
+// The window and the life disagree; one function decides.
+func TestWindowGoesBeforeTheLife(t *testing.T) {
+	byLife := renewalTime(lives(0, 90), nil, renewalPolicy{})
 	for _, tt := range []struct {
 		name       string
-		start, end time.Time
-		stored     time.Time
-		from, to   time.Time // of the result
+		start, end float64 // days
+		stored     float64
+		from, to   float64 // of the result
 	}{
-		{"window now, life far", at(10), at(11), at(0), at(10), at(11)},
-		{"window over, life far", at(5), at(6), at(0), at(5), at(6)},
-		{"window later than by life", at(65), at(70), at(0), at(65), at(70)},
-		{"window at the very end", at(88), at(90), at(0), at(75), at(75)},
-		{"window beyond the end", at(80), at(200), at(0), at(75), at(75)},
-		{"window before the beginning", at(-5), at(-4), at(0), at(0.25), at(0.25)},
-		{"window before it was stored", at(1), at(2), at(30), at(30.25), at(30.25)},
-		{"stored after the end", at(1), at(2), at(91), at(90), at(90)},
+		{"window now, life far", 10, 11, 0, 10, 11},
+		{"window over, life far", 5, 6, 0, 5, 6},
+		{"window later than by life", 65, 70, 0, 65, 70},
+		{"window at the very end", 88, 90, 0, 75, 75},
+		{"window beyond the end", 80, 200, 0, 75, 75},
+		{"window before the beginning", -5, -4, 0, 0.25, 0.25},
+		{"window before it was stored", 1, 2, 30, 30.25, 30.25},
+		{"stored after the end", 1, 2, 91, 90, 90},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w, ok := newWindow(factsOf(leaf), tt.start, tt.end)
-			if !ok {
-				t.Fatal("the window was refused")
-			}
-			got := renewalTime(factsOf(leaf), w, renewalPolicy{}, tt.stored)
-			if got.Before(tt.from) || got.After(tt.to) {
-				t.Errorf("renewed at %v; want %v to %v (by life it is %v)", got, tt.from, tt.to, byLife)
+			b := lives(0, 90)
+			b.Stored = onDay(tt.stored)
+			got := renewalTime(b, suggested(t, b, tt.start, tt.end), renewalPolicy{})
+			if got < onDay(tt.from) || got > onDay(tt.to) {
+				t.Errorf("renewed on %v; want day %v to %v (by life it is %v)", time.Unix(got, 0), tt.from, tt.to, time.Unix(byLife, 0))
 			}
 		})
 	}
 }
 
-// TestA4_RenewalTimeOfTheExpired is never after the end, whatever there is.
-func TestA4_RenewalTimeOfTheExpired(t *testing.T) {
-	for _, life := range []time.Duration{time.Second, 5 * time.Minute, 6 * day, 90 * day} {
-		leaf := certOf(life)
-		for _, stored := range []time.Duration{-day, 0, life / 2, life, life + time.Second, life + 30*day} {
-			for _, w := range []window{{}, mustWindow(t, leaf, -day, -time.Hour), mustWindow(t, leaf, life/3, 40*day+life), mustWindow(t, leaf, 0, life)} {
-				at := renewalTime(factsOf(leaf), w, renewalPolicy{}, testEpoch.Add(stored))
-				if at.After(leaf.NotAfter) {
-					t.Errorf("life %v, stored after %v, window %v: renewed %v after the end", life, stored, w, at.Sub(leaf.NotAfter))
+func suggested(t *testing.T, b *records.Bundle, start, end float64) *suggestion {
+	t.Helper()
+	s := newSuggestion(b, time.Unix(onDay(start), 0), time.Unix(onDay(end), 0))
+	if s == nil {
+		t.Fatal("the window was refused")
+	}
+	return s
+}
+
+func TestIsNeverRenewedAfterItsEnd(t *testing.T) {
+	for _, life := range []float64{1.0 / 86400, 5.0 / 1440, 6, 90} {
+		for _, stored := range []float64{-1, 0, life / 2, life, life + 1.0/86400, life + 30} {
+			b := lives(0, life)
+			b.Stored = onDay(stored)
+			for _, s := range []*suggestion{nil, suggested(t, b, -1, -0.5), suggested(t, b, life/3, 40+life), suggested(t, b, 0, life)} {
+				if at := renewalTime(b, s, renewalPolicy{}); at > b.End {
+					t.Errorf("life %v, stored on day %v, window %+v: renewed %d s after the end", life, stored, s, at-b.End)
 				}
 			}
 		}
 	}
 }
 
-func mustWindow(t *testing.T, leaf *x509.Certificate, start, end time.Duration) window {
-	t.Helper()
-	w, ok := newWindow(factsOf(leaf), testEpoch.Add(start), testEpoch.Add(end))
-	if !ok {
-		t.Fatal("the window was refused")
-	}
-	return w
-}
-
-func TestNewWindow(t *testing.T) {
-	leaf := certOf(90 * day)
-	at := func(days int) time.Time { return testEpoch.Add(time.Duration(days) * day) }
+// RFC 9773 §4.2
+func TestWindowsThatMakeNoSense(t *testing.T) {
+	b := lives(0, 90)
+	at := func(day float64) time.Time { return time.Unix(onDay(day), 0) }
 	for _, tt := range []struct {
 		name       string
 		start, end time.Time
@@ -120,6 +119,7 @@ func TestNewWindow(t *testing.T) {
 		{"plain", at(60), at(63), true},
 		{"past", at(-9), at(-8), true},
 		{"ends after the certificate", at(80), at(100), true},
+		{"of a second", at(60), at(60).Add(time.Second), true},
 		{"of no length", at(60), at(60), false},
 		{"ends before it starts", at(63), at(60), false},
 		{"starts with the end of the certificate", at(90), at(91), false},
@@ -130,69 +130,59 @@ func TestNewWindow(t *testing.T) {
 		{"of a thousand years", at(-365_000), at(60), false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w, ok := newWindow(factsOf(leaf), tt.start, tt.end)
-			if ok != tt.ok {
-				t.Fatalf("newWindow = %v, %v", w, ok)
+			s := newSuggestion(b, tt.start, tt.end)
+			if (s != nil) != tt.ok {
+				t.Fatalf("newSuggestion = %+v", s)
 			}
-			if !ok {
-				if w != (window{}) {
-					t.Errorf("a refused window is %v", w)
-				}
+			if s == nil {
 				return
 			}
-			if w.selected.Before(w.start) || !w.selected.Before(w.end) || w.end.After(leaf.NotAfter) {
-				t.Errorf("selected %v in %v to %v", w.selected, w.start, w.end)
+			if s.selected < s.start || s.selected >= s.end || s.end > b.NotAfter {
+				t.Errorf("selected %d in %d to %d", s.selected, s.start, s.end)
 			}
-			if again, _ := newWindow(factsOf(leaf), tt.start, tt.end); again != w {
-				t.Errorf("another instance selects %v instead of %v", again.selected, w.selected)
+			if again := newSuggestion(lives(0, 90), tt.start, tt.end); *again != *s {
+				t.Errorf("another instance selects %d instead of %d", again.selected, s.selected)
 			}
 		})
 	}
 }
 
-// TestFraction draws for many certificates: the numbers are even in [0, 1), and
-// differ with each input.
-func TestFraction(t *testing.T) {
-	const n = 20_000
-	var buckets [10]int
-	for i := range n {
-		leaf := certOf(day)
-		leaf.SerialNumber = big.NewInt(int64(i))
-		f := fraction(factsOf(leaf), 1, 2)
-		if f < 0 || f >= 1 {
-			t.Fatalf("fraction = %v", f)
-		}
-		buckets[int(f*10)]++
+// The selected times of many windows are spread over them.
+func TestSelectedTimesAreSpread(t *testing.T) {
+	const n = 2000
+	b := lives(0, 90)
+	var tenths [10]int
+	for i := range int64(n) {
+		s := newSuggestion(b, time.Unix(onDay(40)+i, 0), time.Unix(onDay(50)+i, 0))
+		tenths[(s.selected-s.start)/aDay]++
 	}
-	for i, got := range buckets {
-		if got < n/10*8/10 || got > n/10*12/10 {
-			t.Errorf("%d of %d draws are in tenth %d", got, n, i)
+	for i, got := range tenths {
+		if got < n/20 || got > n*3/20 {
+			t.Errorf("%d of %d were selected in tenth %d of their window", got, n, i)
 		}
-	}
-	leaf, other := certOf(day), certOf(day)
-	other.RawIssuer = []byte("another")
-	if a := fraction(factsOf(leaf), 1); a == fraction(factsOf(leaf), 2) || a == fraction(factsOf(leaf)) || a == fraction(factsOf(other), 1) {
-		t.Error("fraction does not depend on all of its input")
 	}
 }
 
 func FuzzRenewalTime(f *testing.F) {
-	f.Add(int64(90*day), int64(60*day), int64(61*day), int64(0), 0.0)
-	f.Add(int64(5*time.Minute), int64(-day), int64(day), int64(time.Second), 0.5)
-	f.Fuzz(func(t *testing.T, life, start, end, stored int64, frac float64) {
-		if life <= 0 || !(frac >= 0 && frac < 1) {
+	f.Add(int64(90*aDay), int64(60*aDay), int64(61*aDay), int64(0), 0.0)
+	f.Add(int64(300), -aDay, aDay, int64(1), 0.5)
+	f.Fuzz(func(t *testing.T, life, start, end, stored int64, fraction float64) {
+		const most = 1 << 40 // seconds, beyond what a certificate can say
+		if life <= 0 || max(life, start, end, stored) > most || min(start, end, stored) < -most || !(fraction >= 0 && fraction < 1) {
 			t.Skip()
 		}
-		leaf := certOf(time.Duration(life))
-		w, _ := newWindow(factsOf(leaf), testEpoch.Add(time.Duration(start)), testEpoch.Add(time.Duration(end)))
-		at := renewalTime(factsOf(leaf), w, renewalPolicy{fraction: frac}, testEpoch.Add(time.Duration(stored)))
-		if at.After(leaf.NotAfter) {
-			t.Errorf("renewed %v after the end", at.Sub(leaf.NotAfter))
+		b := lives(0, 0)
+		b.End, b.NotAfter, b.Stored = b.End+life, b.NotAfter+life, b.Stored+stored
+		s := newSuggestion(b, time.Unix(tableStart+start, 0), time.Unix(tableStart+end, 0))
+		if at := renewalTime(b, s, renewalPolicy{fraction: fraction}); at > b.End {
+			t.Errorf("renewed %d s after the end", at-b.End)
 		}
 	})
 }
 
-func TestRefreshAfter(t *testing.T) {
+// RFC 9773 §4.3.2
+func TestWhenRenewalInfoIsAskedForAgain(t *testing.T) {
+	day := 24 * time.Hour
 	for _, tt := range []struct{ asked, life, want time.Duration }{
 		{0, 90 * day, 6 * time.Hour},
 		{time.Hour, 90 * day, time.Hour},

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"math/rand/v2"
 	"time"
+
+	"github.com/certwright/certwright/internal/records"
 )
 
 const (
@@ -14,79 +16,151 @@ const (
 	ariLeast    = time.Minute
 	ariMost     = 24 * time.Hour
 	ariRetry    = time.Hour
-
-	keyRenewalInfo  = storageVersion + "/renewal-info" // renewal-info/<id>
-	kindRenewalInfo = "renewal info"
 )
 
-// ariRecord is a CA's suggestion as it is stored: instances share it, and a
-// restart does not ask again.
-type ariRecord struct {
-	Serial         string    `json:"serial"` // of the certificate it is for
-	Start          time.Time `json:"start"`
-	End            time.Time `json:"end"`
-	ExplanationURL string    `json:"explanation_url,omitempty"`
-	Refresh        time.Time `json:"refresh"`       // when to ask again
-	Odd            bool      `json:"odd,omitempty"` // the window made no sense
+// issuerOf returns the issuer in use that b came from, or else one for its CA;
+// nil when there is none.
+func issuerOf(cfg *settings, b *records.Bundle) *issuer {
+	var same *issuer
+	for _, iss := range cfg.issuers {
+		switch {
+		case iss.id == b.Account():
+			return iss
+		case iss.ca == b.CA() && same == nil:
+			same = iss
+		}
+	}
+	return same
 }
 
-// refreshRenewalInfo asks the CA for the suggested window of c when that is due.
-// It runs on the schedule, never in a handshake.
-func (m *Manager) refreshRenewalInfo(ctx context.Context, c *job) {
-	if c.bundle != c.served {
-		return // it would be of no use before the next one is served
+// informerOf returns who is asked when b is renewed, nil when nobody is.
+func (m *Manager) informerOf(cfg *settings, b *records.Bundle) RenewalInformer {
+	iss := issuerOf(cfg, b)
+	if m.conf.DisableRenewalInfo || iss == nil {
+		return nil
 	}
-	informer := m.informer(c)
+	informer, _ := iss.Issuer.(RenewalInformer)
+	return informer
+}
+
+// upkeepOf returns when the CA and the responder are asked about b, which is new
+// here: at once, or never.
+func (m *Manager) upkeepOf(c *managed, b *records.Bundle) (ariAt, ocspAt int64) {
+	ariAt, ocspAt = never, never
+	if m.informerOf(c.cfg, b) != nil {
+		ariAt = 0
+	}
+	if m.stapling(b) {
+		ocspAt = 0
+	}
+	return ariAt, ocspAt
+}
+
+// inform asks the CA for the suggested window of b, unless another instance has
+// done so lately.
+func (m *Manager) inform(ctx context.Context, c *managed, b *records.Bundle) func(*news) {
+	c.mu.Lock()
+	cfg, known := c.cfg, c.ariAt != 0
+	c.mu.Unlock()
+	informer := m.informerOf(cfg, b)
 	if informer == nil {
-		c.ari.Refresh = time.Time{}
-		return
+		return func(*news) { c.ariAt = never }
 	}
-	facts := c.facts(c.served)
 	now := time.Now()
-	if c.ariKnown && now.Before(c.ari.Refresh) {
-		return
-	}
-	stored := m.loadRenewalInfo(ctx, c)
+	stored := m.loadRenewalInfo(ctx, c, b)
 	if stored != nil && now.Before(stored.Refresh) && stored.Refresh.Before(now.Add(2*ariMost)) {
-		m.takeRenewalInfo(c, *stored)
 		// Whoever asked does so again, and first: not every instance at once.
-		d := refreshAfter(0, facts.Life()) / 20
-		c.ari.Refresh = jittered(stored.Refresh, d)
-		return
+		at := jittered(stored.Refresh, refreshAfter(0, lifeOf(b))/20)
+		return func(n *news) { m.suggestedLocked(c, b, suggestionOf(b, stored), at, n) }
 	}
-	info, err := c.suggestion(ctx, informer)
-	if ctx.Err() != nil {
-		return
-	}
-	if stored != nil && !c.ariKnown {
-		m.takeRenewalInfo(c, *stored) // better than nothing
+	info, err := askRenewalInfo(ctx, informer, b)
+	old := (*suggestion)(nil)
+	if stored != nil && !known {
+		old = suggestionOf(b, stored) // better than nothing
 	}
 	switch {
-	case errors.Is(err, ErrNoRenewalInfo):
-		c.ariKnown = true
-		c.ari.Refresh = jittered(now, ariMost) // what it suggested before stays
-		return
+	case m.ctx.Err() != nil:
+		return func(*news) {}
+	case errors.Is(err, ErrNoRenewalInfo): // what it suggested before stays
+		return func(n *news) { m.suggestedLocked(c, b, old, jittered(now, ariMost), n) }
 	case err != nil:
-		c.ariKnown = true
-		c.ari.Refresh = jittered(now, max(ariRetry, min(info.RetryAfter, ariMost)))
-		m.log.Info("no renewal info", "name", c.Names[0], "due", c.ari.Refresh, "err", err)
-		return
+		at := jittered(now, max(min(ariRetry, lifeOf(b)/20), min(info.RetryAfter, ariMost)))
+		m.log.Info("no renewal info", "name", c.Names[0], "due", at, "err", err)
+		return func(n *news) { m.suggestedLocked(c, b, old, at, n) }
 	}
-	r := ariRecord{
-		Serial: c.served.serial(), Start: info.Start.UTC(), End: info.End.UTC(), ExplanationURL: info.ExplanationURL,
-		Refresh: jittered(now, refreshAfter(info.RetryAfter, facts.Life())),
+	at := jittered(now, refreshAfter(info.RetryAfter, lifeOf(b)))
+	r := records.RenewalInfo{Serial: b.Serial(), Start: info.Start.UTC(), End: info.End.UTC(), ExplanationURL: info.ExplanationURL, Refresh: at.UTC()}
+	s := suggestionOf(b, &r)
+	if s == nil { // as no answer at all (RFC 9773 §4.2)
+		s, r = old, m.insteadOfOdd(c, stored, r)
 	}
-	m.takeRenewalInfo(c, r)
-	m.storeUpkeep(ctx, c, renewalInfoPlace(c.managed), r)
+	if err := m.records.StoreRenewalInfo(ctx, b.ID(), &r); err != nil && !isNewer(err) && ctx.Err() == nil {
+		m.degraded(c, "the renewal info could not be stored", err)
+	}
+	return func(n *news) { m.suggestedLocked(c, b, s, at, n) }
 }
 
-// suggestion asks the CA.
-func (c *job) suggestion(ctx context.Context, informer RenewalInformer) (RenewalInfo, error) {
-	leaf, err := c.served.Parse()
+// insteadOfOdd tells, once, of a suggestion that makes no sense, and returns what
+// is kept in its place: what was suggested before.
+func (m *Manager) insteadOfOdd(c *managed, before *records.RenewalInfo, odd records.RenewalInfo) records.RenewalInfo {
+	kept := records.RenewalInfo{Serial: odd.Serial, Refresh: odd.Refresh, Odd: true}
+	if before == nil || !before.Odd {
+		m.log.Warn("the CA's suggested renewal window makes no sense and is ignored", "name", c.Names[0], "start", odd.Start, "end", odd.End)
+	}
+	if before != nil {
+		kept.Start, kept.End, kept.ExplanationURL = before.Start, before.End, before.ExplanationURL
+	}
+	return kept
+}
+
+func askRenewalInfo(ctx context.Context, informer RenewalInformer, b *records.Bundle) (RenewalInfo, error) {
+	leaf, err := b.Leaf()
 	if err != nil {
 		return RenewalInfo{}, err
 	}
 	return informer.RenewalInfo(ctx, leaf)
+}
+
+// suggestedLocked puts a suggestion for b to use, nil for none new, and plans the
+// next question.
+func (m *Manager) suggestedLocked(c *managed, b *records.Bundle, s *suggestion, next time.Time, n *news) {
+	if c.cur.b != b {
+		return // it came late
+	}
+	c.ariAt = next.Unix()
+	if s == nil {
+		return
+	}
+	if old := c.cur.ari; old != nil && old.start == s.start && old.end == s.end {
+		return
+	}
+	c.cur.ari = s
+	n.add(func() { m.emit(c, Event{Kind: EventRenewalInfo, Next: time.Unix(s.selected, 0).UTC()}) })
+}
+
+func suggestionOf(b *records.Bundle, r *records.RenewalInfo) *suggestion {
+	s := newSuggestion(b, r.Start, r.End)
+	if s != nil {
+		s.url = r.ExplanationURL
+	}
+	return s
+}
+
+// loadRenewalInfo returns what is stored for b, nil when there is nothing of use.
+func (m *Manager) loadRenewalInfo(ctx context.Context, c *managed, b *records.Bundle) *records.RenewalInfo {
+	r, err := m.records.LoadRenewalInfo(ctx, b.ID())
+	if err == nil && r.Serial == b.Serial() {
+		return r
+	}
+	m.noteUpkeep(ctx, c, "the stored renewal info could not be read", err)
+	return nil
+}
+
+// noteUpkeep tells of a record that can be had again and could not be read.
+func (m *Manager) noteUpkeep(ctx context.Context, c *managed, what string, err error) {
+	if err != nil && ctx.Err() == nil && !isNotExist(err) {
+		m.degraded(c, what, err)
+	}
 }
 
 // refreshAfter is when to ask again: as the CA says, within bounds, and several
@@ -100,54 +174,8 @@ func refreshAfter(asked, life time.Duration) time.Duration {
 	return max(min(d, life/10), ariLeast/2)
 }
 
-// jittered spreads what is due after d over the tenth that follows.
+// jittered spreads what is due after d over the tenth that follows. It is a whole
+// second, as what is due has them: who stores it finds that it has come.
 func jittered(now time.Time, d time.Duration) time.Time {
-	return now.Add(d + time.Duration(rand.Float64()*float64(d)/10)).Round(0)
-}
-
-func (m *Manager) informer(c *job) RenewalInformer {
-	if m.conf.DisableRenewalInfo {
-		return nil
-	}
-	for _, iss := range c.settings().issuers {
-		if iss.ID() == c.served.issuer {
-			r, _ := iss.(RenewalInformer)
-			return r
-		}
-	}
-	return nil
-}
-
-// takeRenewalInfo puts a suggestion to use. The selected time is kept unless the
-// window has changed, because it follows from the window.
-func (m *Manager) takeRenewalInfo(c *job, r ariRecord) {
-	changed := !r.Start.Equal(c.ari.Start) || !r.End.Equal(c.ari.End)
-	wasOdd := c.ari.Odd
-	w, ok := newWindow(c.facts(c.served), r.Start, r.End)
-	r.Odd = !ok
-	c.ari, c.ariKnown = r, true
-	if !ok {
-		c.window = window{}
-		if changed && !wasOdd {
-			m.log.Warn("the CA's suggested renewal window makes no sense and is ignored", "name", c.Names[0],
-				"start", r.Start, "end", r.End)
-		}
-		return
-	}
-	if changed {
-		c.window = w
-		m.emit(c, Event{Kind: EventRenewalInfo, Next: w.selected})
-	}
-}
-
-func renewalInfoPlace(c *managed) recordPlace {
-	return recordPlace{storageKey(keyRenewalInfo, c.id()), kindRenewalInfo}
-}
-
-func (m *Manager) loadRenewalInfo(ctx context.Context, c *job) *ariRecord {
-	var r ariRecord
-	if !m.loadUpkeep(ctx, c, renewalInfoPlace(c.managed), &r) || r.Serial != c.served.serial() {
-		return nil
-	}
-	return &r
+	return now.Add(d + time.Duration(rand.Float64()*float64(d)/10)).Round(0).Truncate(time.Second)
 }

@@ -3,6 +3,7 @@ package certwright
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log"
 	"log/slog"
 	"net"
@@ -19,6 +20,9 @@ import (
 // says that you agree to its terms of service. A nil handler means
 // http.DefaultServeMux.
 func Serve(ctx context.Context, handler http.Handler, names ...string) error {
+	if len(names) == 0 {
+		return configErrorf("names", "is empty: name at least one")
+	}
 	m, err := New(Config{AgreeToTerms: true})
 	if err != nil {
 		return err
@@ -50,8 +54,14 @@ func (m *Manager) Serve(ctx context.Context, handler http.Handler, names ...stri
 	m.servesTLS.Store(true)
 	defer m.servesHTTP.Store(false)
 	defer m.servesTLS.Store(false)
-	if err := m.ManageAsync(names); err != nil {
-		return errors.Join(err, tlsLn.Close(), httpLn.Close())
+	if len(names) > 0 { // there may be others, managed before
+		plans, err := m.checkNames(names)
+		if err == nil {
+			err = m.add(plans, nil)
+		}
+		if err != nil {
+			return errors.Join(err, tlsLn.Close(), httpLn.Close())
+		}
 	}
 	quiet := log.New(handshakeLog{m.log}, "", 0)
 	https := m.TLS(&http.Server{
@@ -69,9 +79,18 @@ func (m *Manager) Serve(ctx context.Context, handler http.Handler, names ...stri
 		<-ctx.Done()
 		shut, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
 		defer cancel()
-		return errors.Join(plain.Shutdown(shut), https.Shutdown(shut))
+		return errors.Join(shutDown(shut, plain), shutDown(shut, https))
 	})
 	return group.Wait()
+}
+
+// shutDown lets requests in flight end, and ends those that do not in time.
+func shutDown(ctx context.Context, srv *http.Server) error {
+	err := srv.Shutdown(ctx)
+	if err == nil {
+		return nil
+	}
+	return errors.Join(fmt.Errorf("requests in flight were cut off: %w", err), srv.Close())
 }
 
 func listen(ctx context.Context, host string, port int, field string) (net.Listener, error) {

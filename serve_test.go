@@ -1,8 +1,9 @@
-package certwright
+package certwright_test
 
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -11,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/certwright/certwright/acmetest"
+	. "github.com/certwright/certwright"
 )
 
 // startServe runs Serve until stop is called, which returns what Serve returned.
@@ -33,19 +34,37 @@ func startServe(t *testing.T, m *Manager, handler http.Handler, names ...string)
 	return stop
 }
 
-func tlsClient(t *testing.T, name string, ca *acmetest.CA) *http.Client {
-	tr := &http.Transport{TLSClientConfig: &tls.Config{ServerName: name, RootCAs: ca.Roots()}, ForceAttemptHTTP2: true}
+func tlsClient(t *testing.T, name string, roots *x509.CertPool) *http.Client {
+	tr := &http.Transport{TLSClientConfig: &tls.Config{ServerName: name, RootCAs: roots}, ForceAttemptHTTP2: true}
 	t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{
-		Transport: tr, Timeout: 30 * time.Second,
+		Transport: tr, Timeout: time.Minute,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
 
+// freePort returns a port of loopback that nobody listens on.
+func freePort(t *testing.T) int {
+	t.Helper()
+	ln := listenPort(t, 0)
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
 func TestServe(t *testing.T) {
 	const good, bad = "good.example.com", "bad.example.com"
-	ca := acmetest.StartWith(t, acmetest.Options{Blocklist: []string{bad}})
-	m := start(t, standalone(t, ca))
+	iss := &aroundIssuer{fakeSigner: newFakeSigner(t)}
+	iss.issue = func(_ context.Context, req IssueRequest, next func() (Issued, error)) (Issued, error) {
+		if req.Names[0] == bad {
+			return Issued{}, errors.New("not that one")
+		}
+		return next()
+	}
+	httpPort, tlsPort := freePort(t), freePort(t)
+	m := offline(t, iss.fakeSigner, func(c *Config) {
+		c.Issuers, c.ListenHost, c.HTTPPort, c.TLSPort = []Issuer{iss}, "127.0.0.1", httpPort, tlsPort
+		c.RedirectPort = tlsPort
+	})
 	entered, leave := make(chan struct{}), make(chan struct{})
 	issued := make(chan struct{})
 	events := m.Subscribe(t.Context())
@@ -61,19 +80,19 @@ func TestServe(t *testing.T) {
 			close(entered)
 			<-leave
 		}
-		hello(w, r)
+		_, _ = io.WriteString(w, r.Proto+" "+r.TLS.ServerName)
 	}), good, bad)
 	select {
 	case <-issued:
-	case <-testContext(t).Done():
+	case <-time.After(time.Minute):
 		t.Fatal("no certificate was issued")
 	}
-	client := tlsClient(t, good, ca)
-	url := "https://" + listenAddr("127.0.0.1", ca.TLSPort())
+	client := tlsClient(t, good, iss.roots())
+	url := "https://" + listenAddr("127.0.0.1", tlsPort)
 	if got := fetch(t, client, url); got != "HTTP/2.0 "+good {
 		t.Errorf("answer %q", got)
 	}
-	resp, err := client.Get("http://" + listenAddr("127.0.0.1", ca.HTTPPort()) + "/a?b")
+	resp, err := client.Get("http://" + listenAddr("127.0.0.1", httpPort) + "/a?b")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +112,7 @@ func TestServe(t *testing.T) {
 	<-entered
 	stopped := make(chan error)
 	go func() { stopped <- stop() }()
-	waitClosed(t, ca.HTTPPort())
+	waitClosed(t, httpPort)
 	close(leave)
 	if got := <-slow; got != "HTTP/2.0 "+good {
 		t.Errorf("the request in flight got %q", got)
@@ -101,12 +120,12 @@ func TestServe(t *testing.T) {
 	if err := <-stopped; err != nil {
 		t.Errorf("Serve: %v, want nil after its context ended", err)
 	}
-	if conn, err := net.Dial("tcp", listenAddr("127.0.0.1", ca.TLSPort())); err == nil {
+	if conn, err := net.Dial("tcp", listenAddr("127.0.0.1", tlsPort)); err == nil {
 		conn.Close()
 		t.Error("Serve left a listener")
 	}
-	// The Manager lives on and answers by itself again.
-	if err := m.Renew(testContext(t), good); err != nil {
+	// The Manager lives on.
+	if err := m.Renew(t.Context(), good); err != nil {
 		t.Error(err)
 	}
 }
@@ -114,7 +133,7 @@ func TestServe(t *testing.T) {
 // waitClosed waits until nobody listens on a port of loopback.
 func waitClosed(t *testing.T, port int) {
 	t.Helper()
-	for ctx := testContext(t); ctx.Err() == nil; <-time.After(5 * time.Millisecond) {
+	for began := time.Now(); time.Since(began) < time.Minute; time.Sleep(5 * time.Millisecond) {
 		conn, err := net.Dial("tcp", listenAddr("127.0.0.1", port))
 		if err != nil {
 			return
@@ -140,31 +159,22 @@ func fetch(t *testing.T, client *http.Client, url string) string {
 
 // A port that is taken, or names that cannot be, are an error at once, and the
 // other port is given back.
-func TestServe_Refused(t *testing.T) {
+func TestServeRefuses(t *testing.T) {
 	taken := listenPort(t, 0)
 	defer taken.Close()
 	takenPort := taken.Addr().(*net.TCPAddr).Port
-	probe := listenPort(t, 0)
-	freePort := probe.Addr().(*net.TCPAddr).Port
-	if err := probe.Close(); err != nil {
-		t.Fatal(err)
-	}
-	other := listenPort(t, 0)
-	otherPort := other.Addr().(*net.TCPAddr).Port
-	if err := other.Close(); err != nil {
-		t.Fatal(err)
-	}
+	port, otherPort := freePort(t), freePort(t)
 	for _, tc := range []struct {
 		name              string
 		httpPort, tlsPort int
 		names             []string
 		field             string
 	}{
-		{"TLS port taken", freePort, takenPort, nil, "Config.TLSPort"},
-		{"HTTP port taken", takenPort, freePort, nil, "Config.HTTPPort"},
-		{"no TLS port", freePort, -1, nil, "Config.TLSPort"},
-		{"no HTTP port", -1, freePort, nil, "Config.HTTPPort"},
-		{"bad name", otherPort, freePort, []string{"good.example.com", "https://bad.example.com"}, "Spec.Names[0]"},
+		{"TLS port taken", port, takenPort, nil, "Config.TLSPort"},
+		{"HTTP port taken", takenPort, port, nil, "Config.HTTPPort"},
+		{"no TLS port", port, -1, nil, "Config.TLSPort"},
+		{"no HTTP port", -1, port, nil, "Config.HTTPPort"},
+		{"bad name", otherPort, port, []string{"good.example.com", "https://bad.example.com"}, "names[1]"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			f := newFakeSigner(t)
@@ -176,7 +186,7 @@ func TestServe_Refused(t *testing.T) {
 			if !errors.As(err, &ce) || ce.Field != tc.field || !strings.Contains(err.Error(), tc.field) {
 				t.Errorf("error %v, want a *ConfigError for %s", err, tc.field)
 			}
-			ln := listenPort(t, freePort) // given back
+			ln := listenPort(t, port) // given back
 			if err := ln.Close(); err != nil {
 				t.Error(err)
 			}
@@ -184,39 +194,5 @@ func TestServe_Refused(t *testing.T) {
 				t.Error("names are managed although Serve failed")
 			}
 		})
-	}
-}
-
-// Renew is waited for by somebody, so that no server is about to start: the
-// Manager takes the port at once.
-func TestPorts_PatienceDuringRenew(t *testing.T) {
-	f := newFakeSigner(t)
-	m := offline(t, f)
-	if err := m.ManageSync(t.Context(), []string{"example.com"}); err != nil {
-		t.Fatal(err)
-	}
-	var during time.Duration
-	f.set(func() {
-		f.hook = func(context.Context) error {
-			during = m.ports.Patience("http-01")
-			return nil
-		}
-	})
-	if err := m.Renew(t.Context(), "example.com"); err != nil {
-		t.Fatal(err)
-	}
-	if during != 0 {
-		t.Errorf("patience of %v in a renewal that is waited for", during)
-	}
-	if got := m.ports.Patience("http-01"); got == 0 {
-		t.Error("no patience when nobody waits")
-	}
-	m.HTTPHandler(nil)
-	f.set(func() { during = 0 })
-	if err := m.Renew(t.Context(), "example.com"); err != nil {
-		t.Fatal(err)
-	}
-	if during == 0 {
-		t.Error("no patience although a handler was asked for")
 	}
 }

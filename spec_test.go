@@ -1,4 +1,4 @@
-package certwright
+package certwright_test
 
 import (
 	"encoding/json"
@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	. "github.com/certwright/certwright"
 	"github.com/certwright/certwright/internal/fakeca"
 )
 

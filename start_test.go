@@ -1,10 +1,11 @@
-package certwright
+package certwright_test
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	. "github.com/certwright/certwright"
+	"github.com/certwright/certwright/internal/records"
 	"github.com/certwright/certwright/storage"
 )
 
@@ -45,17 +48,18 @@ func over(mem *storage.Memory, load func(ctx context.Context, key string) error)
 	return func(c *Config) { c.Storage, c.Locker = &hooked{mem, load}, mem }
 }
 
-// blocked returns a load that waits until open is closed, but for some names.
+// blocked returns a load of certificates that waits until open is closed, but for
+// those of some names.
 func blocked(free ...string) (load func(ctx context.Context, key string) error, open chan struct{}) {
 	open = make(chan struct{})
+	var begins []string
+	for _, name := range free {
+		begins = append(begins, strings.TrimSuffix(certKey(name), ".pem"))
+	}
 	return func(ctx context.Context, key string) error {
-		if !strings.HasPrefix(key, keyCerts) {
+		isFree := slices.ContainsFunc(begins, func(begin string) bool { return strings.HasPrefix(key, begin) })
+		if isFree || !strings.HasPrefix(key, keyCerts) {
 			return nil
-		}
-		for _, name := range free {
-			if strings.HasSuffix(key, "/"+name) {
-				return nil
-			}
 		}
 		select {
 		case <-open:
@@ -66,16 +70,15 @@ func blocked(free ...string) (load func(ctx context.Context, key string) error, 
 	}, open
 }
 
-// TestStart_EveryHandshakeIsAnswered asks for stored names from the moment on in
-// which ManageAsync returns.
-func TestStart_EveryHandshakeIsAnswered(t *testing.T) {
+// Stored names are asked for from the moment on in which ManageAsync returns.
+func TestStoredNamesAreServedAtOnce(t *testing.T) {
 	f := newFakeSigner(t)
 	names := numbered(200, "example.com")
 	mem := storedBy(t, f, names...)
-	for round := range 20 {
+	for round := range 10 {
 		all := names
 		if round%2 == 1 {
-			all = append(numbered(atOnce, "many.example.org"), names...)
+			all = append(numbered(500, "many.example.org"), names...)
 		}
 		m := offline(t, f, func(c *Config) { c.Storage = mem })
 		if err := m.ManageAsync(all); err != nil {
@@ -97,12 +100,11 @@ func TestStart_EveryHandshakeIsAnswered(t *testing.T) {
 	}
 }
 
-// TestStart_UnmanagedStaysUnmanaged has handshakes ask for a name while it is
-// added and unmanaged.
-func TestStart_UnmanagedStaysUnmanaged(t *testing.T) {
+// Handshakes ask for a name while it is added and unmanaged.
+func TestUnmanagedStaysUnmanaged(t *testing.T) {
 	f := newFakeSigner(t)
 	f.err = errors.New("not today")
-	names := numbered(atOnce+1, "example.com")
+	names := numbered(100, "example.com")
 	last := names[len(names)-1]
 	for range 20 {
 		m := offline(t, f)
@@ -123,22 +125,22 @@ func TestStart_UnmanagedStaysUnmanaged(t *testing.T) {
 		}
 		stop.Store(true)
 		wg.Wait()
-		if m.entry(last) != nil {
-			t.Fatal("a handshake brought back what was unmanaged")
+		if err := m.Wait(t.Context(), last); !errors.Is(err, ErrNotManaged) {
+			t.Fatalf("Wait for what was unmanaged = %v", err)
 		}
 		closeManager(t, m)
 	}
 }
 
-// TestStart_OtherWaysToAName asks for names that a start has not come to in all
-// ways but by their own name.
-func TestStart_OtherWaysToAName(t *testing.T) {
-	f := newFakeSigner(t)
-	mem := storedBy(t, f, "d.example.com", "192.0.2.1", "*.wild.example.com", "a.star.example.com", "x.example.com")
-	names := append(numbered(100, "many.example.org"), "d.example.com", "192.0.2.1", "a.wild.example.com", "*.wild.example.com", "*.star.example.com", "a.star.example.com")
+// Names that a start has not come to are asked for in all ways. The loads of all
+// other names hang.
+func TestHandshakesGoBeforeTheStart(t *testing.T) {
+	names := append(numbered(100, "many.example.org"), "d.example.com", "192.0.2.1", "a.wild.example.com", "*.wild.example.com",
+		"*.star.example.com", "a.star.example.com", "x.example.com")
 	for _, tt := range []struct {
 		name, sni, addr, want string
 	}{
+		{"its own name", "x.example.com", "", "x.example.com"},
 		{"the default name", "", "", "d.example.com"},
 		{"the fallback name", "unknown.example.net", "", "d.example.com"},
 		{"an address", "", "192.0.2.1", ""},
@@ -146,57 +148,73 @@ func TestStart_OtherWaysToAName(t *testing.T) {
 		{"a wildcard beside a name of its own that has none", "a.wild.example.com", "", "*.wild.example.com"},
 		{"a name beside a wildcard that has none", "a.star.example.com", "", "a.star.example.com"},
 	} {
-		for _, many := range []int{0, 2 * atOnce} {
+		for _, many := range []int{0, 1000} {
 			t.Run(fmt.Sprintf("%s/%d", tt.name, many), func(t *testing.T) {
-				load, open := blocked("d.example.com", "192.0.2.1", "a.wild.example.com", "*.wild.example.com", "*.star.example.com", "a.star.example.com")
-				defer close(open)
-				m := offline(t, f, over(mem, load), func(c *Config) { c.DefaultName, c.FallbackName = "d.example.com", "d.example.com" })
-				if err := m.ManageAsync(append(numbered(many, "more.example.org"), names...)); err != nil {
-					t.Fatal(err)
-				}
-				cert, err := m.GetCertificate(helloFor(tt.sni, tt.addr))
-				if err != nil {
-					t.Fatal(err)
-				}
-				if tt.want == "" {
-					if len(cert.Leaf.IPAddresses) == 0 {
-						t.Errorf("served is the certificate of %v", cert.Leaf.DNSNames)
+				synctest.Test(t, func(t *testing.T) {
+					f := newFakeSigner(t)
+					mem := storedBy(t, f, "d.example.com", "192.0.2.1", "*.wild.example.com", "a.star.example.com", "x.example.com")
+					load, open := blocked("d.example.com", "192.0.2.1", "a.wild.example.com", "*.wild.example.com", "*.star.example.com",
+						"a.star.example.com", "x.example.com")
+					m := offline(t, f, over(mem, load), func(c *Config) { c.DefaultName, c.FallbackName = "d.example.com", "d.example.com" })
+					defer close(open)
+					if err := m.ManageAsync(append(numbered(many, "more.example.org"), names...)); err != nil {
+						t.Fatal(err)
 					}
-				} else if cert.Leaf.DNSNames[0] != tt.want {
-					t.Errorf("served is the certificate of %v; want %s", cert.Leaf.DNSNames, tt.want)
-				}
+					began := time.Now()
+					cert, err := m.GetCertificate(helloFor(tt.sni, tt.addr))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if took := time.Since(began); took > time.Second {
+						t.Errorf("it took %v", took)
+					}
+					if got := append(cert.Leaf.DNSNames, ""); got[0] != tt.want {
+						t.Errorf("served is the certificate of %v; want %s", got, tt.want)
+					}
+				})
 			})
 		}
 	}
 }
 
-// TestStart_WhatIsServedEarlyIsKnown has Status and Wait know of a certificate
-// that a handshake had loaded.
-func TestStart_WhatIsServedEarlyIsKnown(t *testing.T) {
-	f := newFakeSigner(t)
-	names := numbered(100, "example.com")
-	last := names[len(names)-1]
-	mem := storedBy(t, f, names...)
-	load, open := blocked(last)
-	m := offline(t, f, over(mem, load))
-	defer close(open)
-	if err := m.ManageAsync(names); err != nil {
-		t.Fatal(err)
-	}
-	mustLeaf(t, m, last)
-	if s := statusFor(t, m, last); s.State != StateValid || s.Serial == "" {
-		t.Errorf("Status says %+v", s)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	if err := m.Wait(ctx, last); err != nil {
-		t.Error(err)
-	}
+// Status and Wait know of a certificate that a handshake had loaded.
+func TestWhatAHandshakeHadLoadedIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeSigner(t)
+		names := numbered(100, "example.com")
+		last := names[len(names)-1]
+		mem := storedBy(t, f, names...)
+		load, open := blocked(last)
+		m := offline(t, f, over(mem, load))
+		if err := m.ManageAsync(names); err != nil {
+			t.Fatal(err)
+		}
+		mustLeaf(t, m, last)
+		synctest.Wait()
+		if s := statusFor(t, m, last); s.State != StateValid || s.Serial == "" {
+			t.Errorf("Status says %+v", s)
+		}
+		if s := statusFor(t, m, names[0]); s.State != StatePending || !strings.HasPrefix(s.Doing, "load") {
+			t.Errorf("Status says %+v of one whose load hangs", s)
+		}
+		if err := m.Wait(t.Context(), last); err != nil {
+			t.Error(err)
+		}
+		close(open)
+		for _, name := range names {
+			if err := m.Wait(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+			mustLeaf(t, m, name)
+		}
+		if n := f.count(); n != len(names) {
+			t.Errorf("%d certificates were issued; want %d", n, len(names))
+		}
+	})
 }
 
-// TestStart_EarlyIsOnceAndBounded has many handshakes at once ask for names that
-// a slow storage has not given yet.
-func TestStart_EarlyIsOnceAndBounded(t *testing.T) {
+// Many handshakes at once ask for names that a slow storage has not given yet.
+func TestHandshakesShareBoundedLoads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeSigner(t)
 		names := numbered(100, "example.com")
@@ -231,25 +249,19 @@ func TestStart_EarlyIsOnceAndBounded(t *testing.T) {
 			}
 		}
 		wg.Wait()
+		if most != 3 {
+			t.Errorf("%d loads at once; want as many as there are workers, 3", most)
+		}
 		for _, name := range names {
-			if err := m.Wait(t.Context(), name); err != nil {
-				t.Fatal(err)
-			}
-		}
-		synctest.Wait()
-		if most > 6 { // of workers, and of handshakes
-			t.Errorf("%d loads at once; want at most 6", most)
-		}
-		for key, n := range loads {
-			if n > 2 {
-				t.Errorf("%s was loaded %d times", key, n)
+			if n := loads[certKey(name)]; n != 1 {
+				t.Errorf("%s was loaded %d times", name, n)
 			}
 		}
 	})
 }
 
-// TestStart_PatienceOfAHandshake has storage never answer.
-func TestStart_PatienceOfAHandshake(t *testing.T) {
+// Storage never answers.
+func TestPatienceOfAHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeSigner(t)
 		mem := storedBy(t, f, "a.example.com")
@@ -262,73 +274,84 @@ func TestStart_PatienceOfAHandshake(t *testing.T) {
 		if leafOf(m, "a.example.com") != nil {
 			t.Error("it is served")
 		}
-		if took := time.Since(began); took != loadPatience {
+		if took := time.Since(began); took != 5*time.Second {
 			t.Errorf("the handshake waited %v", took)
 		}
 		close(open)
 	})
 }
 
-// TestStart_EarlyLoadIsOvertaken has an early load end after the worker served a
-// newer certificate, and after the name was unmanaged.
-func TestStart_EarlyLoadIsOvertaken(t *testing.T) {
-	for _, unmanage := range []bool{false, true} {
-		t.Run(fmt.Sprintf("unmanage=%v", unmanage), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				f := newFakeSigner(t)
-				mem := storedBy(t, f, "a.example.com")
-				key := storageKey(keyCerts, f.ID(), "a.example.com")
-				old, err := mem.Load(t.Context(), key)
-				if err != nil {
-					t.Fatal(err)
-				}
-				f.set(func() { f.err = nil })
-				m := offline(t, f, func(c *Config) { c.Storage = mem })
-				manage(t, m, "a.example.com")
-				if err := m.Renew(t.Context(), "a.example.com"); err != nil {
-					t.Fatal(err)
-				}
-				newest := mustLeaf(t, m, "a.example.com")
-				c := m.entry("a.example.com")
-				if unmanage {
-					if err := m.Unmanage("a.example.com"); err != nil {
-						t.Fatal(err)
-					}
-				}
-				if err := mem.Store(t.Context(), key, old); err != nil {
-					t.Fatal(err)
-				}
-				m.readEarly(c) // as one that began before
-				leaf := leafOf(m, "a.example.com")
-				if unmanage && leaf != nil {
-					t.Error("what was unmanaged is served")
-				}
-				if !unmanage && (leaf == nil || !leaf.Equal(newest)) {
-					t.Error("an older certificate is served after a newer one")
-				}
-			})
-		})
-	}
+// A load ends after its name was unmanaged.
+func TestLoadThatEndsAfterUnmanage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeSigner(t)
+		mem := storedBy(t, f, "a.example.com")
+		load, open := blocked()
+		m := offline(t, f, over(mem, load))
+		if err := m.ManageAsync([]string{"a.example.com"}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if err := m.Unmanage("a.example.com"); err != nil {
+			t.Fatal(err)
+		}
+		close(open)
+		synctest.Wait()
+		if leafOf(m, "a.example.com") != nil || len(m.Status()) != 0 {
+			t.Error("what was unmanaged is served")
+		}
+	})
 }
 
-// TestManageAsync_GivenOnceMore has lists that grow by one name hold no memory
-// but for that one.
-func TestManageAsync_GivenOnceMore(t *testing.T) {
+// An older record comes back in storage, and another instance tells of it.
+func TestOlderRecordDoesNotReplaceANewerOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const name = "a.example.com"
+		f := newFakeSigner(t)
+		mem := storage.NewMemory()
+		m := offline(t, f, func(c *Config) { c.Storage = mem })
+		manage(t, m, name)
+		old, err := mem.Load(t.Context(), certKey(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if err := m.Renew(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+		newest := mustLeaf(t, m, name)
+		if err := mem.Store(t.Context(), certKey(name), old); err != nil {
+			t.Fatal(err)
+		}
+		other := recordsOn(mem).NewChanges("other")
+		other.Note(records.ID([]string{name}, P256))
+		if err := other.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if !mustLeaf(t, m, name).Equal(newest) {
+			t.Error("an older certificate is served after a newer one")
+		}
+		if leaf, err := storedFor(t, mem, name).Leaf(); err != nil || !leaf.Equal(newest) {
+			t.Errorf("stored is another certificate than the newest: %v", err)
+		}
+	})
+}
+
+// Lists that grow by one name hold no memory but for that one.
+func TestNamesGivenOnceMoreCostNoMemory(t *testing.T) {
 	const n, rounds = 2000, 50
 	f := newFakeSigner(t)
-	f.hook = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-	m := offline(t, f, func(c *Config) { c.Workers = 1 })
 	list := func(extra int) (names []string) {
 		for i := range n + extra {
 			names = append(names, fmt.Sprintf("customer-%06d.shops.example.com", i))
 		}
 		return names
 	}
+	mem := storedBy(t, f, list(rounds)...)
+	m := offline(t, f, func(c *Config) { c.Storage = mem })
 	give := func(extra int) {
-		if err := m.ManageAsync(list(extra)); err != nil {
-			t.Fatal(err)
-		}
-		if err := m.settle(t.Context()); err != nil {
+		if err := m.ManageSync(t.Context(), list(extra)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -343,53 +366,45 @@ func TestManageAsync_GivenOnceMore(t *testing.T) {
 	runtime.KeepAlive(m)
 }
 
-// TestManageAsync_CallsDoNotWaitForIt has calls with a context return when that
-// ends although many names are being added, and Health at once.
-func TestManageAsync_CallsDoNotWaitForIt(t *testing.T) {
-	m := offline(t, newFakeSigner(t))
-	l := &later{done: make(chan struct{})}
-	m.later.Store(l)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	for what, call := range map[string]func() error{
-		"ManageSync": func() error { return m.ManageSync(ctx, []string{"a.example.com"}) },
-		"Renew":      func() error { return m.Renew(ctx, "a.example.com") },
-		"Wait":       func() error { return m.Wait(ctx, "a.example.com") },
-	} {
-		if err := call(); !errors.Is(err, context.Canceled) {
-			t.Errorf("%s: %v", what, err)
-		}
+// The names of one call are answered and managed when it returns.
+func TestManageAsyncOfMany(t *testing.T) {
+	f := newFakeSigner(t)
+	names := append(numbered(2000, "example.com"), "*.wild.example.com", "last.example.com")
+	mem := storedBy(t, f, names[len(names)-2:]...)
+	m := offline(t, f, func(c *Config) { c.Storage = mem })
+	if err := m.ManageAsync(names); err != nil {
+		t.Fatal(err)
 	}
-	if h := m.Health(); h.Managed != 0 {
-		t.Errorf("Health has %d names", h.Managed)
+	mustLeaf(t, m, "last.example.com")
+	mustLeaf(t, m, "a.wild.example.com")
+	if leafOf(m, "unknown.example.org") != nil {
+		t.Error("an unknown name is served")
 	}
-	m.later.Store(nil)
-	close(l.done)
+	if n := len(m.Status()); n != len(names) {
+		t.Errorf("Status has %d names; want %d", n, len(names))
+	}
+	if err := m.Unmanage(names...); err != nil {
+		t.Error(err)
+	}
+	if n := len(m.Status()); n != 0 {
+		t.Errorf("Status has %d names after Unmanage", n)
+	}
+	closeManager(t, m)
+	if err := m.ManageAsync(names); !errors.Is(err, ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
 }
 
-// TestWaiters_AlwaysTold is about waiters whose run ends in an odd way.
-func TestWaiters_AlwaysTold(t *testing.T) {
-	t.Run("unmanaged before they are put back", func(t *testing.T) {
-		m := offline(t, newFakeSigner(t))
-		manage(t, m, "a.example.com")
-		c := m.entry("a.example.com")
-		w := newWait(1)
-		if err := m.Unmanage("a.example.com"); err != nil {
-			t.Fatal(err)
-		}
-		c.putBack([]waiter{{call: w}})
-		if err := w.await(t.Context(), "waiting"); !errors.Is(err, ErrNotManaged) {
-			t.Errorf("told %v", err)
-		}
-	})
-	t.Run("the issuer ends its goroutine", func(t *testing.T) {
+func TestWhoWaitsIsToldThatTheIssuerEndedItsGoroutine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		f := newFakeSigner(t)
 		f.hook = func(context.Context) error { runtime.Goexit(); return nil }
 		m := offline(t, f)
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		defer cancel()
-		if err := m.ManageSync(ctx, []string{"a.example.com"}); err == nil || errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("told %v", err)
+		began := time.Now()
+		err := m.ManageSync(t.Context(), []string{"a.example.com"})
+		var failure *IssueError
+		if !errors.As(err, &failure) || time.Since(began) > time.Second {
+			t.Errorf("told %v after %v", err, time.Since(began))
 		}
 	})
 }

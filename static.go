@@ -2,6 +2,7 @@ package certwright
 
 import (
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,14 +14,15 @@ import (
 
 	"github.com/certwright/certwright/internal/certcache"
 	"github.com/certwright/certwright/internal/certpem"
+	"github.com/certwright/certwright/internal/lane"
 	"github.com/certwright/certwright/internal/schedule"
 )
 
 // fileCheck is how often the files of a static certificate are looked at.
 const fileCheck = time.Minute
 
-// staticCert is a certificate that the caller supplied. After New only the
-// schedule's worker for it changes it.
+// staticCert is a certificate that the caller supplied. After New only its own
+// flight changes it.
 type staticCert struct {
 	m                 *Manager
 	task              schedule.Task
@@ -30,12 +32,20 @@ type staticCert struct {
 	failed            bool // the last look failed; it is reported once
 }
 
-// Schedule, Run and String make it work for the schedule.
-
+// Schedule implements schedule.Work.
 func (f *staticCert) Schedule() *schedule.Task { return &f.task }
 
-func (f *staticCert) Run(context.Context) { f.m.checkFile(f) }
+// Due implements schedule.Work: it has the files looked at, and plans the next
+// look when that has ended.
+func (f *staticCert) Due() {
+	f.m.filesLane.Submit(&lane.Flight{
+		Name: f.String(), Context: f.m.ctx,
+		Do:   func(context.Context) error { f.m.checkFile(f); return nil },
+		Done: func(error) { f.m.queue.Set(f, time.Now().Add(fileCheck).Unix()) },
+	})
+}
 
+// String names the file in errors.
 func (f *staticCert) String() string { return "file " + f.certFile }
 
 // loadStatic serves the certificates in Config.Certificates. One that cannot be
@@ -100,33 +110,46 @@ func (f *staticCert) parse(p pair) (*tls.Certificate, error) {
 	return certpem.TLSCertificate(chain, key), nil
 }
 
-func (m *Manager) serveStatic(f *staticCert, cert *tls.Certificate) error {
-	if len(cert.Certificate) == 0 {
+// serveStatic checks what is to be served, and serves a copy of it.
+func (m *Manager) serveStatic(f *staticCert, given *tls.Certificate) error {
+	if len(given.Certificate) == 0 {
 		return errors.New("the certificate is empty")
 	}
-	leaf := cert.Leaf
-	if leaf == nil {
-		var err error
-		if leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
-			return fmt.Errorf("parsing the certificate: %w", err)
+	cert := *given
+	cert.Certificate = slices.Clone(given.Certificate)
+	var end time.Time // the first of the chain's
+	for i, der := range cert.Certificate {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return fmt.Errorf("parsing certificate %d of the chain: %w", i+1, err)
 		}
-		withLeaf := *cert
-		withLeaf.Leaf = leaf
-		cert = &withLeaf
+		if i == 0 {
+			cert.Leaf = c
+		}
+		if end.IsZero() || c.NotAfter.Before(end) {
+			end = c.NotAfter
+		}
 	}
-	names := certpem.Names(leaf)
+	key, ok := cert.PrivateKey.(crypto.Signer)
+	if !ok {
+		return errors.New("the certificate has no private key")
+	}
+	if !certpem.Match(cert.Leaf.PublicKey, key.Public()) {
+		return errors.New("the private key is not the one of the certificate")
+	}
+	names := certpem.Names(cert.Leaf)
 	if len(names) == 0 {
 		return errors.New("the certificate has no subject alternative name (RFC 6125 §6.4): no client accepts it for a server")
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
 	old := f.entry
-	if rank := staticRank(leaf); old == nil || old.Rank != rank || !slices.Equal(old.Names, names) {
-		f.entry = &certcache.Entry{Names: names, Owner: f, Rank: rank}
+	if old == nil || !slices.Equal(old.Names, names) {
+		f.entry = &certcache.Entry{Names: names, Owner: f}
 		m.cache.Add(f.entry)
 	}
 	m.cache.Serve(f.entry, &certcache.Served{
-		Source: given{cert}, NotBefore: leaf.NotBefore.Unix(), End: chainEnd(leaf, cert), Kind: certpem.KindOf(leaf.PublicKey),
+		Source: supplied{&cert}, NotBefore: cert.Leaf.NotBefore.Unix(), End: end.Unix(), Kind: certpem.KindOf(cert.Leaf.PublicKey),
 	})
 	if old != nil && old != f.entry {
 		m.cache.Remove(old)
@@ -134,40 +157,15 @@ func (m *Manager) serveStatic(f *staticCert, cert *tls.Certificate) error {
 	return nil
 }
 
-// staticRank has static certificates for one name served as by default: ECDSA
-// before RSA before others.
-func staticRank(leaf *x509.Certificate) uint8 {
-	switch leaf.PublicKeyAlgorithm {
-	case x509.ECDSA:
-		return 0
-	case x509.RSA:
-		return 1
-	}
-	return 2
-}
-
-// chainEnd returns the Unix time at which the first of a chain ends. What does not
-// parse has no end: crypto/tls sends it as it is.
-func chainEnd(leaf *x509.Certificate, cert *tls.Certificate) int64 {
-	end := leaf.NotAfter.Unix()
-	for _, der := range cert.Certificate[1:] {
-		if above, err := x509.ParseCertificate(der); err == nil {
-			end = min(end, above.NotAfter.Unix())
-		}
-	}
-	return end
-}
-
-// given is a certificate that is parsed already, for the cache.
-type given struct{ cert *tls.Certificate }
+// supplied is a certificate that is parsed already, for the cache.
+type supplied struct{ cert *tls.Certificate }
 
 // Certificate implements certcache.Source.
-func (g given) Certificate() (*tls.Certificate, error) { return g.cert, nil }
+func (s supplied) Certificate() (*tls.Certificate, error) { return s.cert, nil }
 
 // checkFile reads a static certificate again when its files have changed. While
 // they are being replaced, or are wrong, the one in memory stays.
 func (m *Manager) checkFile(f *staticCert) {
-	defer func() { m.queue.Set(f, time.Now().Add(fileCheck)) }()
 	p, err := f.read()
 	if err == nil && p.sum == f.sum {
 		f.failed = false

@@ -65,6 +65,11 @@ type NameStatus struct {
 	NextAt     time.Time
 	Ahead      int
 
+	// Doing is what is being done now, such as "renew: challenge: http-01", and
+	// since when; empty when nothing is.
+	Doing      string
+	DoingSince time.Time
+
 	Attempts    int       // failed attempts in a row
 	LastAttempt time.Time // the last one that failed; zero after a success
 	LastError   string    // empty after a success
@@ -76,9 +81,9 @@ type NameStatus struct {
 type Health struct {
 	LastWake time.Time     // when the schedule last looked for due work
 	NextDue  time.Time     // when the next work is due; zero when there is none
-	Running  int           // names being worked on
-	Waiting  int           // names that wait for their time or for a worker
-	Oldest   time.Duration // for how long the longest of them has been running
+	Running  int           // flights under way, of all lanes
+	Waiting  int           // names that wait for their time, and flights for a slot
+	Oldest   time.Duration // for how long the longest of them has been under way
 	Panics   int           // recovered panics since the start
 	Managed  int           // managed certificates
 	Failing  int           // of them, those whose last attempt failed
@@ -106,29 +111,75 @@ func (m *Manager) Status() []NameStatus {
 }
 
 func (m *Manager) statusOf(c *managed) NameStatus {
-	j := c.open()
-	s := NameStatus{
-		Name: c.Names[0], Names: slices.Clone(c.Names), KeyType: c.keyType.keyType(),
-		NextAction: j.next.action(), NextAt: j.nextAt, Revoked: j.revoked,
-		WindowStart: j.window.start, WindowEnd: j.window.end, ExplanationURL: j.ari.ExplanationURL,
-		Attempts: j.state.Attempts, LastAttempt: j.state.Last, LastError: j.state.Error,
-	}
-	if b := j.served; b != nil {
-		s.Issuer, s.Serial = b.issuer, b.serial()
-		f := j.facts(b)
-		s.NotBefore, s.NotAfter = f.NotBefore, f.NotAfter
-		s.RenewAt = j.renewAt(b, j.window)
-	}
-	if j.staple != nil && j.staple.Status == revocation.Good {
-		s.StapleNextUpdate = j.staple.NextUpdate
-	}
 	c.mu.Lock()
-	if c.act != nil {
-		s.Degraded = c.act.degraded
+	defer c.mu.Unlock()
+	now := time.Now().Unix()
+	s := NameStatus{Name: c.Names[0], Names: slices.Clone(c.Names), KeyType: c.key(), Revoked: c.know&isRevoked != 0}
+	if a := c.cur.ari; a != nil {
+		s.WindowStart, s.WindowEnd, s.ExplanationURL = wallTime(a.start), wallTime(a.end), a.url
 	}
-	c.mu.Unlock()
+	if b := c.cur.b; b != nil {
+		s.Issuer, s.Serial = b.Account(), b.Serial()
+		s.NotBefore, s.NotAfter = wallTime(b.NotBefore), wallTime(b.End)
+		s.RenewAt = wallTime(renewalTime(b, c.cur.ari, c.cfg.policy))
+	}
+	if st := c.cur.staple; st != nil && st.Status == revocation.Good {
+		s.StapleNextUpdate = st.NextUpdate
+	}
+	if a := decide(&c.state, now); a.do == doRest && a.at != never {
+		s.NextAction, s.NextAt = a.next, wallTime(a.at)
+	}
+	if c.why != nil {
+		m.addTrouble(c, &s, now)
+	}
 	s.State = stateOf(s, time.Now())
 	return s
+}
+
+// addTrouble fills in what few certificates have. It needs the mu of c.
+func (m *Manager) addTrouble(c *managed, s *NameStatus, now int64) {
+	w := c.why
+	s.Degraded = w.degraded
+	for _, t := range w.tries {
+		if h := t.hold; h.Attempts > 0 {
+			s.Attempts = max(s.Attempts, h.Attempts)
+			if at := wallTime(h.Last); at.After(s.LastAttempt) {
+				s.LastAttempt = at
+			}
+		}
+	}
+	if w.failing() {
+		s.LastError = c.failure(now).Error()
+	}
+	for d, f := range w.flights {
+		if f == nil {
+			continue
+		}
+		if step, detail := f.doing(); deed(d) == doObtain || s.Doing == "" {
+			s.Doing, s.DoingSince = deed(d).String(), f.began.Round(0)
+			for _, more := range []string{step, detail} {
+				if more != "" {
+					s.Doing += ": " + more
+				}
+			}
+		}
+		if deed(d) == doObtain {
+			if at := f.lane.Waits(f.Flight); !at.IsZero() {
+				s.NextAction, s.NextAt = ActionAwaitSlot, at
+			}
+		}
+	}
+	if isWait(w.err) {
+		s.NextAction = ActionAwaitInstance
+	}
+}
+
+// wallTime returns a time in Unix seconds, zero for none.
+func wallTime(at int64) time.Time {
+	if at == 0 || at == never {
+		return time.Time{}
+	}
+	return time.Unix(at, 0).UTC()
 }
 
 func stateOf(s NameStatus, now time.Time) State {
@@ -151,14 +202,20 @@ func stateOf(s NameStatus, now time.Time) State {
 // Health returns how the Manager's own work goes on.
 func (m *Manager) Health() Health {
 	q := m.queue.Health()
-	h := Health{LastWake: q.LastWake, NextDue: q.NextDue, Running: q.Running, Waiting: q.Waiting, Panics: q.Panics}
-	if !q.OldestSince.IsZero() {
-		h.Oldest = time.Since(q.OldestSince)
+	h := Health{LastWake: q.LastWake, NextDue: q.NextDue, Waiting: q.Waiting, Panics: q.Panics}
+	for _, l := range m.lanes() {
+		s := l.Status()
+		h.Running += len(s.Flying) + len(s.Abandoned)
+		h.Waiting += s.Queued
+		h.Panics += s.Panics
+		if !s.OldestSince.IsZero() {
+			h.Oldest = max(h.Oldest, time.Since(s.OldestSince))
+		}
 	}
-	for _, c := range m.added() {
+	for _, c := range m.all() {
 		h.Managed++
 		c.mu.Lock()
-		if r := c.has.rare; r != nil && r.state.Error != "" {
+		if w := c.why; w != nil && w.failing() {
 			h.Failing++
 		}
 		c.mu.Unlock()
@@ -167,11 +224,4 @@ func (m *Manager) Health() Health {
 	h.Degraded = m.lastDegraded
 	m.mu.Unlock()
 	return h
-}
-
-// publish makes what the worker knows visible to Status, and wakes who waits for
-// a certificate.
-func (c *job) publish(next step, at time.Time) {
-	c.next, c.nextAt = next, at
-	c.keep()
 }

@@ -1,10 +1,11 @@
-package certwright
+package certwright_test
 
 import (
 	"testing"
 	"testing/synctest"
 	"time"
 
+	. "github.com/certwright/certwright"
 	"github.com/certwright/certwright/internal/fakeca"
 )
 

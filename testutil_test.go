@@ -1,17 +1,22 @@
-package certwright
+package certwright_test
 
 import (
 	"context"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"log/slog"
+	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	. "github.com/certwright/certwright"
 	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/internal/records"
 	"github.com/certwright/certwright/storage"
 )
 
@@ -149,37 +154,49 @@ func (l *eventLog) count(kind EventKind) int {
 	return n
 }
 
+// Where a Manager keeps its records, and what is common to all of them. What is
+// in them is package records' to test.
+const (
+	keyCerts      = "v1/certs"
+	keyOrders     = "v1/orders"
+	keyHolds      = "v1/holds"
+	keyAccounts   = "v1/accounts"
+	keyStaples    = "v1/staples"
+	keyInfos      = "v1/renewal-info"
+	keyChanges    = "v1/changes"
+	keyChallenges = "v1/challenges"
+	keyCleaned    = "v1/cleaned"
+
+	alpnProto = "acme-tls/1" // RFC 8737 §6.2
+)
+
+// certKey returns where the certificate for names with a P-256 key is stored.
+func certKey(names ...string) string { return keyCerts + "/" + records.ID(names, P256) + ".pem" }
+
+// recordsOn returns the records on a storage, as a Manager would see them.
+func recordsOn(s Storage) *records.Records {
+	return records.New(s, records.Options{Damage: func(err error) bool { return errors.Is(err, storage.ErrDamaged) }})
+}
+
+// storedFor returns what is stored for names with a P-256 key.
+func storedFor(t testing.TB, s Storage, names ...string) records.Stored {
+	t.Helper()
+	b, err := recordsOn(s).LoadBundle(context.Background(), records.ID(names, P256), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // isPair reports whether b has the key of its leaf.
-func isPair(b *bundle) bool {
+func isPair(b *records.Bundle) bool {
 	cert, err := b.Certificate()
 	if err != nil {
 		return false
 	}
 	key, ok := cert.PrivateKey.(crypto.Signer)
-	return ok && b.hasKey(key)
+	return ok && b.HasKey(key.Public())
 }
 
-// parsed returns the leaf of b.
-func parsed(t testing.TB, b *bundle) *x509.Certificate {
-	t.Helper()
-	leaf, err := b.Parse()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return leaf
-}
-
-// openDir opens a folder that is closed at the end of the test.
-func openDir(t *testing.T, dir string) *storage.Dir {
-	t.Helper()
-	d, err := storage.OpenDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return d
-}
+// listenAddr is a port of a host.
+func listenAddr(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }

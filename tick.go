@@ -8,335 +8,405 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/internal/backoff"
-	"github.com/certwright/certwright/storage"
+	"github.com/certwright/certwright/internal/certcache"
+	"github.com/certwright/certwright/internal/lane"
+	"github.com/certwright/certwright/internal/records"
 )
 
-// tick does what is due for one certificate and sets when it is looked at
-// again. Exactly one tick for a certificate runs at a time; after Unmanage and
-// Manage the last tick of the one before may still run, under its own lease.
-func (m *Manager) tick(ctx context.Context, kept *managed) {
-	ctx, waiters, ok := kept.begin(ctx)
-	if !ok {
-		return
-	}
-	defer kept.end()
-	c := kept.open()
-	answered := false
-	answer := func(err error) {
-		for _, w := range waiters {
-			w.tell(err)
+const (
+	// loadTimeout and askTimeout bound the flights that read storage and that ask
+	// a CA or a responder; obtainTimeout bounds an attempt at an issuer whatever
+	// the issuer's own bound is.
+	loadTimeout   = 5 * time.Minute
+	askTimeout    = 2 * time.Minute
+	obtainTimeout = 20 * time.Minute
+)
+
+// news is what is done once no lock is held: telling, and starting flights.
+type news struct{ list []func() }
+
+func (n *news) add(f func()) { n.list = append(n.list, f) }
+
+// change applies f to the state of c and does what follows from it. It is the one
+// way in which the state changes.
+func (m *Manager) change(c *managed, f func(n *news)) {
+	var n news
+	func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		f(&n)
+		if m.ctx.Err() != nil && !c.isGone() {
+			c.trouble().gone = ErrClosed
 		}
-		answered = true
-	}
-	returned := false
-	defer func() {
-		if returned {
-			return
-		}
-		p := recover() // nil when an Issuer ended the goroutine
-		if !answered {
-			answer(panicError(p))
-		}
-		c.panics++
-		m.plan(c, stepRetry, time.Now().Add(delay(c.panics, c.left(), 0)))
-		if p != nil {
-			panic(p) // counted and logged by the schedule
-		}
+		m.stepLocked(c, &n)
 	}()
-	m.do(ctx, c, waiters, answer)
-	returned = true
-	c.panics = 0
-	c.keep()
+	for _, tell := range n.list {
+		tell()
+	}
 }
 
-// do ensures that there is a certificate, answers those who wait, and does what
-// else is due.
-func (m *Manager) do(ctx context.Context, c *job, waiters []waiter, answer func(error)) {
-	before := c.bundle
-	retry, err := m.ensure(ctx, c, waiters)
-	if next := waitsFor(err); next != stepNone && ctx.Err() == nil {
-		if lostLease(err) {
-			m.log.Warn("lost the lease while getting a certificate", "name", c.Names[0], "due", retry, "err", err)
-		}
-		c.putBack(waiters)
-		m.plan(c, next, retry)
-		return
-	}
-	if ctx.Err() != nil {
-		answer(m.outcome(c, waiters, err))
-		return
-	}
-	if err != nil {
-		m.reportFailure(c, err, retry)
-	}
-	m.replan(c, retry) // before anybody who waits asks for Status
-	answer(m.outcome(c, waiters, err))
-	if c.bundle != before && m.asksOthers(c) {
-		// The rest comes in a run of its own, behind names that are waited for:
-		// a slow responder must not keep them from being served.
-		m.queue.Set(c.managed, time.Now())
-		return
-	}
-	m.maintain(ctx, c)
-	m.replan(c, retry)
-}
-
-// asksOthers reports whether upkeep of c asks storage or somebody else.
-func (m *Manager) asksOthers(c *job) bool {
-	return c.served != nil && (m.informer(c) != nil || m.stapling(c))
-}
-
-// waitsFor says what a run has to wait for that failed in nothing.
-func waitsFor(err error) step {
-	switch {
-	case errors.Is(err, errQueued):
-		return stepSlot
-	case errors.Is(err, errBusy), lostLease(err):
-		return stepInstance
-	}
-	return stepNone
-}
-
-// lostLease reports whether work ended because its lease did: whoever took it
-// over goes on with it.
-func lostLease(err error) bool { return errors.Is(err, storage.ErrLeaseLost) && !isIssueError(err) }
-
-// outcome is what waiters are told: an error of a renewal concerns only those
-// who asked for one, as long as a good certificate is served.
-func (m *Manager) outcome(c *job, waiters []waiter, err error) error {
-	switch {
-	case err == nil, !forced(waiters) && c.usable(c.served, time.Now()):
-		return nil
-	case c.isGone():
-		return fmt.Errorf("name %q: %w", c.Names[0], ErrNotManaged)
-	case m.ctx.Err() != nil:
-		return fmt.Errorf("name %q: %w", c.Names[0], ErrClosed)
-	}
-	return err
-}
-
-// ensure sees to it that c has a certificate that is not due for renewal. It
-// returns when to try again what failed or what had to wait.
-func (m *Manager) ensure(ctx context.Context, c *job, waiters []waiter) (retry time.Time, err error) {
-	force := forced(waiters)
-	if !c.loaded {
-		if err := m.load(ctx, c); err != nil {
-			return c.trouble(), err
+// stepLocked does what decide says until there is nothing to do before a time.
+func (m *Manager) stepLocked(c *managed, n *news) {
+	for {
+		switch a := decide(&c.state, time.Now().Unix()); a.do {
+		case doRest:
+			if m.endLocked(c, a, n) {
+				continue
+			}
+			m.answerLocked(c, n)
+			if c.isGone() || c.usable(time.Now().Unix()) {
+				m.endStandinsLocked(c)
+			}
+			c.tidy()
+			if !c.isGone() {
+				m.queue.Set(c, a.at)
+			}
+			return
+		case doInstall:
+			m.installLocked(c)
+		case doExpire:
+			c.know |= isExpired
+			b := c.cur.b
+			n.add(func() { m.tellExpired(c, b) })
+		default:
+			m.startLocked(c, a, n)
 		}
 	}
-	m.install(c)
-	if !force && !m.due(c) {
-		return time.Time{}, nil
+}
+
+// isOver reports whether no attempt is under way.
+func (c *managed) isOver() bool { return !c.busy.has(doLoad) && !c.busy.has(doObtain) }
+
+// endLocked ends an attempt once nothing of it is left to be done: it is told of
+// when it failed, and what was wished is done with. It reports whether that
+// changes what is next.
+func (m *Manager) endLocked(c *managed, a action, n *news) bool {
+	if !c.isOver() {
+		return false
 	}
-	if len(waiters) == 0 && time.Now().Before(c.state.Next) {
-		return c.state.Next, nil // something else was due
+	if a.held {
+		m.reportLocked(c, n)
 	}
-	if at, ok := m.reserve(c); !ok {
-		return at, errQueued
+	if c.wish == 0 && c.know&isTried == 0 {
+		return false
 	}
-	c.slot = time.Time{} // used now, or free again
-	old := c.bundle
-	b, adopted, err := m.obtain(ctx, c, force)
-	if err != nil {
-		var failure *IssueError
+	c.wish = 0
+	c.know &^= isTried
+	return true
+}
+
+// answerLocked answers those whose condition is met.
+func (m *Manager) answerLocked(c *managed, n *news) {
+	if c.why == nil || len(c.why.waiters) == 0 {
+		return
+	}
+	now := time.Now()
+	left := c.why.waiters[:0]
+	for _, w := range c.why.waiters {
+		err, done := error(nil), true
 		switch {
-		case errors.As(err, &failure):
-			return failure.RetryAt, err
-		case errors.Is(err, errBusy):
-			return time.Now().Add(quickRetry), err
+		case w.call.hasLeft():
+			continue
+		case c.isGone():
+			err = c.goneError()
+		default:
+			err, done = w.done(c, now)
 		}
-		return c.trouble(), err
+		if done {
+			n.add(func() { w.call.end(w.i, err) })
+		} else {
+			left = append(left, w)
+		}
 	}
-	c.troubles = 0
-	m.take(c, b)
-	kind := EventIssued
-	switch {
-	case adopted:
-		kind = EventAdopted
-	case old != nil:
-		kind = EventRenewed
-	}
-	m.reportSuccess(c, kind)
-	return time.Time{}, nil
+	clear(c.why.waiters[len(left):])
+	c.why.waiters = left
 }
 
-// trouble notes a failure that is no issuer's, such as one of storage, and
-// returns when to try again.
-func (c *job) trouble() time.Time {
-	c.troubles++
-	return time.Now().Add(backoff.Policy{First: quickRetry, Max: 15 * time.Minute}.Delay(c.troubles, rand.Float64())).Round(0)
+// installLocked serves what is stored and was not served yet.
+func (m *Manager) installLocked(c *managed) {
+	b := c.next
+	c.next = nil
+	if !b.Same(c.cur.b) {
+		c.cur = served{b: b}
+		c.know &^= isExpired | isRevoked
+		c.ariAt, c.ocspAt = m.upkeepOf(c, b)
+		if c.why != nil && c.why.staple != nil {
+			c.cur.staple, c.ocspAt = c.why.staple, nextStaple(c.why.staple, b, time.Now()).Unix()
+		}
+	} else {
+		c.cur.b = b
+	}
+	if c.why != nil {
+		c.why.staple = nil
+		if c.why.broken != b {
+			c.why.broken = nil
+		}
+	}
+	m.serveLocked(c)
 }
 
-// load reads what storage has for c, for the first time.
-func (m *Manager) load(ctx context.Context, c *job) error {
-	found, err := m.loadBundle(ctx, c.managed)
+// serveLocked puts what is served with its staple into the cache.
+func (m *Manager) serveLocked(c *managed) {
+	if c.isGone() {
+		return
+	}
+	b := c.cur.b
+	s := &certcache.Served{Source: b, NotBefore: b.NotBefore, End: b.End, Kind: b.KeyKind()}
+	if raw := stapleOf(c.cur.staple); raw != nil {
+		s.Source = stapled{b, raw}
+	}
+	m.cache.Serve(&c.Entry, s)
+}
+
+// startLocked begins a flight.
+func (m *Manager) startLocked(c *managed, a action, n *news) {
+	ctx, cancel := context.WithCancel(m.ctx)
+	f := &flight{began: time.Now(), cancel: cancel, on: a.do.String()}
+	f.Flight = &lane.Flight{Name: c.id(), Need: m.needOf(c, a), Context: ctx, Timeout: askTimeout}
+	l := m.storageLane
+	var do func(ctx context.Context) func(*news)
+	switch a.do {
+	case doLoad:
+		f.Timeout = loadTimeout
+		do = func(ctx context.Context) func(*news) { return m.load(ctx, c) }
+	case doObtain:
+		iss := c.cfg.issuers[a.issuer]
+		l, f.Timeout, f.Token, f.on = iss.lane, obtainTimeout, true, iss.id
+		t := m.newAttempt(c, f, iss)
+		do = func(ctx context.Context) func(*news) { return m.obtain(ctx, c, t) }
+	case doInform:
+		b := c.cur.b
+		if iss := issuerOf(c.cfg, b); iss != nil {
+			l = iss.upkeep
+		}
+		do = func(ctx context.Context) func(*news) { return m.inform(ctx, c, b) }
+	case doStaple:
+		b := c.cur.b
+		if c.awaitsStaple() {
+			b = c.next
+		}
+		l = m.ocspLanes.of(b)
+		do = func(ctx context.Context) func(*news) { return m.staple(ctx, c, b) }
+	}
+	f.Do = func(ctx context.Context) error { f.work(ctx, c, do); return nil }
+	f.Done = func(err error) { m.land(c, a, f, err) }
+	f.lane = l
+	c.busy |= 1 << a.do
+	c.trouble().flights[a.do] = f
+	n.add(func() { l.Submit(f.Flight) })
+}
+
+// needOf orders flights: what somebody waits for goes first, then what ends first.
+func (m *Manager) needOf(c *managed, a action) int64 {
+	switch b := c.cur.b; {
+	case c.why != nil && len(c.why.waiters) > 0:
+		return 0
+	case b == nil:
+		return 1
+	default:
+		return b.End
+	}
+}
+
+// land applies what a flight found out. err is nil when it ended as it should.
+func (m *Manager) land(c *managed, a action, f *flight, err error) {
+	f.cancel()
 	if err != nil {
-		return err
+		f.abandon(m)
 	}
-	b := found.bundle
-	if b != nil {
-		c.note(b, found.facts)
-	}
-	isAdopted := false
-	if !c.usable(b, time.Now()) && m.sources != nil {
-		adopted, err := m.sources.adopt(ctx, m, c)
-		if err != nil {
-			return err
+	m.change(c, func(n *news) {
+		c.busy &^= 1 << a.do
+		c.trouble().flights[a.do] = nil
+		if errors.Is(err, lane.ErrAbandoned) {
+			c.noteLostLocked(f)
 		}
-		if adopted != nil {
-			b, isAdopted = adopted, true
+		switch {
+		case c.isGone():
+		case err == nil:
+			f.result()(n)
+		case errors.Is(err, lane.ErrStopped): // the issuer is down, which is known by now
+		case a.do == doObtain:
+			iss := c.cfg.issuers[min(a.issuer, len(c.cfg.issuers)-1)]
+			c.failed(iss, &StepError{Issuer: iss.id, Step: "issue", Err: err})
+		case a.do == doLoad:
+			m.troubleLocked(c, fmt.Errorf("loading the certificate for %q: %w", c.Names[0], err), n)
+		default:
+			c.postpone(a.do)
+			n.add(func() {
+				m.log.Warn("work beside a certificate has failed", "name", c.Names[0], "work", a.do.String(), "err", err)
+			})
 		}
-	}
-	if !c.usable(b, time.Now()) { // the back-off matters
-		if c.state, err = m.loadState(ctx, c); err != nil {
-			return err
-		}
-	}
-	c.loaded, c.troubles = true, 0
-	if b != nil {
-		m.take(c, b)
-	}
-	if isAdopted {
-		m.emit(c, Event{Kind: EventAdopted})
-	}
-	return nil
+	})
 }
 
-// due reports whether c needs another certificate now.
-func (m *Manager) due(c *job) bool {
+// postpone puts upkeep off that ended badly, such as by a panic.
+func (c *managed) postpone(d deed) {
+	at := jittered(time.Now(), min(ariInterval, lifeOf(c.cur.b)/20)).Unix()
+	switch d {
+	case doInform:
+		c.ariAt = at
+	case doStaple:
+		c.ocspAt = at
+	}
+}
+
+// abandon releases the lease of a flight that did not end as it should.
+func (f *flight) abandon(m *Manager) {
+	f.mu.Lock()
+	lease := f.lease
+	f.lease = nil
+	f.mu.Unlock()
+	if lease != nil {
+		unlock(m.ctx, lease, m.log)
+	}
+}
+
+// failed notes an attempt that ended badly, such as by a panic of the issuer: as
+// a hold in memory.
+func (c *managed) failed(iss *issuer, err error) {
 	now := time.Now()
-	if c.bundle == nil || c.revoked || c.isBroken(c.bundle) {
-		return true
+	t := c.tryOf(iss)
+	t.err, t.at, t.wish = err, now.UnixNano(), c.wish
+	t.hold = records.Hold{
+		Account: iss.id, Subject: c.id(), Noted: now.Unix(), Last: now.Unix(), Attempts: t.hold.Attempts + 1, Error: err.Error(),
 	}
-	return !now.Before(c.renewAt(c.bundle, c.window))
+	t.hold.Until = now.Add(delay(t.hold.Attempts, c.left(now.Unix()), 0)).Unix()
 }
 
-// take makes b the certificate of c and serves it, unless clients could not
-// accept it yet and the one before is still good.
-func (m *Manager) take(c *job, b *bundle) {
-	if !b.same(c.bundle) {
-		c.window, c.ari, c.ariKnown = window{}, ariRecord{}, false
-		c.staple, c.stapleAt, c.stapled = nil, time.Time{}, false
-		c.revoked = false
+// tryOf returns what came of the last attempts at iss.
+func (c *managed) tryOf(iss *issuer) *try {
+	w := c.trouble()
+	if w.tries == nil {
+		w.tries = map[string]*try{}
 	}
-	c.bundle = b
-	m.install(c)
+	t := w.tries[iss.id]
+	if t == nil {
+		t = &try{}
+		w.tries[iss.id] = t
+	}
+	return t
 }
 
-// install serves the certificate of c once its time has come.
-func (m *Manager) install(c *job) {
-	now := time.Now()
-	if c.bundle == nil || c.bundle == c.served {
-		return
+// troubleLocked notes a failure that is no issuer's, such as one of storage. What
+// failed is tried again after a pause, kept below a part of the life that is left.
+func (m *Manager) troubleLocked(c *managed, err error, n *news) {
+	w := c.trouble()
+	if w.failures == 0 {
+		w.since = time.Now()
 	}
-	if now.Before(c.facts(c.bundle).NotBefore) && c.usable(c.served, now) {
-		return
+	w.failures++
+	pause := backoff.Policy{First: quickRetry, Max: 15 * time.Minute}.Delay(w.failures, rand.Float64())
+	if left := c.left(time.Now().Unix()); left > 0 {
+		pause = min(pause, max(left/12, quickRetry))
 	}
-	c.served, c.expired = c.bundle, false
-	m.serve(c)
-	c.publish(stepCheck, now.Round(0)) // before an event or Wait tells of it
+	w.retry, w.err = time.Now().Add(pause).Unix()+1, err
+	due, first := time.Unix(w.retry, 0), w.failures == 1
+	n.add(func() {
+		if first {
+			m.log.Error("work on a name has failed and is tried again", "name", c.Names[0], "due", due, "err", err)
+		} else {
+			m.log.Debug("work on a name has failed again", "name", c.Names[0], "due", due, "err", err)
+		}
+	})
+	if first {
+		n.add(func() { m.emit(c, Event{Kind: EventFailed, Next: due, Err: err}) })
+	}
 }
 
-// serve puts the served certificate with its staple into the cache.
-func (m *Manager) serve(c *job) {
-	s := c.served.served(c.facts(c.served), m.stapleOf(c))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.goneLocked() {
-		m.cache.Serve(&c.Entry, s)
+// wellLocked notes that storage works.
+func (c *managed) wellLocked() {
+	if w := c.why; w != nil {
+		w.retry, w.failures, w.err = 0, 0, nil
 	}
 }
 
-// maintain does what is due beside the certificate itself. None of it keeps a
-// certificate from being served.
-func (m *Manager) maintain(ctx context.Context, c *job) {
-	if c.served == nil {
-		return
-	}
-	now := time.Now()
-	if !c.expired && !now.Before(c.facts(c.served).NotAfter) {
-		c.expired = true
-		m.log.Error("a certificate has expired", "name", c.Names[0], "not_after", c.served.notAfter())
-		m.emit(c, Event{Kind: EventExpired})
-	}
-	m.refreshRenewalInfo(ctx, c)
-	m.refreshStaple(ctx, c)
-}
-
-// replan sets when c is looked at again. retry is when a failed attempt is
-// repeated, zero when none failed.
-func (m *Manager) replan(c *job, retry time.Time) {
-	next, at := stepRetry, retry
-	if retry.IsZero() && c.bundle != nil {
-		next, at = stepRenew, c.renewAt(c.bundle, c.window)
-		if c.revoked {
-			at = time.Now()
+// reportLocked tells, once, of attempts that this process made and that failed.
+func (m *Manager) reportLocked(c *managed, n *news) {
+	last := int64(0)
+	if c.why != nil {
+		for _, t := range c.why.tries {
+			last = max(last, t.at)
 		}
 	}
-	earlier := func(s step, t time.Time) {
-		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
-			next, at = s, t
-		}
-	}
-	if c.bundle != nil && c.bundle != c.served {
-		earlier(stepServe, c.facts(c.bundle).NotBefore)
-	}
-	if c.served != nil {
-		if !c.expired {
-			earlier(stepExpire, c.facts(c.served).NotAfter)
-		}
-		if !m.conf.DisableRenewalInfo {
-			earlier(stepRenewalInfo, c.ari.Refresh)
-		}
-		earlier(stepStaple, c.stapleAt)
-	}
-	m.plan(c, next, at)
-}
-
-func (m *Manager) plan(c *job, next step, at time.Time) {
-	c.publish(next, at)
-	if !c.isGone() {
-		m.queue.Set(c.managed, at)
-	}
-}
-
-func (m *Manager) reportSuccess(c *job, kind EventKind) {
-	c.noteDegraded("")
-	b := c.bundle
-	m.log.Info("certificate "+string(kind), "name", c.Names[0], "issuer", b.issuer,
-		"serial", b.serial(), "not_after", b.notAfter())
-	m.emit(c, Event{Kind: kind})
-}
-
-// reportFailure tells of a failed attempt, and once of one that was made before
-// this Manager was.
-func (m *Manager) reportFailure(c *job, err error, retry time.Time) {
-	var wait *waitError
-	if errors.As(err, &wait) && c.state.Last.Equal(c.reported) {
+	if last == 0 || last <= c.why.told {
 		return
 	}
-	c.reported = c.state.Last
-	if c.state.Error == "" || !isIssueError(err) {
-		c.state.Error = err.Error()
+	c.why.told = last
+	err := c.issueError(time.Now().Unix())
+	n.add(func() {
+		m.log.Error("no certificate could be obtained", "name", c.Names[0], "attempt", err.Attempts, "due", err.RetryAt, "err", err)
+		m.emit(c, Event{Kind: EventFailed, Attempt: err.Attempts, Next: err.RetryAt, Err: err})
+	})
+}
+
+// issueError sums up what came of the attempts at all issuers.
+func (c *managed) issueError(now int64) *IssueError {
+	_, at := c.nextIssuer(now)
+	out := &IssueError{Name: c.Names[0]}
+	if at != never {
+		out.RetryAt = time.Unix(max(at, c.retryAt(), now), 0)
 	}
-	m.log.Error("no certificate could be obtained", "name", c.Names[0], "attempt", c.state.Attempts,
-		"due", retry, "err", err)
-	m.emit(c, Event{Kind: EventFailed, Attempt: c.state.Attempts, Next: retry, Err: err})
+	for _, iss := range c.cfg.issuers {
+		var t try
+		if c.why != nil && c.why.tries[iss.id] != nil {
+			t = *c.why.tries[iss.id]
+		}
+		h := &t.hold
+		if down := iss.down.Load(); t.err == nil && !h.Counts(now) && down != nil {
+			h = down
+		}
+		out.Attempts = max(out.Attempts, h.Attempts)
+		switch {
+		case t.err != nil:
+			out.Errs = append(out.Errs, t.err)
+		case h.Counts(now):
+			out.Errs = append(out.Errs, heldError(iss, h, c.heldUntil(iss, now)))
+		}
+	}
+	return out
 }
 
-func isIssueError(err error) bool {
-	var e *IssueError
-	return errors.As(err, &e)
+// failure says why there is no certificate.
+func (c *managed) failure(now int64) error {
+	if e := c.issueError(now); len(e.Errs) > 0 {
+		return e
+	}
+	if c.why != nil && c.why.err != nil {
+		return c.why.err
+	}
+	return fmt.Errorf("%w for %q yet", ErrNoCertificate, c.Names[0])
 }
 
-// emit fills in what is known of c.
-func (m *Manager) emit(c *job, e Event) {
+func (m *Manager) tellExpired(c *managed, b *records.Bundle) {
+	m.log.Error("a certificate has expired", "name", c.Names[0], "not_after", time.Unix(b.End, 0).UTC())
+	m.emit(c, Event{Kind: EventExpired})
+}
+
+// emit fills in what is known of c. It is called with no lock held.
+func (m *Manager) emit(c *managed, e Event) {
 	if !m.events.heard() {
 		return
 	}
+	c.mu.Lock()
+	b := c.newest()
+	c.mu.Unlock()
 	e.Name, e.Names = c.Names[0], c.Names
-	if b := c.bundle; b != nil {
-		e.Issuer, e.Serial, e.NotAfter = b.issuer, b.serial(), b.notAfter()
+	if b != nil {
+		e.Issuer, e.Serial, e.NotAfter = b.Account(), b.Serial(), time.Unix(b.End, 0).UTC()
 	}
 	m.events.emit(e)
+}
+
+// degraded reports that something of c could not be kept in storage, or read. It
+// is called with no lock held.
+func (m *Manager) degraded(c *managed, what string, err error) {
+	text := what + ": " + err.Error()
+	c.mu.Lock()
+	c.trouble().degraded = text
+	c.mu.Unlock()
+	m.log.Error(what, "name", c.Names[0], "err", err)
+	m.mu.Lock()
+	m.lastDegraded = text
+	m.mu.Unlock()
+	m.emit(c, Event{Kind: EventStorageDegraded, Err: fmt.Errorf("%s: %w", what, err)})
 }

@@ -1,4 +1,4 @@
-package certwright
+package certwright_test
 
 import (
 	"crypto/tls"
@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	. "github.com/certwright/certwright"
 )
 
 // listenerClient returns a client that trusts leaf and connects to ln alone.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -33,8 +34,8 @@ const maxRecord = 16 << 20
 //
 // Locks are in the folder locks. When a process dies its locks are free at once
 // for others on its host, and a LeaseTTL later for others on a network file
-// system. A holder that stops for longer than that is replaced, and sees it when
-// it goes on. No host compares its clock with another's.
+// system and on Windows. A holder that stops for longer than that is replaced, and
+// sees it when it goes on. No host compares its clock with another's.
 //
 // Store and Delete look for a lease in their context, before and after they
 // change a file. When it has ended, or its lock is another's, the error is
@@ -50,10 +51,9 @@ type Dir struct {
 
 	closing  context.Context // ends with Close
 	close    context.CancelFunc
-	running  sync.WaitGroup // calls of Lock and Tidy, and who watch over leases
-	once     sync.Once      // closes
+	running  sync.WaitGroup // calls of Lock, Tidy and sweep, and what ends leases
 	sweeping *time.Timer    // runs sweep, once
-	swept    chan struct{}  // closed by sweep
+	patience time.Duration  // of Close
 
 	mu       sync.Mutex  // guards root, warnings, and running against its end
 	root     fs.FileInfo // what dir was when it was last looked at
@@ -120,18 +120,13 @@ func (d *Dir) store(ctx context.Context, key string, value []byte) error {
 	if err := d.checkRoot(); err != nil {
 		return err
 	}
-	f, err := durable.DiskOf(ctx).Prepare(d.recordFile(key), value, 0o600)
+	err := durable.WriteFile(ctx, d.recordFile(key), value, func() error {
+		if err := LeaseErr(ctx); err != nil || ctx.Err() == nil {
+			return err
+		}
+		return endOf(ctx)
+	})
 	if err != nil {
-		return err
-	}
-	err = LeaseErr(ctx)
-	if err == nil && ctx.Err() != nil {
-		err = endOf(ctx)
-	}
-	if err != nil {
-		return errors.Join(err, f.Discard())
-	}
-	if err := f.Commit(); err != nil {
 		return err
 	}
 	return LeaseErr(ctx)
@@ -148,7 +143,7 @@ func (d *Dir) Delete(ctx context.Context, key string) error {
 	}
 	path := d.recordFile(key)
 	if err == nil {
-		err = durable.DiskOf(ctx).Remove(path)
+		err = durable.Remove(ctx, path)
 	}
 	if err == nil {
 		err = LeaseErr(ctx)
@@ -174,10 +169,11 @@ func (d *Dir) List(ctx context.Context, prefix string) ([]string, error) {
 		return nil, err
 	}
 	var keys []string
-	err = d.walk(ctx, folderPath(prefix), func(key string, _ fs.DirEntry) {
-		if below(key, prefix) {
+	err = d.walk(ctx, folderPath(prefix), func(key string, _ fs.DirEntry, err error) error {
+		if err == nil && below(key, prefix) {
 			keys = append(keys, key)
 		}
+		return err
 	})
 	if err == nil {
 		err = d.checkRoot()
@@ -189,50 +185,62 @@ func (d *Dir) List(ctx context.Context, prefix string) ([]string, error) {
 	return keys, nil
 }
 
-// walk calls found for every record in the folder rel and below. A folder or
-// file that vanishes meanwhile is passed over.
-func (d *Dir) walk(ctx context.Context, rel string, found func(string, fs.DirEntry)) error {
-	if ctx.Err() != nil {
-		return endOf(ctx)
-	}
-	entries, err := os.ReadDir(filepath.Join(d.dir, rel))
+// walk calls found for every record in the folder rel and below, and with an
+// error for what could not be read. It ends with the error that found returns. A
+// folder or file that vanishes meanwhile is passed over.
+func (d *Dir) walk(ctx context.Context, rel string, found func(key string, e fs.DirEntry, err error) error) error {
+	f, err := os.Open(filepath.Join(d.dir, rel))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return err
+		return found("", nil, err)
 	}
-	for _, e := range entries {
-		path := filepath.Join(rel, e.Name())
-		if key, ok := recordKey(path); ok {
-			found(key, e)
-			continue
+	defer f.Close() //nolint:errcheck // reading loses nothing
+	for {
+		if ctx.Err() != nil {
+			return endOf(ctx)
 		}
-		if !leadsToRecords(path, e) {
-			continue
+		entries, err := f.ReadDir(entriesAtOnce) // a few, for whoever needs only one
+		for _, e := range entries {
+			path := filepath.Join(rel, e.Name())
+			var err error
+			if key, ok := recordKey(path); ok {
+				err = found(key, e, nil)
+			} else if leadsToRecords(path, e) {
+				err = d.walk(ctx, path, found)
+			}
+			if err != nil {
+				return err
+			}
 		}
-		if err := d.walk(ctx, path, found); err != nil {
-			return err
+		if errors.Is(err, io.EOF) || errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return found("", nil, err)
 		}
 	}
-	return nil
 }
 
 // Close ends every lease of this Dir, as lost, and every wait for one, and
-// returns when nothing of them is left. Later calls of other methods fail with
-// fs.ErrClosed. Closing twice does nothing.
-func (d *Dir) Close() (err error) {
-	d.once.Do(func() {
-		d.mu.Lock()
-		d.close()
-		d.mu.Unlock()
-		err = d.locks.Close()
+// returns when nothing of them is left, or after ten seconds in which the file
+// system did not answer. Later calls of other methods fail with fs.ErrClosed.
+// Closing twice does nothing.
+func (d *Dir) Close() error {
+	d.mu.Lock()
+	d.close()
+	d.mu.Unlock()
+	d.sweeping.Stop()
+	err := inTime(context.WithoutCancel(d.closing), d.patience, func(context.Context) error {
+		d.locks.Close()
 		d.running.Wait()
-		if !d.sweeping.Stop() {
-			<-d.swept
-		}
+		return nil
 	})
-	return err
+	if err != nil {
+		return fmt.Errorf("closing storage folder %q: %w; check that it can be reached", d.dir, err)
+	}
+	return nil
 }
 
 // checkCall returns the error that a call has before it starts.
@@ -280,7 +288,7 @@ func (d *Dir) checkRoot() error {
 		return nil
 	}
 	if _, err := os.Lstat(filepath.Join(d.dir, locksDir)); err != nil {
-		holds, err := d.holdsRecord(".")
+		holds, err := d.holdsRecord()
 		if err != nil {
 			return fmt.Errorf("storage folder %q is another one now: %v", d.dir, err) //nolint:errorlint // as above
 		}

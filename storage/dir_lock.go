@@ -26,24 +26,16 @@ func (d *Dir) Lock(ctx context.Context, name string) (Lease, error) {
 		d.running.Done()
 		return nil, err
 	}
-	released := make(chan struct{})
 	l := NewLease(ctx, name, LeaseOptions{
-		Token:  held.Token(),
-		Verify: func() error { return leaseLostIf(held.Held()) },
-		Release: func(context.Context) error {
-			close(released)
-			return leaseLostIf(held.Unlock())
-		},
+		Token:   held.Token(),
+		Verify:  func() error { return leaseLostIf(held.Held()) },
+		Release: func(context.Context) error { return leaseLostIf(held.Unlock()) },
 	})
-	go func() {
+	context.AfterFunc(held.Context(), func() {
 		defer d.running.Done()
-		select {
-		case <-held.Lost():
-			l.Lose()
-			_ = held.Unlock() // says that it was lost
-		case <-released:
-		}
-	}()
+		l.Lose()          // unless it was unlocked
+		_ = held.Unlock() // says that it was lost
+	})
 	return l, nil
 }
 

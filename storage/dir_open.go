@@ -1,10 +1,10 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -25,9 +25,6 @@ const (
 	// that starts reads its certificates.
 	sweepAfter = 30 * time.Second
 
-	// maxPathsWarned is how many paths of one kind get a warning of their own.
-	maxPathsWarned = 10
-
 	// entriesAtOnce is how many entries of a folder are read at a time.
 	entriesAtOnce = 64
 )
@@ -36,13 +33,15 @@ const (
 // for most.
 type DirOptions struct {
 	// LeaseTTL is how long a lock that is taken here outlives a holder that is
-	// stopped, or that died on another host. Zero means 30 seconds; less than 100
-	// milliseconds is refused. Instances need not agree on it.
+	// stopped, or that died on another host or on Windows. Zero means 30 seconds;
+	// less than 100 milliseconds is refused. Instances need not agree on it.
 	LeaseTTL time.Duration
 }
 
 // OpenDir opens a Dir in the folder at path. It makes the folder, with the
-// permissions 0700, when it is missing; a folder that is there keeps its own.
+// permissions 0700, when it is missing; a folder that is there keeps its own. On
+// Windows a folder, and the files in it, have the rights of the one above: see to
+// it that others cannot read it.
 // The error names the path when the folder cannot be made or read, and when it
 // holds nothing and cannot be written to. All else is no error: see Warnings.
 // Half a minute later, unless it was closed, it removes temporary files that
@@ -64,11 +63,11 @@ func (o DirOptions) Open(path string) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening storage folder %q: %w", path, err)
 	}
-	d := &Dir{dir: abs, swept: make(chan struct{})}
+	d := &Dir{dir: abs, patience: releasePatience}
 	if err := d.open(); err != nil {
 		return nil, fmt.Errorf("opening storage folder %q: %w", abs, err)
 	}
-	d.locks = filelock.New(filepath.Join(abs, locksDir), filelock.Options{TTL: o.LeaseTTL})
+	d.locks = filelock.New(filepath.Join(abs, locksDir), o.LeaseTTL)
 	d.closing, d.close = context.WithCancel(context.Background())
 	d.sweeping = time.AfterFunc(sweepAfter, d.sweep)
 	return d, nil
@@ -76,14 +75,14 @@ func (o DirOptions) Open(path string) (*Dir, error) {
 
 // open makes the folder, looks at what is in it and tries to write.
 func (d *Dir) open() error {
-	if err := durable.Mkdir(d.dir, 0o700); err != nil {
+	if err := durable.Mkdir(d.dir); err != nil {
 		return err
 	}
 	var err error
 	if d.root, err = os.Stat(d.dir); err != nil {
 		return err
 	}
-	holds, err := d.holdsRecord(".")
+	holds, err := d.holdsRecord()
 	if err != nil {
 		return err
 	}
@@ -112,68 +111,63 @@ func (d *Dir) probe() error {
 	return err
 }
 
-// holdsRecord reports whether there is a value in the folder rel or below. It
-// stops at the first. A folder below that may not be read is passed over.
-func (d *Dir) holdsRecord(rel string) (bool, error) {
-	f, err := os.Open(filepath.Join(d.dir, rel))
-	if errors.Is(err, fs.ErrNotExist) || rel != "." && errors.Is(err, fs.ErrPermission) {
-		return false, nil
-	}
+// holdsRecord reports whether there is a value. It stops at the first. A folder
+// below that may not be read is passed over.
+func (d *Dir) holdsRecord() (bool, error) {
+	root, err := os.Open(d.dir)
 	if err != nil {
 		return false, err
 	}
-	defer f.Close() //nolint:errcheck // reading loses nothing
-	for {
-		entries, err := f.ReadDir(entriesAtOnce)
-		for _, e := range entries {
-			path := filepath.Join(rel, e.Name())
-			if _, ok := recordKey(path); ok {
-				return true, nil
-			}
-			if !leadsToRecords(path, e) {
-				continue
-			}
-			if holds, err := d.holdsRecord(path); holds || err != nil {
-				return holds, err
-			}
+	_ = root.Close() // nothing to lose
+	err = d.walk(context.Background(), ".", func(_ string, _ fs.DirEntry, err error) error {
+		switch {
+		case err == nil:
+			return fs.SkipAll
+		case errors.Is(err, fs.ErrPermission):
+			return nil
 		}
-		if errors.Is(err, io.EOF) {
-			return false, nil
-		}
-		if err != nil {
-			return false, err
-		}
+		return err
+	})
+	if errors.Is(err, fs.SkipAll) {
+		return true, nil
 	}
+	return false, err
 }
 
 // checkRecords closes the values' files to others. In a folder that nobody else
 // may enter there is no need to.
 func (d *Dir) checkRecords() {
-	wide := 0
-	err := d.walk(context.Background(), ".", func(key string, e fs.DirEntry) {
-		info, err := e.Info()
-		if err != nil || !info.Mode().IsRegular() || info.Mode().Perm()&0o077 == 0 {
-			return
+	wide, first := 0, ""
+	var failed error
+	_ = d.walk(context.Background(), ".", func(key string, e fs.DirEntry, err error) error {
+		var info fs.FileInfo
+		if err == nil {
+			info, err = e.Info()
 		}
-		path, outcome := d.recordFile(key), "narrowed to 0600"
-		if err := os.Chmod(path, 0o600); err != nil {
-			outcome = "cannot be narrowed: " + err.Error()
+		if err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+			path := d.recordFile(key)
+			if wide++; first == "" {
+				first = fmt.Sprintf("%s with %04o", path, info.Mode().Perm())
+			}
+			err = os.Chmod(path, 0o600)
 		}
-		if wide++; wide <= maxPathsWarned {
-			d.warn("permissions of %s are %04o, open to others: %s", path, info.Mode().Perm(), outcome)
-		}
+		failed = cmp.Or(failed, err)
+		return nil
 	})
-	if wide > maxPathsWarned {
-		d.warn("and %d more files below %s with permissions wider than 0600", wide-maxPathsWarned, d.dir)
+	if wide > 0 {
+		d.warn("permissions of %d files below %s were open to others and are narrowed to 0600: %s, first", wide, d.dir, first)
 	}
-	if err != nil {
-		d.warn("not all permissions below %s could be looked at: %v", d.dir, err)
+	if failed != nil {
+		d.warn("not all permissions below %s could be looked at and narrowed: %v", d.dir, failed)
 	}
 }
 
 // sweep removes the temporary files of writers that died.
 func (d *Dir) sweep() {
-	defer close(d.swept)
+	if d.enter() != nil {
+		return
+	}
+	defer d.running.Done()
 	if err := durable.Sweep(d.closing, d.dir, sweepAge); err != nil && d.closing.Err() == nil {
 		d.warn("%v", err)
 	}

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -74,18 +74,14 @@ type HeldLease struct {
 	options LeaseOptions
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
-	outer   *HeldLease // the lease that Lock was called under, or nil
-
-	mu    sync.Mutex // guards state
-	state leaseState
+	outer   *HeldLease   // the lease that Lock was called under, or nil
+	state   atomic.Int32 // one of those below
 }
 
-// leaseState is where a lease is in its life. It moves away from held once, and
-// from unlocked only when the release finds that the lock was lost before.
-type leaseState int
-
+// A lease moves away from held once, and from unlocked only when the release
+// finds that the lock was lost before.
 const (
-	leaseHeld leaseState = iota
+	leaseHeld int32 = iota
 	leaseUnlocked
 	leaseLost
 )
@@ -114,22 +110,23 @@ func (l *HeldLease) Lose() bool { return l.end(leaseLost) }
 
 // Held reports whether the lease has neither been lost nor unlocked, as far as
 // is known without asking the backend.
-func (l *HeldLease) Held() bool { return l.now() == leaseHeld }
+func (l *HeldLease) Held() bool { return l.state.Load() == leaseHeld }
 
 // Unlock implements Lease. It returns within ten seconds, whatever becomes of
 // ctx and whatever Release does.
 func (l *HeldLease) Unlock(ctx context.Context) error {
 	if !l.end(leaseUnlocked) {
-		return l.ended()
+		if l.state.Load() == leaseLost {
+			return l.lostError()
+		}
+		return nil
 	}
 	if l.options.Release == nil {
 		return nil
 	}
-	err := l.release(context.WithoutCancel(ctx))
+	err := inTime(context.WithoutCancel(ctx), releasePatience, l.options.Release)
 	if errors.Is(err, ErrLeaseLost) {
-		l.mu.Lock()
-		l.state = leaseLost
-		l.mu.Unlock()
+		l.state.Store(leaseLost)
 	}
 	if err != nil {
 		return fmt.Errorf("unlocking name %q: %w", l.name, err)
@@ -137,65 +134,41 @@ func (l *HeldLease) Unlock(ctx context.Context) error {
 	return nil
 }
 
-// release calls the backend's Release and waits for it, but not for ever.
-func (l *HeldLease) release(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, releasePatience)
+// inTime returns what do returns, or an error when that takes longer than patience.
+// A panic is an error too.
+func inTime(ctx context.Context, patience time.Duration, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	done := make(chan error, 1)
 	go func() {
 		defer cancel()
 		defer func() {
 			if r := recover(); r != nil {
-				done <- fmt.Errorf("the release panicked: %v", r)
+				done <- fmt.Errorf("it panicked: %v", r)
 			}
 		}()
-		done <- l.options.Release(ctx)
+		done <- do(ctx)
 	}()
+	<-ctx.Done()
 	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	select {
-	case err := <-done: // it returned at the same moment, and ended ctx by that
+	case err := <-done: // or ctx would have gone on
 		return err
 	default:
-		return fmt.Errorf("no answer from the backend for %v", releasePatience)
+		return fmt.Errorf("no answer for %v: %w", patience, ctx.Err())
 	}
 }
 
 // end moves the lease out of held and ends its context. It reports whether this
 // call did it.
-func (l *HeldLease) end(to leaseState) bool {
-	l.mu.Lock()
-	first := l.state == leaseHeld
-	if first {
-		l.state = to
-	}
-	l.mu.Unlock()
-	if !first {
+func (l *HeldLease) end(to int32) bool {
+	if !l.state.CompareAndSwap(leaseHeld, to) {
 		return false
 	}
+	var cause error
 	if to == leaseLost {
-		l.cancel(l.lostError())
-	} else {
-		l.cancel(nil)
+		cause = l.lostError()
 	}
+	l.cancel(cause)
 	return true
-}
-
-// now returns the state of the lease.
-func (l *HeldLease) now() leaseState {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.state
-}
-
-// ended is what the Unlock of a lease that is no longer held returns.
-func (l *HeldLease) ended() error {
-	if l.now() == leaseLost {
-		return l.lostError()
-	}
-	return nil
 }
 
 func (l *HeldLease) lostError() error {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
-	"maps"
 	"slices"
 	"sync"
 )
@@ -16,8 +15,9 @@ import (
 // bubble. It is safe for concurrent use. Its zero value is not usable: call
 // NewMemory.
 type Memory struct {
-	mu     sync.Mutex // guards values, locks
+	mu     sync.Mutex // guards the fields below
 	values map[string][]byte
+	keys   []string                 // those of values, sorted: List is asked every half a minute
 	locks  map[string]chan struct{} // by name; holds a value while the lock is held
 }
 
@@ -55,6 +55,10 @@ func (m *Memory) Store(ctx context.Context, key string, value []byte) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if _, ok := m.values[key]; !ok {
+		at, _ := slices.BinarySearch(m.keys, key)
+		m.keys = slices.Insert(m.keys, at, key)
+	}
 	m.values[key] = value
 	return nil
 }
@@ -69,6 +73,9 @@ func (m *Memory) Delete(ctx context.Context, key string) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if at, ok := slices.BinarySearch(m.keys, key); ok {
+		m.keys = slices.Delete(m.keys, at, at+1)
+	}
 	delete(m.values, key)
 	return nil
 }
@@ -78,12 +85,18 @@ func (m *Memory) List(ctx context.Context, prefix string) ([]string, error) {
 	if err := checkList(ctx, prefix); err != nil {
 		return nil, err
 	}
+	first := prefix
+	if prefix != "" {
+		first += "/"
+	}
 	m.mu.Lock()
-	keys := slices.Collect(maps.Keys(m.values))
-	m.mu.Unlock()
-	keys = slices.DeleteFunc(keys, func(key string) bool { return !below(key, prefix) })
-	slices.Sort(keys)
-	return keys, nil
+	defer m.mu.Unlock()
+	from, _ := slices.BinarySearch(m.keys, first)
+	to := from
+	for to < len(m.keys) && below(m.keys[to], prefix) {
+		to++
+	}
+	return slices.Clone(m.keys[from:to]), nil
 }
 
 // Lock implements Locker. Waiters get the lock in the order in which they came.

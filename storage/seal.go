@@ -6,11 +6,11 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 )
 
 // A sealed value is, one after the other:
@@ -70,7 +70,7 @@ func NewSealKey(secret []byte) (SealKey, error) {
 	if err != nil {
 		return SealKey{}, fmt.Errorf("making seal key: %w", err)
 	}
-	aead, err := cipher.NewGCM(block)
+	aead, err := cipher.NewGCMWithRandomNonce(block)
 	if err != nil {
 		return SealKey{}, fmt.Errorf("making seal key: %w", err)
 	}
@@ -94,7 +94,8 @@ func (k SealKey) Format(f fmt.State, _ rune) {
 // SealOptions is how a sealed storage works. Keys must not be empty.
 type SealOptions struct {
 	// Keys are the keys that open values. The first one seals. To rotate, put a
-	// new key first, and drop the old one when every value has been stored anew.
+	// new key first, and drop the old one when every value has been stored anew,
+	// which Reseal does: see Seal.
 	Keys []SealKey
 
 	// AcceptUnsealed lets Load return values that are not sealed, while a storage
@@ -110,7 +111,12 @@ type SealOptions struct {
 // *UnknownKeyError. Neither is ever fs.ErrNotExist. An older value put back at
 // its own key is not noticed, and keys are not encrypted.
 //
-// The result is an Unwrapper, and a Locker when [LockerOf] finds one for inner.
+// The result is an Unwrapper, and a Locker when [LockerOf] finds one for inner. It
+// has the method Reseal(ctx, key) (changed bool, err error) too, which seals one
+// value with the first key, and which [Find] finds:
+//
+//	Find[interface{ Reseal(context.Context, string) (bool, error) }](s)
+//
 // It is as safe for concurrent use as inner, which stays the caller's to close.
 func Seal(inner Storage, options SealOptions) (Storage, error) {
 	if inner == nil {
@@ -172,6 +178,31 @@ func (s *sealed) Store(ctx context.Context, key string, value []byte) error {
 	return s.Storage.Store(ctx, key, s.first.seal(key, value))
 }
 
+// Reseal stores the value at key anew when the first key did not seal it, and
+// reports whether it did. A value that is missing is nothing to do. The errors are
+// those of Load and Store. Call it under the lease that other writers of the key
+// take.
+func (s *sealed) Reseal(ctx context.Context, key string) (changed bool, err error) {
+	text, err := s.Storage.Load(ctx, key)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	var value []byte
+	if err == nil {
+		value, err = s.open(key, text)
+	}
+	if err == nil {
+		if bytes.HasPrefix(text, s.first.header()) {
+			return false, nil
+		}
+		err = s.Store(ctx, key, value)
+	}
+	if err != nil {
+		return false, fmt.Errorf("resealing key %q: %w", key, err)
+	}
+	return true, nil
+}
+
 // open returns the value of a sealed one.
 func (s *sealed) open(key string, text []byte) ([]byte, error) {
 	if !bytes.HasPrefix(text, []byte(sealMagic)) {
@@ -188,37 +219,20 @@ func (s *sealed) open(key string, text []byte) ([]byte, error) {
 	if !ok {
 		return nil, &UnknownKeyError{KeyID: hex.EncodeToString(id[:])}
 	}
-	nonce, text, ok := cutAt(text[sealHeader:], k.aead.NonceSize())
-	if !ok {
-		return nil, fmt.Errorf("sealed value is cut: %w", ErrDamaged)
-	}
-	value, err := k.aead.Open(nil, nonce, text, k.associated(key))
+	value, err := k.aead.Open(nil, nil, text[sealHeader:], k.associated(key))
 	if err != nil {
-		return nil, fmt.Errorf("sealed value was changed, or is another key's: %w", ErrDamaged)
+		return nil, fmt.Errorf("sealed value was cut or changed, or is another key's: %w", ErrDamaged)
 	}
 	return value, nil
 }
 
 // seal returns the sealed value for the storage key.
 func (k SealKey) seal(key string, value []byte) []byte {
-	sealed := make([]byte, 0, sealHeader+k.aead.NonceSize()+len(value)+k.aead.Overhead())
-	sealed = append(sealed, sealMagic...)
-	sealed = append(sealed, k.id[:]...)
-	nonce := make([]byte, k.aead.NonceSize())
-	_, _ = rand.Read(nonce) // it never fails: see its documentation
-	sealed = append(sealed, nonce...)
-	return k.aead.Seal(sealed, nonce, value, k.associated(key))
+	return k.aead.Seal(k.header(), nil, value, k.associated(key))
 }
+
+// header returns what a value begins with that the key has sealed.
+func (k SealKey) header() []byte { return append([]byte(sealMagic), k.id[:]...) }
 
 // associated returns what is authenticated beside the value.
-func (k SealKey) associated(key string) []byte {
-	return append(append([]byte(sealMagic), k.id[:]...), key...)
-}
-
-// cutAt splits b after n bytes.
-func cutAt(b []byte, n int) (before, after []byte, ok bool) {
-	if len(b) < n {
-		return nil, nil, false
-	}
-	return b[:n], b[n:], true
-}
+func (k SealKey) associated(key string) []byte { return append(k.header(), key...) }

@@ -107,6 +107,86 @@ func TestSealRotation(t *testing.T) {
 	}
 }
 
+func TestReseal(t *testing.T) {
+	ctx, m := t.Context(), storage.NewMemory()
+	first, second, third := sealKey(t, 1), sealKey(t, 2), sealKey(t, 3)
+	put := func(key string, keys ...storage.SealKey) {
+		t.Helper()
+		s := storage.Storage(m)
+		if len(keys) > 0 {
+			s = seal(t, m, storage.SealOptions{Keys: keys})
+		}
+		if err := s.Store(ctx, key, []byte("value of "+key)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("old", first)
+	put("new", second, first)
+	put("moved", first)
+	put("unknown", third)
+	put("plain")
+	moved, err := m.Load(ctx, "moved")
+	if err != nil {
+		t.Fatal(err)
+	}
+	damagedNew, err := m.Load(ctx, "new")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(m.Store(ctx, "damaged", moved), m.Store(ctx, "damaged new", damagedNew)); err != nil {
+		t.Fatal(err)
+	}
+	keys := []storage.SealKey{second, first}
+	strict := seal(t, m, storage.SealOptions{Keys: keys})
+	lenient := seal(t, m, storage.SealOptions{Keys: keys, AcceptUnsealed: true})
+	after := seal(t, m, storage.SealOptions{Keys: keys[:1]})
+	tests := []struct {
+		key     string
+		s       storage.Storage
+		changed bool
+		want    error
+	}{
+		{"old", strict, true, nil},
+		{"old", strict, false, nil},
+		{"new", strict, false, nil},
+		{"missing", strict, false, nil},
+		{"damaged", strict, false, storage.ErrDamaged},
+		{"damaged new", strict, false, storage.ErrDamaged},
+		{"plain", strict, false, storage.ErrDamaged},
+		{"plain", lenient, true, nil},
+		{"plain", lenient, false, nil},
+	}
+	for _, tt := range tests {
+		before, _ := m.Load(ctx, tt.key)
+		r, ok := storage.Find[interface {
+			Reseal(ctx context.Context, key string) (changed bool, err error)
+		}](tt.s)
+		if !ok {
+			t.Fatal("Reseal is not found")
+		}
+		changed, err := r.Reseal(ctx, tt.key)
+		if changed != tt.changed || !errors.Is(err, tt.want) {
+			t.Errorf("Reseal(%q) = %v, %v; want %v, %v", tt.key, changed, err, tt.changed, tt.want)
+		}
+		if err != nil && !strings.Contains(err.Error(), tt.key) {
+			t.Errorf("the error %q does not name %q", err, tt.key)
+		}
+		if raw, _ := m.Load(ctx, tt.key); bytes.Equal(raw, before) == tt.changed {
+			t.Errorf("%q: the stored value has changed: %v, want %v", tt.key, !tt.changed, tt.changed)
+		}
+		if got, loadErr := after.Load(ctx, tt.key); err == nil && tt.key != "missing" && (loadErr != nil || string(got) != "value of "+tt.key) {
+			t.Errorf("Load(%q) with the new key alone = %q, %v", tt.key, got, loadErr)
+		}
+	}
+	r, _ := storage.Find[interface {
+		Reseal(ctx context.Context, key string) (changed bool, err error)
+	}](strict)
+	var unknown *storage.UnknownKeyError
+	if changed, err := r.Reseal(ctx, "unknown"); changed || !errors.As(err, &unknown) || unknown.KeyID != third.ID() {
+		t.Errorf("Reseal of what an unknown key sealed = %v, %v", changed, err)
+	}
+}
+
 func TestSealDamage(t *testing.T) {
 	ctx, m := t.Context(), storage.NewMemory()
 	s := seal(t, m, storage.SealOptions{Keys: []storage.SealKey{sealKey(t, 1)}})

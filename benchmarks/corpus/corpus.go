@@ -24,7 +24,7 @@ import (
 
 const (
 	// form changes when what is made changes, so that nothing old is used.
-	form = 1
+	form = 2
 
 	// fresh is for how long a corpus is used again. Its leaves are not due for
 	// renewal for more than twice as long.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,22 +16,35 @@ import (
 	"github.com/caddyserver/certmagic"
 	"golang.org/x/crypto/acme/autocert"
 
-	"github.com/certwright/certwright/internal/record"
+	"github.com/certwright/certwright/internal/records"
 )
 
 // IssuerID names the issuer in stores.
 const IssuerID = "ca.example-directory"
 
-// certRecord is a certificate as certwright stores it.
-type certRecord struct {
-	ID     string          `json:"id"`
-	Names  []string        `json:"names"`
-	Issuer string          `json:"issuer"`
-	Stored time.Time       `json:"stored"`
-	Key    string          `json:"key"`
-	Chain  string          `json:"chain"`
-	Data   json.RawMessage `json:"issuer_data,omitempty"`
+// certsBelow is the folder of certificates in certwright's storage.
+const certsBelow = "v1/certs"
+
+// record is what a Records stores, and is its Storage.
+type record struct {
+	key   string
+	value []byte
 }
+
+// Load implements records.Storage.
+func (*record) Load(context.Context, string) ([]byte, error) { return nil, fs.ErrNotExist }
+
+// Store implements records.Storage.
+func (r *record) Store(_ context.Context, key string, value []byte) error {
+	r.key, r.value = key, value
+	return nil
+}
+
+// Delete implements records.Storage.
+func (*record) Delete(context.Context, string) error { return errors.ErrUnsupported }
+
+// List implements records.Storage.
+func (*record) List(context.Context, string) ([]string, error) { return nil, errors.ErrUnsupported }
 
 // Record returns the key and the value of a pair in certwright's storage. The
 // names are those in the leaf.
@@ -42,33 +53,31 @@ func (p Pair) Record() (key string, value []byte, err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return "", nil, err
-	}
 	leaf, err := x509.ParseCertificate(p.Leaf)
 	if err != nil {
 		return "", nil, err
 	}
-	r := certRecord{
-		ID: recordID(leaf.DNSNames), Names: leaf.DNSNames, Issuer: IssuerID, Stored: leaf.NotBefore.Add(time.Hour),
-		Key: string(encode("PRIVATE KEY", der)), Chain: string(p.ChainPEM()),
-		Data: json.RawMessage(`{"url":"https://ca.example/cert/` + fmt.Sprintf("%x", leaf.SerialNumber) + `"}`),
+	var out record
+	keeper := records.New(&out, records.Options{}) // one each, for it remembers what it has stored
+	b, _, err := keeper.Make(records.NewBundle{
+		Names: leaf.DNSNames, CA: IssuerID, Account: IssuerID, Key: private, Chain: p.ChainPEM(), Stored: leaf.NotBefore.Add(time.Hour),
+	})
+	if err != nil {
+		return "", nil, err
 	}
-	value, err = record.Encode("certificate", r)
-	return "v1/certs/" + IssuerID + "/" + r.ID, value, err
+	data := fmt.Appendf(nil, `{"url":"https://ca.example/cert/%x"}`, leaf.SerialNumber)
+	err = keeper.StoreBundle(context.Background(), records.Stored{Bundle: b, Data: data})
+	return out.key, out.value, err
 }
 
-// recordID is the identity of a certificate in certwright's storage.
-func recordID(names []string) string {
-	if len(names) == 1 {
-		return names[0]
-	}
-	sorted := slices.Clone(names)
-	slices.Sort(sorted)
-	sum := sha256.Sum256([]byte(strings.Join(sorted, ",")))
-	return names[0] + "+" + hex.EncodeToString(sum[:8])
+// RecordFile returns where a storage.Dir has the record of a key, as far as keys
+// of a corpus go.
+func RecordFile(key string) string {
+	return filepath.FromSlash(strings.NewReplacer("+", "%2b", "*", "%2a").Replace(key)) + ".rec"
 }
+
+// RecordKey returns the key of the record of a plain name.
+func RecordKey(name string) string { return certsBelow + "/" + records.ID([]string{name}, "") + ".pem" }
 
 // CertwrightDir returns a folder with the certificates for the plain names as a
 // storage.Dir keeps them.
@@ -78,9 +87,8 @@ func (c *Corpus) CertwrightDir() (string, error) {
 		if err != nil {
 			return err
 		}
-		// Plain names and the issuer's ID stand for themselves in file names.
-		return os.WriteFile(filepath.Join(dir, filepath.FromSlash(key)+".rec"), value, 0o600)
-	}, "v1/certs/"+IssuerID, "locks")
+		return os.WriteFile(filepath.Join(dir, RecordFile(key)), value, 0o600)
+	}, certsBelow, "locks")
 }
 
 // CertMagicDir is CertwrightDir for a certmagic.FileStorage.

@@ -25,12 +25,13 @@ func NewCertwrightStorage(c *Corpus) CertwrightStorage {
 
 // Load implements storage.Storage.
 func (s CertwrightStorage) Load(ctx context.Context, key string) ([]byte, error) {
-	name, ok := strings.CutPrefix(key, "v1/certs/"+IssuerID+"/")
+	id, ok := strings.CutPrefix(key, certsBelow+"/")
 	if !ok {
 		return s.Memory.Load(ctx, key)
 	}
+	name, _, _ := strings.Cut(id, "+")
 	i, ok := s.Corpus.Index(name)
-	if !ok {
+	if !ok || RecordKey(name) != key {
 		return nil, fmt.Errorf("loading key %q: %w", key, fs.ErrNotExist)
 	}
 	p, err := s.Corpus.Pair(i)

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -49,19 +50,20 @@ func newBare(column string, read func(name string) ([]byte, error)) (*Bare, erro
 	return &Bare{read: read, parsed: column == harness.LimitParsed, chains: map[string][]byte{}}, nil
 }
 
-// pemOfRecord returns the PEM in one of certwright's records.
+// pemOfRecord returns the PEM in one of certwright's records, the key first.
 func pemOfRecord(read func(name string) ([]byte, error), name string) ([]byte, error) {
-	value, err := read("v1/certs/" + corpus.IssuerID + "/" + name + ".rec")
+	value, err := read(corpus.RecordFile(corpus.RecordKey(name)))
 	if err != nil {
 		return nil, err
 	}
-	var r struct {
-		Body struct{ Key, Chain string }
-	}
-	if err := json.Unmarshal(value, &r); err != nil {
+	_, value, _ = bytes.Cut(value, []byte("\n"))
+	header, text, _ := bytes.Cut(value, []byte("\n"))
+	var h struct{ Names []string }
+	if err := json.Unmarshal(header, &h); err != nil {
 		return nil, err
 	}
-	return []byte(r.Body.Key + r.Body.Chain), nil
+	at := max(bytes.Index(text, []byte("-----BEGIN PRIVATE KEY-----")), 0)
+	return slices.Concat(text[at:], text[:at]), nil
 }
 
 func readDir(dir string) func(name string) ([]byte, error) {

@@ -3,9 +3,9 @@
 // 127.0.0.1, serves https on loopback and says how to look at it; it runs until
 // interrupted.
 //
-//	go run ./examples/quickstart
-//	go run ./examples/quickstart -once
-//	go run ./examples/quickstart -ca URL -email ADDR NAME...
+//	go run -C examples ./quickstart
+//	go run -C examples ./quickstart -once
+//	go run -C examples ./quickstart -ca URL -email ADDR NAME...
 //
 // With -ca it uses a real CA, to whose terms of service you agree by it: then
 // the names must lead to this host, and ports 80 and 443 must be free.

@@ -54,121 +54,105 @@ func ParseMACKey(s string) ([]byte, error) {
 	return key, nil
 }
 
+// account is the account in use, with what acmez signs by.
+type account struct {
+	acme.Account
+	thumbprint string // of the key (RFC 7638); empty when there is no usable key
+	eabKeyID   string
+}
+
+// setKey reports a key that cannot be an account's: it is RSA or ECDSA.
+func (a *account) setKey(key crypto.Signer) (err error) {
+	a.PrivateKey = key
+	a.thumbprint, err = a.Thumbprint()
+	return err
+}
+
 // accountAfter returns an account that is not old, which the CA does not know
 // any more; old is nil when there was none yet. It is registered when there is
 // none. Waiters share one registration.
-func (c *Client) accountAfter(ctx context.Context, old *acme.Account) (*acme.Account, error) {
-	if a := c.knownAccount(); a != old {
-		return a, nil
-	}
+func (c *Client) accountAfter(ctx context.Context, old *account) (*account, error) {
 	ctx, err := c.acctMu.lock(ctx)
 	if err != nil {
 		return nil, &Error{Step: StepAccount, Err: err}
 	}
 	defer c.acctMu.unlock()
-	if a := c.knownAccount(); a != old {
-		return a, nil
+	if c.account == old {
+		lost := ""
+		if old != nil {
+			lost = old.Location
+		}
+		a, err := c.loadOrRegister(ctx, lost)
+		if err != nil {
+			return nil, err
+		}
+		c.account = a
 	}
-	lost := ""
-	if old != nil {
-		lost = old.Location
-	}
-	acct, err := c.loadOrRegister(ctx, lost)
-	if err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.account = &acct
 	return c.account, nil
-}
-
-// knownAccount returns the account in use, or nil.
-func (c *Client) knownAccount() *acme.Account {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.account
 }
 
 // loadOrRegister takes the stored account unless it is the lost one, and else
 // makes one under the store's lock.
-func (c *Client) loadOrRegister(ctx context.Context, lost string) (acme.Account, error) {
+func (c *Client) loadOrRegister(ctx context.Context, lost string) (*account, error) {
 	dir, err := c.directory(ctx)
 	if err != nil {
-		return acme.Account{}, err
+		return nil, err
 	}
-	rec, key, err := c.loadAccount(ctx)
-	if err != nil {
-		return acme.Account{}, err
-	}
-	if c.usable(dir, rec, key, lost) && slices.Equal(rec.Contact, c.opts.Contact) {
-		return rec.account(key), nil
+	a, err := c.loadAccount(ctx, dir, lost)
+	if err != nil || a.Location != "" && slices.Equal(a.Contact, c.opts.Contact) {
+		return a, err
 	}
 	ctx, unlock, err := c.opts.Accounts.Lock(ctx)
 	if err != nil {
-		return acme.Account{}, &Error{Step: StepAccount, Err: fmt.Errorf("locking the account: %w", err)}
+		return nil, &Error{Step: StepAccount, Err: fmt.Errorf("locking the account: %w", err)}
 	}
 	defer unlock()
-	if rec, key, err = c.loadAccount(ctx); err != nil {
-		return acme.Account{}, err
+	if a, err = c.loadAccount(ctx, dir, lost); err != nil {
+		return nil, err
 	}
-	if c.usable(dir, rec, key, lost) {
-		if !slices.Equal(rec.Contact, c.opts.Contact) {
-			return c.setContact(ctx, rec, rec.account(key))
+	if a.Location == "" {
+		err = c.register(ctx, a, certpem.P256)
+		if e := asError(err); e != nil && e.Problem.is(badSignatureAlgorithm) { // F31
+			c.log.InfoContext(ctx, "the CA takes no ECDSA account key; registering with an RSA key", "err", err)
+			a = new(account)
+			err = c.register(ctx, a, certpem.RSA2048)
 		}
-		return rec.account(key), nil
 	}
-	return c.register(ctx, rec, key)
+	if err == nil && !slices.Equal(a.Contact, c.opts.Contact) {
+		err = c.setContact(ctx, a)
+	}
+	return a, err
 }
 
-// loadAccount returns a nil key when there is no account or a damaged one,
-// which is then made anew.
-func (c *Client) loadAccount(ctx context.Context) (AccountRecord, crypto.Signer, error) {
+// loadAccount returns the stored account: without a thumbprint when there is
+// none, or a damaged one, which is then made anew, and without a Location when it
+// cannot sign requests to this CA. Its URL is never sent to a CA of another origin.
+func (c *Client) loadAccount(ctx context.Context, dir *directory, lost string) (*account, error) {
 	rec, err := c.opts.Accounts.Load(ctx)
-	if errors.Is(err, fs.ErrNotExist) {
-		return AccountRecord{}, nil, nil
-	}
-	if err != nil {
-		return AccountRecord{}, nil, &Error{Step: StepAccount, Err: fmt.Errorf("loading the account: %w", err)}
-	}
-	if c.rebound(rec) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return new(account), nil
+	case err != nil:
+		return nil, &Error{Step: StepAccount, Err: fmt.Errorf("loading the account: %w", err)}
+	case c.opts.EAB != nil && rec.EABKeyID != "" && rec.EABKeyID != c.opts.EAB.KeyID:
+		// An account without a binding on record is kept: the binding's key may be
+		// good for one registration only.
 		c.log.InfoContext(ctx, "the external account binding was changed; a new account is registered", "account", rec.Location)
-		return AccountRecord{}, nil, nil
+		return new(account), nil
 	}
+	a := &account{Account: acme.Account{Contact: rec.Contact}, eabKeyID: rec.EABKeyID}
 	key, err := certpem.DecodeKey([]byte(rec.KeyPEM))
 	if err == nil {
-		err = checkAccountKey(key)
+		err = a.setKey(key)
 	}
 	if err != nil {
 		c.log.WarnContext(ctx, "the stored account key cannot be used; a new account is registered", "err", err)
-		return AccountRecord{}, nil, nil
+		return new(account), nil
 	}
-	return rec, key, nil
-}
-
-func checkAccountKey(key crypto.Signer) error {
-	switch t, _ := certpem.TypeOf(key.Public()); t {
-	case certpem.Ed25519, "":
-		return errors.New("an account key is RSA or ECDSA")
+	if rec.Directory == c.opts.Directory && rec.Location != lost && (sameOrigin(rec.Location, dir.NewAccount) || sameOrigin(rec.Location, rec.Directory)) {
+		a.Location = rec.Location
 	}
-	return nil
-}
-
-// rebound reports whether the account was made with another external account
-// binding than the one that is configured now, and so is not the one wanted. An
-// account without one on record is kept: the binding's key may be good for one
-// registration only.
-func (c *Client) rebound(rec AccountRecord) bool {
-	return c.opts.EAB != nil && rec.EABKeyID != "" && rec.EABKeyID != c.opts.EAB.KeyID
-}
-
-// usable reports whether a stored account can sign requests to this CA. Its
-// URL is never sent to a CA of another origin.
-func (c *Client) usable(dir *directory, rec AccountRecord, key crypto.Signer, lost string) bool {
-	if key == nil || rec.Location == "" || rec.Location == lost || rec.Directory != c.opts.Directory {
-		return false
-	}
-	return sameOrigin(rec.Location, dir.NewAccount) || sameOrigin(rec.Location, c.opts.Directory)
+	return a, nil
 }
 
 func sameOrigin(a, b string) bool {
@@ -177,113 +161,69 @@ func sameOrigin(a, b string) bool {
 	return err1 == nil && err2 == nil && ua.Scheme == ub.Scheme && strings.EqualFold(ua.Host, ub.Host)
 }
 
-func (r AccountRecord) account(key crypto.Signer) acme.Account {
-	return acme.Account{Status: acme.StatusValid, Contact: r.Contact, Location: r.Location, PrivateKey: key}
-}
-
-// register finds the account of key at the CA or makes it. A CA that takes RSA
-// keys only gets one (F31).
-func (c *Client) register(ctx context.Context, rec AccountRecord, key crypto.Signer) (acme.Account, error) {
-	acct, err := c.registerKey(ctx, rec, key, certpem.P256)
-	if e := asError(err); e != nil && e.Problem.is(badSignatureAlgorithm) {
-		c.log.InfoContext(ctx, "the CA takes no ECDSA account key; registering with an RSA key", "err", err)
-		acct, err = c.registerKey(ctx, AccountRecord{}, nil, certpem.RSA2048)
-	}
-	return acct, err
-}
-
-// registerKey is register for one key, or with a nil key for a new one. The key
-// is stored first, so that an account that was made is never lost.
-func (c *Client) registerKey(ctx context.Context, rec AccountRecord, key crypto.Signer, keyType certpem.KeyType) (none acme.Account, err error) {
-	known := key != nil // the CA may have an account for this key
+// register finds the account of a's key at the CA, or makes it; without a key it
+// gets a new one. The key is stored first, so that an account that was made is
+// never lost.
+func (c *Client) register(ctx context.Context, a *account, keyType certpem.KeyType) error {
+	known := a.thumbprint != "" // the CA may have an account for this key
 	if !known {
-		if key, err = certpem.GenerateKey(keyType); err != nil {
-			return none, &Error{Step: StepAccount, Err: err}
+		key, err := certpem.GenerateKey(keyType)
+		if err == nil {
+			err = a.setKey(key)
+		}
+		if err != nil {
+			return &Error{Step: StepAccount, Err: err}
 		}
 	}
-	contact := rec.Contact
-	if rec, err = c.newRecord(rec, key); err != nil {
-		return none, &Error{Step: StepAccount, Err: err}
+	if a.eabKeyID = ""; c.opts.EAB != nil {
+		a.eabKeyID = c.opts.EAB.KeyID
 	}
-	if err := c.storeAccount(ctx, rec); err != nil {
-		return none, err
+	err := c.storeAccount(ctx, a)
+	if err == nil && known {
+		err = c.findAccount(ctx, a)
 	}
-	if known {
-		if rec.Location, err = c.findAccount(ctx, key); err != nil {
-			return none, err
-		}
+	if err == nil && a.Location == "" {
+		err = c.newAccount(ctx, a)
 	}
-	found := rec.Location != ""
-	if found {
-		rec.Contact = contact
-	} else {
-		if rec.Location, err = c.newAccount(ctx, key); err != nil {
-			return none, err
-		}
-	}
-	if err := c.storeAccount(ctx, rec); err != nil {
-		return none, err
-	}
-	if found && !slices.Equal(contact, c.opts.Contact) {
-		return c.setContact(ctx, rec, rec.account(key))
-	}
-	return rec.account(key), nil
-}
-
-func (c *Client) newRecord(rec AccountRecord, key crypto.Signer) (AccountRecord, error) {
-	keyPEM, err := certpem.EncodeKey(key)
 	if err != nil {
-		return rec, err
+		return err
 	}
-	rec.Directory, rec.Location, rec.Contact, rec.KeyPEM = c.opts.Directory, "", c.opts.Contact, string(keyPEM)
-	rec.EABKeyID = ""
-	if c.opts.EAB != nil {
-		rec.EABKeyID = c.opts.EAB.KeyID
-	}
-	return rec, nil
+	return c.storeAccount(ctx, a)
 }
 
-func (c *Client) storeAccount(ctx context.Context, rec AccountRecord) error {
-	if err := c.opts.Accounts.Store(ctx, rec); err != nil {
+func (c *Client) storeAccount(ctx context.Context, a *account) error {
+	key, err := certpem.EncodeKey(a.PrivateKey)
+	if err == nil {
+		err = c.opts.Accounts.Store(ctx, AccountRecord{c.opts.Directory, a.Location, a.Contact, a.eabKeyID, string(key)})
+	}
+	if err != nil {
 		return &Error{Step: StepAccount, Err: fmt.Errorf("storing the account: %w", err)}
 	}
 	return nil
 }
 
-// findAccount asks for the account of key without making one (RFC 8555 §7.3.1).
-// It returns "" when there is none.
-func (c *Client) findAccount(ctx context.Context, key crypto.Signer) (location string, err error) {
-	x, err := c.call(ctx, StepAccount, idempotent, func(ctx context.Context, api *acme.Client) error {
-		_, err := api.GetAccount(ctx, acme.Account{PrivateKey: key})
+// findAccount asks for the account of a's key without making one (RFC 8555
+// §7.3.1). Some CAs do not say by the proper type that there is none, or ask for
+// a binding before they look.
+func (c *Client) findAccount(ctx context.Context, a *account) error {
+	x, err := c.call(ctx, StepAccount, func(ctx context.Context, api *acme.Client) error {
+		_, err := api.GetAccount(ctx, acme.Account{PrivateKey: a.PrivateKey})
 		return err
 	})
 	if err != nil {
-		if x != nil && x.problem.saysNoAccount() {
-			return "", nil
+		p := x.problem
+		if p != nil && !p.is(rateLimited) && !p.is(badNonce) && (p.Status == 400 || p.is(accountDoesNotExist) || p.is(externalAccountRequired)) {
+			return nil
 		}
-		return "", err
+		return err
 	}
-	var status string
-	if set(&status, parseObject(x.body), "status"); status != "" && status != acme.StatusValid {
-		return "", &Error{Step: StepAccount, URL: x.location, Err: fmt.Errorf("the account is %s at the CA; another one is made once its record is removed from storage", status)}
-	}
-	return x.location, nil
+	a.Location = x.location
+	return nil
 }
 
-// saysNoAccount reports whether the reply to a search for an account means that
-// there is none. Some CAs do not say so by the proper type, or ask for a
-// binding before they look.
-func (p *Problem) saysNoAccount() bool {
-	switch {
-	case p == nil, p.is(rateLimited), p.is(badNonce):
-		return false
-	}
-	return p.Status == 400 || p.is(accountDoesNotExist) || p.is(externalAccountRequired)
-}
-
-func (c *Client) newAccount(ctx context.Context, key crypto.Signer) (location string, err error) {
-	want := acme.Account{Contact: c.opts.Contact, TermsOfServiceAgreed: true, PrivateKey: key}
-	x, err := c.call(ctx, StepAccount, idempotent, func(ctx context.Context, api *acme.Client) error {
+func (c *Client) newAccount(ctx context.Context, a *account) error {
+	want := acme.Account{Contact: c.opts.Contact, TermsOfServiceAgreed: true, PrivateKey: a.PrivateKey}
+	x, err := c.call(ctx, StepAccount, func(ctx context.Context, api *acme.Client) error {
 		if c.opts.EAB != nil {
 			mac, err := ParseMACKey(c.opts.EAB.MACKey)
 			if err != nil {
@@ -299,30 +239,31 @@ func (c *Client) newAccount(ctx context.Context, key crypto.Signer) (location st
 	})
 	switch {
 	case err != nil:
-		return "", err
+		return err
 	case x.location == "":
-		return "", &Error{Step: StepAccount, URL: x.url, Err: errors.New("the CA's reply names no account URL (Location header, RFC 8555 §7.3)")}
+		return &Error{Step: StepAccount, URL: x.url, Err: errors.New("the CA's reply names no account URL (Location header, RFC 8555 §7.3)")}
 	}
 	c.log.InfoContext(ctx, "registered an account", "account", x.location)
-	return x.location, nil
+	a.Location, a.Contact = x.location, c.opts.Contact
+	return nil
 }
 
 // setContact tells the CA of another contact (RFC 8555 §7.3.2). That it refuses
 // keeps nobody from getting a certificate; it is told again at the next start.
-func (c *Client) setContact(ctx context.Context, rec AccountRecord, acct acme.Account) (acme.Account, error) {
-	_, err := c.call(ctx, StepAccount, idempotent, func(ctx context.Context, api *acme.Client) error {
+func (c *Client) setContact(ctx context.Context, a *account) error {
+	_, err := c.call(ctx, StepAccount, func(ctx context.Context, api *acme.Client) error {
 		// acmez's InitiateChallenge posts any payload; its UpdateAccount cannot
 		// send that there is no contact any more.
-		_, err := api.InitiateChallenge(ctx, acct, acme.Challenge{URL: acct.Location, Payload: map[string][]string{"contact": append([]string{}, c.opts.Contact...)}})
+		_, err := api.InitiateChallenge(ctx, a.Account, acme.Challenge{URL: a.Location, Payload: map[string][]string{"contact": append([]string{}, c.opts.Contact...)}})
 		return err
 	})
-	if e := asError(err); e != nil && (e.Problem.is(accountDoesNotExist) || ctx.Err() != nil) {
-		return acct, err
+	switch e := asError(err); {
+	case e == nil:
+		a.Contact = c.opts.Contact
+		return c.storeAccount(ctx, a)
+	case e.Problem.is(accountDoesNotExist) || ctx.Err() != nil:
+		return err
 	}
-	if err != nil {
-		c.log.WarnContext(ctx, "the CA did not take over the account's new contact", "err", err)
-		return acct, nil
-	}
-	rec.Contact, acct.Contact = c.opts.Contact, c.opts.Contact
-	return acct, c.storeAccount(ctx, rec)
+	c.log.WarnContext(ctx, "the CA did not take over the account's new contact", "err", err)
+	return nil
 }

@@ -3,13 +3,12 @@ package acmeflow
 import (
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
 	"github.com/certwright/certwright/internal/certpem"
+	"github.com/mholt/acmez/v3/acme"
 )
 
 // ErrNoRenewalInfo means that the CA has no renewal information (RFC 9773).
@@ -29,29 +28,20 @@ func (c *Client) RenewalInfo(ctx context.Context, leaf *x509.Certificate) (Renew
 	if err != nil {
 		return RenewalInfo{}, err
 	}
-	if dir.renewalInfo == "" {
+	if dir.RenewalInfo == "" {
 		return RenewalInfo{}, ErrNoRenewalInfo
 	}
 	id, err := certpem.CertID(leaf)
 	if err != nil {
 		return RenewalInfo{}, &Error{Step: StepRenewalInfo, Err: err}
 	}
-	x, err := c.get(ctx, StepRenewalInfo, strings.TrimSuffix(dir.renewalInfo, "/")+"/"+id)
+	x, err := c.get(ctx, StepRenewalInfo, strings.TrimSuffix(dir.RenewalInfo, "/")+"/"+id)
 	if err != nil {
 		return RenewalInfo{}, err
 	}
-	var wire struct {
-		SuggestedWindow struct {
-			Start time.Time `json:"start"`
-			End   time.Time `json:"end"`
-		} `json:"suggestedWindow"`
-		ExplanationURL json.RawMessage `json:"explanationURL"`
+	var info acme.RenewalInfo
+	if !decode(x.body, &info) {
+		err = x.error(StepRenewalInfo, nil)
 	}
-	info := RenewalInfo{RetryAfter: x.retryAfter}
-	if err := json.Unmarshal(x.body, &wire); err != nil {
-		return info, &Error{Step: StepRenewalInfo, URL: x.url, Err: fmt.Errorf("decoding the reply: %w", err)}
-	}
-	info.Start, info.End = wire.SuggestedWindow.Start, wire.SuggestedWindow.End
-	_ = json.Unmarshal(wire.ExplanationURL, &info.ExplanationURL) // a member of another type is ignored
-	return info, nil
+	return RenewalInfo{info.SuggestedWindow.Start, info.SuggestedWindow.End, info.ExplanationURL, x.retryAfter}, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -49,20 +50,12 @@ func (r *run) authorize(ctx context.Context, o *order) error {
 		})
 	}
 	wg.Wait()
-	var first *Error
-	for _, e := range errs {
-		switch {
-		case e == nil || errors.Is(e, errStopped):
-		case first == nil:
-			first = e
-		default:
-			first.Earlier = append(first.Earlier, e)
-		}
+	errs = slices.DeleteFunc(errs, func(e *Error) bool { return e == nil || errors.Is(e, errStopped) })
+	if len(errs) == 0 {
+		return nil
 	}
-	if first != nil {
-		return first
-	}
-	return nil
+	errs[0].Earlier = append(errs[0].Earlier, errs[1:]...)
+	return errs[0]
 }
 
 // errStopped is the end of what another name's failure kept from beginning.
@@ -71,17 +64,15 @@ var errStopped = errors.New("acmeflow: another name has failed")
 // authorizeOne brings one authorization to valid. It asks the CA for nothing
 // new once stop has ended.
 func (r *run) authorizeOne(ctx, stop context.Context, authzURL string) error {
-	a, _, err := r.getAuthz(stop, authzURL)
-	if err != nil {
+	a := &authorization{URL: authzURL}
+	if _, err := r.fetchInto(stop, StepAuthorize, authzURL, a); err != nil || a.Status == acme.StatusValid {
 		return err
-	}
-	if a.Status == acme.StatusValid {
-		return nil
 	}
 	var ok bool
 	if a.name, ok = r.match(a); !ok {
 		return &Error{Step: StepAuthorize, URL: a.URL, dead: true, Err: fmt.Errorf("the authorization is for %q, which is none of %v", a.Identifier.Value, r.req.Names)}
 	}
+	var err error
 	if waiting(a.Status) {
 		err = r.solve(ctx, stop, a)
 	} else {
@@ -91,7 +82,7 @@ func (r *run) authorizeOne(ctx, stop context.Context, authzURL string) error {
 		e.Identifier = a.name
 		if e.Challenge != "" && ctx.Err() == nil {
 			r.noteFailed(a.name, e.Challenge, e.Step == StepChallenge)
-			e.others = r.others(a, e.Problem)
+			e.another = r.another(a, e.Problem)
 		}
 	}
 	return err
@@ -102,18 +93,14 @@ func waiting(status string) bool {
 	return status == acme.StatusPending || status == acme.StatusProcessing || status == ""
 }
 
-// others returns the challenge types that have not failed for a name and may
-// succeed where one has failed with p.
-func (r *run) others(a *authorization, p *Problem) []string {
+// another reports whether there is a challenge type that has not failed for a
+// name and may succeed where one has failed with p.
+func (r *run) another(a *authorization, p *Problem) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var list []string
-	for _, ch := range a.Challenges {
-		if r.solvable(&ch) && !slices.Contains(r.failed[a.name], ch.Type) && !p.concerns(ch.Type) {
-			list = append(list, ch.Type)
-		}
-	}
-	return list
+	return slices.ContainsFunc(a.Challenges, func(ch challenge) bool {
+		return r.solvable(&ch) && !slices.Contains(r.failed[a.name], ch.Type) && !p.concerns(ch.Type)
+	})
 }
 
 // solvable reports whether a Solver is there for the challenge and it has what
@@ -136,7 +123,7 @@ func (r *run) choose(a *authorization) (best *challenge, err error) {
 		}
 		return n + 100*(1+slices.Index(failed, t))
 	}
-	var offered, enabled []string
+	var offered []string
 	for i := range a.Challenges {
 		ch := &a.Challenges[i]
 		offered = append(offered, ch.Type)
@@ -147,31 +134,10 @@ func (r *run) choose(a *authorization) (best *challenge, err error) {
 	if best != nil {
 		return best, nil
 	}
-	for t := range r.req.Solvers {
-		enabled = append(enabled, t)
-	}
-	slices.Sort(enabled)
-	hint := ""
-	if strings.HasPrefix(a.name, "*.") {
-		hint = "; a wildcard needs a dns-01 solver"
-	}
 	return nil, &Error{
 		Step: StepAuthorize, Identifier: a.name, URL: a.URL, dead: true,
-		Err: fmt.Errorf("no challenge in common: the CA offers %v, enabled are %v%s", offered, enabled, hint),
+		Err: fmt.Errorf("no challenge in common: the CA offers %v, enabled are %v", offered, slices.Sorted(maps.Keys(r.req.Solvers))),
 	}
-}
-
-// task is what the Solver is given for a challenge.
-func (r *run) task(a *authorization, ch *challenge) (Challenge, error) {
-	print, err := r.acct.Thumbprint()
-	if err != nil {
-		return Challenge{}, &Error{Step: StepPresent, Identifier: a.name, Err: fmt.Errorf("computing the thumbprint of the account key: %w", err)}
-	}
-	value, wildcard := strings.CutPrefix(a.name, "*.")
-	return Challenge{
-		Type: ch.Type, Identifier: value, IdentifierType: identifier(value).Type, Wildcard: wildcard,
-		Token: ch.Token, KeyAuthorization: ch.Token + "." + print, Account: r.acct.Location, IssuerDomains: ch.IssuerDomains,
-	}, nil
 }
 
 // solve presents a challenge, has the CA validate it and waits for the verdict.
@@ -183,9 +149,10 @@ func (r *run) solve(ctx, stop context.Context, a *authorization) error {
 		return err
 	}
 	solver := r.req.Solvers[ch.Type]
-	task, err := r.task(a, ch)
-	if err != nil {
-		return err
+	value, wildcard := strings.CutPrefix(a.name, "*.")
+	task := Challenge{
+		Type: ch.Type, Identifier: value, IdentifierType: identifier(value).Type, Wildcard: wildcard,
+		Token: ch.Token, KeyAuthorization: r.keyAuth(ch), Account: r.acct.Location, IssuerDomains: ch.IssuerDomains,
 	}
 	if stop.Err() != nil {
 		return &Error{Step: StepPresent, Err: context.Cause(stop)}
@@ -209,12 +176,8 @@ func (r *run) solve(ctx, stop context.Context, a *authorization) error {
 		if stop.Err() != nil {
 			return &Error{Step: StepChallenge, Err: context.Cause(stop)}
 		}
-		retryAfter, err := r.initiate(ctx, ch)
-		if err != nil {
+		if err := r.initiate(ctx, ch, p); err != nil {
 			return err
-		}
-		if retryAfter > 0 {
-			p.next(retryAfter)
 		}
 	}
 	if err = r.pollAuthz(ctx, stop, a, ch.Type, p); err == nil {
@@ -240,30 +203,24 @@ func guard(call func() error) error {
 }
 
 // initiate tells the CA that the challenge can be validated. A CA that has
-// begun already, or has decided, is asked for the authorization instead. It
-// returns how long the CA asks to wait before the first look at that.
-func (r *run) initiate(ctx context.Context, ch *challenge) (retryAfter time.Duration, err error) {
-	x, err := r.c.call(ctx, StepChallenge, idempotent, func(ctx context.Context, api *acme.Client) error {
-		_, err := api.InitiateChallenge(ctx, *r.acct, acme.Challenge{URL: ch.URL})
+// begun already, or has decided, is asked for the authorization instead.
+func (r *run) initiate(ctx context.Context, ch *challenge, p *poll) error {
+	x, err := r.c.call(ctx, StepChallenge, func(ctx context.Context, api *acme.Client) error {
+		_, err := api.InitiateChallenge(ctx, r.acct.Account, acme.Challenge{URL: ch.URL})
 		return err
 	})
-	if e := asError(err); e != nil && e.Problem != nil && e.Problem.Status == 400 && !e.Problem.is(accountDoesNotExist) {
+	if x.problem != nil && x.problem.Status == 400 && !x.problem.is(accountDoesNotExist) {
 		r.c.log.DebugContext(ctx, "the challenge was not accepted; looking at its authorization", "err", err)
-		return 0, nil
+		return nil
 	}
-	if err != nil {
-		return 0, err
+	if x.retryAfter > 0 {
+		p.next(x.retryAfter)
 	}
-	return x.retryAfter, nil
+	return err
 }
 
-func (r *run) getAuthz(ctx context.Context, authzURL string) (*authorization, time.Duration, error) {
-	x, obj, err := r.fetchObject(ctx, StepAuthorize, authzURL)
-	if err != nil {
-		return nil, 0, err
-	}
-	return readAuthorization(authzURL, obj), x.retryAfter, nil
-}
+// keyAuth is the key authorization of a challenge (RFC 8555 §8.1).
+func (r *run) keyAuth(ch *challenge) string { return ch.Token + "." + r.acct.thumbprint }
 
 // pollAuthz waits for the verdict on a challenge. What the CA says meanwhile is
 // told at once.
@@ -277,23 +234,18 @@ func (r *run) pollAuthz(ctx, stop context.Context, a *authorization, challengeTy
 		if !p.wait(ctx) {
 			return fail(fmt.Errorf("waiting for the CA's validation: %w", context.Cause(ctx)))
 		}
-		got, retryAfter, err := r.getAuthz(ctx, a.URL)
-		if err != nil {
+		got := &authorization{URL: a.URL, name: a.name}
+		retryAfter, err := r.fetchInto(ctx, StepAuthorize, a.URL, got)
+		if err != nil || got.Status == acme.StatusValid {
 			return err
-		}
-		if got.name = a.name; got.Status == acme.StatusValid {
-			return nil
 		}
 		if !waiting(got.Status) {
 			return r.authzError(got, challengeType)
 		}
-		if ch := got.of(challengeType); ch != nil && ch.Problem != nil {
-			said := r.withoutSecret(ch)
-			if interim == nil || said.Error() != interim.Error() {
-				interim, since = said, time.Now()
-				r.progress(StepChallenge, "the CA validates %s for %q; so far: %v", challengeType, a.name, said)
-				r.c.log.WarnContext(ctx, "a challenge has failed so far", "name", a.name, "challenge", challengeType, "err", said)
-			}
+		if said := r.said(got, challengeType); said != nil && (interim == nil || said.Error() != interim.Error()) {
+			interim, since = said, time.Now()
+			r.progress(StepChallenge, "the CA validates %s for %q; so far: %v", challengeType, a.name, said)
+			r.c.log.WarnContext(ctx, "a challenge has failed so far", "name", a.name, "challenge", challengeType, "err", said)
 		}
 		if stop.Err() != nil && stopped.IsZero() {
 			stopped = time.Now()
@@ -308,24 +260,26 @@ func (r *run) pollAuthz(ctx, stop context.Context, a *authorization, challengeTy
 	}
 }
 
-// withoutSecret returns what the CA says about a challenge without the key
-// authorization.
-func (r *run) withoutSecret(ch *challenge) *Problem {
-	print, _ := r.acct.Thumbprint() // it was made for the task already
-	return ch.Problem.without(ch.Token + "." + print)
+// said returns what the CA says of a challenge, without the key authorization,
+// or nil.
+func (r *run) said(a *authorization, challengeType string) *Problem {
+	for _, ch := range a.Challenges {
+		if ch.Type == challengeType {
+			return ch.Problem.without(r.keyAuth(&ch))
+		}
+	}
+	return nil
 }
 
-// authzError says why the CA refused an authorization.
+// authzError says why the CA refused an authorization: by the challenge of a
+// type, when it says something of that one, else by the first of which it does.
 func (r *run) authzError(a *authorization, challengeType string) error {
 	e := &Error{Step: StepChallenge, Identifier: a.name, URL: a.URL, Challenge: challengeType, dead: true, Err: fmt.Errorf("the authorization is %s", a.Status)}
-	for i := range a.Challenges {
-		ch := &a.Challenges[i]
-		if ch.Problem == nil || e.Problem != nil && ch.Type != challengeType {
-			continue
-		}
-		e.Problem = r.withoutSecret(ch)
-		if challengeType == "" {
-			e.Challenge = ch.Type
+	e.Problem = r.said(a, challengeType)
+	for i := 0; e.Problem == nil && i < len(a.Challenges); i++ {
+		e.Problem = r.said(a, a.Challenges[i].Type)
+		if e.Problem != nil && challengeType == "" {
+			e.Challenge = a.Challenges[i].Type
 		}
 	}
 	return e

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -22,25 +23,27 @@ type Options struct {
 	Contact    []string       // "mailto:" URLs for the account
 	EAB        *EAB           // nil: no external account binding
 	Accounts   AccountStore   // keeps the account; required
-	Logger     *slog.Logger   // nil: no log
+	Logger     *slog.Logger   // required
 }
 
 // Client talks to one CA with one account. It is safe for concurrent use.
 type Client struct {
 	opts Options
 	http *http.Client
+	own  *http.Transport // nil: the connections are not the Client's own
 	log  *slog.Logger
+	skew atomic.Int64 // nanoseconds
 
-	mu       sync.Mutex // guards the fields below
+	acctMu  chanMutex // guards account; held while it is made or repaired; before dirMu
+	account *account
+
+	dirMu    chanMutex // guards dir and dirUntil; held while the directory is fetched
 	dir      *directory
-	dirUntil time.Time    // dir is taken as current
-	api      *acme.Client // its nonces are thrown away with it
-	apiUsed  time.Time
-	account  *acme.Account
-	skew     time.Duration
+	dirUntil time.Time // dir is taken as current
 
-	dirMu  chanMutex // held while the directory is fetched
-	acctMu chanMutex // held while the account is made or repaired; before mu
+	mu      sync.Mutex   // guards the fields below
+	api     *acme.Client // its nonces are thrown away with it
+	apiUsed time.Time
 }
 
 // chanMutex is a mutex whose waiter can leave.
@@ -61,11 +64,7 @@ func (m chanMutex) unlock() { <-m }
 
 // New returns a Client; it makes no request.
 func New(o Options) *Client {
-	c := &Client{opts: o, log: o.Logger, dirMu: make(chanMutex, 1), acctMu: make(chanMutex, 1)}
-	if c.log == nil {
-		c.log = slog.New(slog.DiscardHandler)
-	}
-	c.http = new(http.Client)
+	c := &Client{opts: o, http: new(http.Client), log: o.Logger, dirMu: make(chanMutex, 1), acctMu: make(chanMutex, 1)}
 	if o.HTTPClient != nil {
 		*c.http = *o.HTTPClient
 	}
@@ -73,11 +72,11 @@ func New(o Options) *Client {
 	if base == nil {
 		base = http.DefaultTransport
 		if t, ok := base.(*http.Transport); ok {
-			t = t.Clone()
+			c.own = t.Clone()
 			if o.RootCAs != nil {
-				t.TLSClientConfig = &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12}
+				c.own.TLSClientConfig = &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12}
 			}
-			base = t
+			base = c.own
 		}
 	}
 	c.http.Transport = &transport{client: c, base: base}
@@ -86,86 +85,51 @@ func New(o Options) *Client {
 
 // Close closes idle connections when they are the Client's own.
 func (c *Client) Close() {
-	if c.opts.HTTPClient == nil || c.opts.HTTPClient.Transport == nil {
-		if t, ok := c.base().(*http.Transport); ok && c.base() != http.DefaultTransport {
-			t.CloseIdleConnections()
-		}
+	if c.own != nil {
+		c.own.CloseIdleConnections()
 	}
 }
-
-func (c *Client) base() http.RoundTripper { return c.http.Transport.(*transport).base }
 
 // Skew is how far the CA's clock was ahead of ours at its last reply.
-func (c *Client) Skew() time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.skew
-}
+func (c *Client) Skew() time.Duration { return time.Duration(c.skew.Load()) }
 
-func (c *Client) noteDate(date string, now time.Time) {
-	t, err := http.ParseTime(date)
+const (
+	maxNonceTries = 100 // each costs one round trip; at 90 % refused, one request in 37,000 fails
+	maxTries      = 3   // of a request after lost replies and 5xx
+	retryPause    = 250 * time.Millisecond
+)
+
+// call runs op, which makes one acmez call, until the CA gave an answer to it,
+// and returns what it said. A finalize request is not sent again after a lost
+// reply or a 5xx: the caller looks at what the CA made of it. The exchange is
+// never nil.
+func (c *Client) call(ctx context.Context, step Step, op func(ctx context.Context, api *acme.Client) error) (*exchange, error) {
+	dir, err := c.directory(ctx)
 	if err != nil {
-		return
+		return new(exchange), err
 	}
-	skew := t.Sub(now.Truncate(time.Second))
-	c.mu.Lock()
-	c.skew = skew
-	c.mu.Unlock()
+	return c.repeat(ctx, step, dir, func(ctx context.Context) error { return op(ctx, c.acmez(dir)) })
 }
 
-// nonceIdle is after how long without a request pooled nonces are dropped: a
-// CA forgets them, or a request reaches another of its sites.
+// nonceIdle is after how long without a call pooled nonces are dropped: a CA
+// forgets them, or a request reaches another of its sites.
 const nonceIdle = 10 * time.Minute
 
 // acmez returns the protocol client for dir, with only fresh nonces in it.
 func (c *Client) acmez(dir *directory) *acme.Client {
-	if dir == nil {
-		return nil
-	}
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.api == nil || c.api.Directory != dir.syntheticURL || now.Sub(c.apiUsed) > nonceIdle {
-		c.api = &acme.Client{
-			Directory:  dir.syntheticURL,
-			HTTPClient: c.http,
-			UserAgent:  c.opts.UserAgent,
-		}
+		c.api = &acme.Client{Directory: dir.syntheticURL, HTTPClient: c.http, UserAgent: c.opts.UserAgent}
 	}
 	c.apiUsed = now
 	return c.api
 }
 
-// again tells how a call is repeated after its request failed.
-type again int
-
-const (
-	idempotent again = iota // sent again after a lost reply or a 5xx
-	askFirst                // never sent again: the caller looks at what the CA made of it
-)
-
-const (
-	maxNonceTries = 100 // each costs one round trip; at 90 % refused, one request in 37,000 fails
-	maxTries      = 3   // of an idempotent request after lost replies and 5xx
-	retryPause    = 250 * time.Millisecond
-)
-
-// operation is one acmez call.
-type operation func(ctx context.Context, api *acme.Client) error
-
-// call runs op until the CA gave an answer to it, and returns what it said. op
-// must be callable several times.
-func (c *Client) call(ctx context.Context, step Step, mode again, op operation) (*exchange, error) {
-	dir, err := c.directory(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return c.repeat(ctx, step, mode, dir, op)
-}
-
 // get fetches a public JSON document.
 func (c *Client) get(ctx context.Context, step Step, rawURL string) (*exchange, error) {
-	return c.repeat(ctx, step, idempotent, nil, func(ctx context.Context, _ *acme.Client) error {
+	return c.repeat(ctx, step, nil, func(ctx context.Context) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, rawURL, nil)
 		if err != nil {
 			return errors.New("making a request: the URL is not one")
@@ -179,25 +143,29 @@ func (c *Client) get(ctx context.Context, step Step, rawURL string) (*exchange, 
 	})
 }
 
-// repeat runs op until there was an answer.
-func (c *Client) repeat(ctx context.Context, step Step, mode again, dir *directory, op operation) (*exchange, error) {
-	for tries, nonces := 1, 1; ; {
-		if ctx.Err() != nil {
-			return nil, &Error{Step: step, Err: context.Cause(ctx)}
-		}
-		x, err := c.once(ctx, dir, op)
+// repeat runs op until there was an answer, each time on a context that ends
+// with its first failed request. What acmez makes of a reply counts only when
+// there was none. dir is nil for what is not acmez's.
+func (c *Client) repeat(ctx context.Context, step Step, dir *directory, op func(ctx context.Context) error) (*exchange, error) {
+	x := new(exchange)
+	for tries, nonces := 1, 1; ctx.Err() == nil; {
+		once, cancel := context.WithCancelCause(ctx)
+		x = &exchange{cancel: cancel, dir: dir}
+		err := op(context.WithValue(once, exchangeKey{}, x))
+		cancel(nil)
 		if x.ok() && (dir == nil || !x.page()) {
 			return x, nil
 		}
-		if ctx.Err() != nil {
-			return x, &Error{Step: step, URL: x.url, Err: context.Cause(ctx)}
-		}
 		var pause time.Duration
 		switch {
+		case ctx.Err() != nil:
+			continue
 		case x.problem.is(badNonce) && nonces < maxNonceTries:
-			pause = noncePause(nonces)
+			if nonces > 2 { // at first there is none, since the refusal brought a fresh one
+				pause = min(time.Duration(nonces)*5*time.Millisecond, 100*time.Millisecond)
+			}
 			nonces++
-		case x.transient() && (mode == idempotent || !x.sent) && tries < maxTries:
+		case x.transient() && (step != StepFinalize || !x.sent) && tries < maxTries:
 			pause = retryPause * time.Duration(tries*tries)
 			tries++
 		default:
@@ -205,28 +173,10 @@ func (c *Client) repeat(ctx context.Context, step Step, mode again, dir *directo
 		}
 		c.log.DebugContext(ctx, "asking the CA again", "step", string(step), "url", x.url, "status", x.status, "err", x.error(step, err))
 		if !sleep(ctx, pause) {
-			return x, &Error{Step: step, URL: x.url, Err: context.Cause(ctx)}
+			break
 		}
 	}
-}
-
-// noncePause is the wait before the n-th try with another nonce: none at
-// first, since the refusal brought a fresh one.
-func noncePause(n int) time.Duration {
-	if n <= 2 {
-		return 0
-	}
-	return min(time.Duration(n)*5*time.Millisecond, 100*time.Millisecond)
-}
-
-// once runs op on a context that ends with its first failed request. What acmez
-// makes of the reply counts only when there was none.
-func (c *Client) once(ctx context.Context, dir *directory, op operation) (*exchange, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	x := &exchange{cancel: cancel, dir: dir}
-	err := op(context.WithValue(ctx, exchangeKey{}, x), c.acmez(dir))
-	return x, err
+	return x, &Error{Step: step, URL: x.url, Err: context.Cause(ctx)}
 }
 
 // sleep waits and reports whether ctx is still alive.

@@ -9,9 +9,8 @@
 //     lost reply to a finalize request a look at the order and not a second one
 //     (P8), after a 429 nothing (R5, R6), and a 429 for a nonce is told as one (P2).
 //   - acmez gets an object without members for each reply. It stops at a member
-//     or a challenge that it does not expect (P11, P13), has no room for the words
-//     of a server that is no CA (F26), and would fetch alternate chains and
-//     renewal information with each chain (P22).
+//     or a challenge that it does not expect (P11, P13), and has no room for the words
+//     of a server that is no CA (F26).
 //   - acmez gets the directory from here, under a URL that names its content: it
 //     keeps directories for the whole process, and fetches them under a lock for
 //     all CAs (F5).

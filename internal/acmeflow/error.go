@@ -3,6 +3,7 @@ package acmeflow
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -46,31 +47,16 @@ type Error struct {
 	// Validations counts, by name, the validations that failed at the CA.
 	Validations map[string]int
 
-	dead   bool     // the order is of no use any more
-	others []string // challenge types that could be answered instead
+	dead    bool // the order is of no use any more
+	another bool // another challenge type could be answered instead
 }
 
 // isDead reports whether after e, or a failure beside it, the order cannot be
 // gone on with: only the CA's own word, a problem document, ends one (F25).
 func (e *Error) isDead() bool {
-	if e == nil {
-		return false
-	}
-	for _, other := range e.Earlier {
-		if other.isDead() {
-			return true
-		}
-	}
 	p := e.Problem
-	switch {
-	case e.dead:
-		return true
-	case p == nil, !p.document, e.Step == StepDirectory, e.Step == StepAccount:
-		return false
-	case p.is(accountDoesNotExist), p.is(badNonce), p.is(rateLimited), p.Status == 429:
-		return false
-	}
-	return p.Status/100 == 4
+	return e.dead || slices.ContainsFunc(e.Earlier, (*Error).isDead) ||
+		p != nil && p.document && p.Status/100 == 4 && !p.elsewhere() && e.Step != StepDirectory && e.Step != StepAccount
 }
 
 // asError returns the Error in err's tree, or nil.
@@ -103,7 +89,7 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Unwrap returns the cause; the problem document is reached through the field.
+// Unwrap returns the cause and the problem document.
 func (e *Error) Unwrap() []error {
 	var errs []error
 	if e.Err != nil {

@@ -25,9 +25,8 @@ const (
 	firstDoubt = time.Second
 )
 
-// progress is what is known of an order beside its status.
-type progress struct {
-	authorized bool      // every authorization was seen valid
+// finalizing is what is known of an order beside its status.
+type finalizing struct {
 	accepted   bool      // the CA took a finalize request
 	sent       int       // finalize requests
 	doubtUntil time.Time // the last of them may have reached the CA
@@ -35,105 +34,108 @@ type progress struct {
 	poll       *poll
 }
 
-// due reports whether the order is to be finalized now.
-func (pr *progress) due(o *order) bool {
-	return o.Status == acme.StatusReady && !pr.accepted && !time.Now().Before(pr.doubtUntil)
-}
-
 // complete brings an order from whatever state it is in to a downloaded chain.
 func (r *run) complete(ctx context.Context, o *order) (*Result, error) {
-	pr := &progress{poll: newPoll()}
+	f, authorized := &finalizing{poll: newPoll()}, false
 	for {
 		r.seen(o)
+		due := o.Status == acme.StatusReady && !f.accepted && !time.Now().Before(f.doubtUntil)
 		switch o.Status {
 		case acme.StatusValid:
 			return r.download(ctx, o)
 		case acme.StatusInvalid:
 			return nil, orderError(o)
+		case acme.StatusReady, acme.StatusProcessing:
+		default:
+			if !authorized {
+				if err := r.authorize(ctx, o); err != nil {
+					return nil, err
+				}
+				authorized, due = true, true // finalized at once: one look at the order less
+			}
 		}
-		if err := r.advance(ctx, o, pr); err != nil {
+		if due {
+			if err := r.finalize(ctx, o, f); err != nil {
+				return nil, err
+			}
+			if o.Status == acme.StatusValid || o.Status == acme.StatusInvalid {
+				continue
+			}
+		}
+		if err := r.look(ctx, o, f); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// advance makes the next step for an order that is neither valid nor invalid.
-func (r *run) advance(ctx context.Context, o *order, pr *progress) error {
-	due := pr.due(o)
-	if o.Status != acme.StatusReady && o.Status != acme.StatusProcessing && !pr.authorized {
-		if err := r.authorize(ctx, o); err != nil {
-			return err
-		}
-		pr.authorized, due = true, true // finalized at once: one look at the order less
-	}
-	if due {
-		if err := r.finalize(ctx, o, pr); err != nil || o.Status == acme.StatusValid || o.Status == acme.StatusInvalid {
-			return err
-		}
-	}
-	// A CA may show an authorization valid before the order is ready, and an
-	// order ready after it took the finalize request (P5): both are waited out.
-	if !pr.poll.wait(ctx) {
-		return &Error{Step: StepFinalize, URL: o.URL, Err: pr.why(fmt.Errorf("waiting for the order, which is %q: %w", o.Status, context.Cause(ctx)))}
+// look waits and asks for the order. A CA may show an authorization valid before
+// the order is ready, and an order ready after it took the finalize request (P5):
+// both are waited out.
+func (r *run) look(ctx context.Context, o *order, f *finalizing) error {
+	if !f.poll.wait(ctx) {
+		return &Error{Step: StepFinalize, URL: o.URL, Err: f.why(fmt.Errorf("waiting for the order, which is %q: %w", o.Status, context.Cause(ctx)))}
 	}
 	before := o.Status
-	retryAfter, err := r.pollOrder(ctx, o)
-	if err == nil && o.Status == acme.StatusPending {
-		pr.doubtUntil = time.Time{} // the CA did not take the request: it came too early
+	retryAfter, err := r.fetchInto(ctx, StepOrder, o.URL, o)
+	if err != nil {
+		return err
+	}
+	if o.Status == acme.StatusPending {
+		f.doubtUntil = time.Time{} // the CA did not take the request: it came too early
 	}
 	if o.Status != before {
 		r.progress(StepFinalize, "the order is %s", o.Status)
 	}
-	pr.poll.next(retryAfter)
-	return err
+	f.poll.next(retryAfter)
+	return nil
 }
 
 // why adds what was last answered to a finalize request.
-func (pr *progress) why(err error) error {
-	if pr.last == nil {
+func (f *finalizing) why(err error) error {
+	if f.last == nil {
 		return err
 	}
-	return fmt.Errorf("%w; the last answer: %w", err, pr.last)
+	return fmt.Errorf("%w; the last answer: %w", err, f.last)
 }
 
 // finalize sends the CSR and takes the order's new status from the reply. When
 // that is not valid or invalid, only a look at the order can tell what became of it.
-func (r *run) finalize(ctx context.Context, o *order, pr *progress) error {
-	if pr.sent >= maxFinalize {
-		last := asError(pr.last)
+func (r *run) finalize(ctx context.Context, o *order, f *finalizing) error {
+	if f.sent >= maxFinalize {
+		last := asError(f.last)
 		return &Error{
 			Step: StepFinalize, URL: o.URL, dead: last != nil && last.Problem.is(orderNotReady),
-			Err: pr.why(fmt.Errorf("the order is still %q after %d finalize requests", o.Status, pr.sent)),
+			Err: f.why(fmt.Errorf("the order is still %q after %d finalize requests", o.Status, f.sent)),
 		}
 	}
 	if o.Finalize == "" {
 		return &Error{Step: StepFinalize, URL: o.URL, dead: true, Err: errors.New("the order lacks the member finalize (RFC 8555 §7.1.3)")}
 	}
 	r.progress(StepFinalize, "sending the CSR")
-	pr.doubtUntil = time.Now().Add(firstDoubt << (2 * pr.sent))
-	pr.sent++
+	f.doubtUntil = time.Now().Add(firstDoubt << (2 * f.sent))
+	f.sent++
 	r.keySent = true
-	x, err := r.c.call(ctx, StepFinalize, askFirst, func(ctx context.Context, api *acme.Client) error {
-		_, err := api.FinalizeOrder(ctx, *r.acct, acme.Order{Finalize: o.Finalize}, r.req.CSR)
+	x, err := r.c.call(ctx, StepFinalize, func(ctx context.Context, api *acme.Client) error {
+		_, err := api.FinalizeOrder(ctx, r.acct.Account, acme.Order{Finalize: o.Finalize}, r.req.CSR)
 		return err
 	})
 	r.wrote = time.Now()
 	switch {
 	case err == nil:
-		pr.accepted, pr.last = true, nil
-		o.update(parseObject(x.body))
+		f.accepted, f.last = true, nil
+		decode(x.body, o)
 		// Some CAs are done when they reply, and do not say so; for the others
 		// the way to the CA and back is a pause.
-		pr.poll = new(poll)
+		f.poll = new(poll)
 		if x.retryAfter > 0 {
-			pr.poll.next(x.retryAfter)
+			f.poll.next(x.retryAfter)
 		}
 		return nil
 	case ctx.Err() != nil:
 		return err
-	case x != nil && (x.problem.is(orderNotReady) || x.problem == nil || x.transient()):
+	case x.problem.is(orderNotReady), x.problem == nil, x.transient():
 		// A lost reply, or one that is not the CA's word: it may have taken it (P8, F25).
-		pr.last = err
+		f.last = err
 		r.progress(StepFinalize, "looking at the order after an unclear answer: %v", err)
 		r.c.log.DebugContext(ctx, "looking at the order after an unclear finalize request", "order", o.URL, "err", err)
 		return nil
@@ -168,7 +170,7 @@ func (r *run) download(ctx context.Context, o *order) (*Result, error) {
 	if now.After(leaf.NotAfter) && now.Add(skew).Before(leaf.NotAfter) {
 		// F12: another order would bring another one like it. That the order does
 		// not change is no fault of the CA.
-		r.state.Status, r.state.Since = "", time.Time{}
+		r.unseen()
 		return nil, fail(false, fmt.Errorf("the certificate expired at %s by the clock of this host, which differs from the CA's by %v: set it right",
 			leaf.NotAfter.UTC().Format(time.RFC3339), skew.Abs().Round(time.Second)))
 	}

@@ -23,6 +23,23 @@ func TestP1_NonceOfAnotherAge(t *testing.T) {
 	})
 }
 
+// Requests that need no nonce do not make the pooled ones look fresh.
+func TestNoncesGrowOldBesideOtherRequests(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		e := newEnv(t, fakeca.Options{NonceLifetime: time.Hour})
+		leaf := e.check(t, e.issue(t, "example.com"), "example.com")
+		for range 24 {
+			time.Sleep(5 * time.Minute)
+			if _, err := e.client.RenewalInfo(t.Context(), leaf); err != nil {
+				t.Fatal(err)
+			}
+		}
+		e.newKey(t)
+		e.issue(t, "example.com")
+		e.wantCount(t, "newOrder", 2)
+	})
+}
+
 // The CA moves to another site in the middle of the day: each pooled nonce is bad.
 func TestP1_AllNoncesForgottenAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {

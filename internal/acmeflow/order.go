@@ -3,8 +3,9 @@ package acmeflow
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"slices"
+	"maps"
 	"sync"
 	"time"
 
@@ -22,16 +23,16 @@ const (
 type run struct {
 	c     *Client
 	req   *Request
-	acct  *acme.Account
+	acct  *account
 	state state
 
-	kept    []byte          // the state as it was saved last
-	made    string          // the order that this run made
-	lost    bool            // the CA had lost the account
-	keySent bool            // the CA has, or may have, seen the CSR
-	why     string          // the order before was not gone on with
-	again   map[string]bool // by name: an attempt before this one has failed
-	wrote   time.Time       // when the CA was last asked to make or change something
+	kept    []byte              // the state as it was saved last
+	made    string              // the order that this run made
+	lost    bool                // the CA had lost the account
+	keySent bool                // the CA has, or may have, seen the CSR
+	why     string              // the order before was not gone on with
+	before  map[string][]string // challenge types that failed in attempts before this one, by name
+	wrote   time.Time           // when the CA was last asked to make or change something
 
 	mu     sync.Mutex          // guards the fields below
 	failed map[string][]string // challenge types that failed, by name, the latest last
@@ -49,18 +50,18 @@ func (c *Client) Issue(ctx context.Context, req *Request) (*Result, error) {
 		ctx = context.WithValue(ctx, sleepKey{}, req.Sleep)
 	}
 	r := &run{
-		c: c, req: req, kept: req.State, again: map[string]bool{}, failed: map[string][]string{}, counts: map[string]int{},
+		c: c, req: req, kept: req.State, failed: map[string][]string{}, counts: map[string]int{},
 		cleanSlots: make(chan struct{}, maxParallelAuthz),
 	}
 	if json.Unmarshal(req.State, &r.state) != nil || r.state.Directory != c.opts.Directory {
 		r.state = state{Directory: c.opts.Directory}
 	}
-	for name, types := range req.Failed {
-		r.failed[name] = slices.Clone(types)
+	if r.state.Failed == nil {
+		r.state.Failed = map[string][]string{}
 	}
-	for name, types := range r.state.Failed {
-		r.failed[name], r.again[name] = slices.Clone(types), true
-	}
+	maps.Copy(r.failed, req.Failed)
+	maps.Copy(r.failed, r.state.Failed)
+	r.before = maps.Clone(r.state.Failed)
 	r.progress(StepAccount, "getting the account ready")
 	var err error
 	if r.acct, err = c.accountAfter(ctx, nil); err != nil {
@@ -108,7 +109,7 @@ func (r *run) issue(ctx context.Context) (*Result, error) {
 		r.cleaning.Wait()
 		dead := asError(err).isDead()
 		if dead {
-			r.state.Order = ""
+			r.dropOrder()
 		}
 		r.remember(ctx)
 		// An order that was made by an earlier run may have failed before.
@@ -134,7 +135,7 @@ func (r *run) issue(ctx context.Context) (*Result, error) {
 func (r *run) otherChallenge(err error) bool {
 	e := asError(err)
 	for _, e := range append([]*Error{e}, e.Earlier...) {
-		if e.Challenge == "" || len(e.others) == 0 || r.again[e.Identifier] && e.Step == StepChallenge {
+		if e.Challenge == "" || !e.another || r.before[e.Identifier] != nil && e.Step == StepChallenge {
 			return false
 		}
 	}
@@ -160,14 +161,13 @@ func (r *run) newOrder(ctx context.Context) (*order, error) {
 	}
 	r.progress(StepOrder, "making an order")
 	o, err := r.postOrder(ctx, want)
-	if err != nil && want.Replaces != "" && refusesReplaces(err) {
+	if e := asError(err); e != nil && want.Replaces != "" && e.Step == StepOrder && e.Problem != nil && !e.Problem.elsewhere() {
 		// RFC 9773 §5: an order may be refused for what it replaces only.
 		r.c.log.InfoContext(ctx, "the CA refused an order that names the replaced certificate; ordering without it", "err", err)
-		refusal := asError(err)
 		r.state.NotReplacing = want.Replaces
 		want.Replaces = ""
 		o, err = r.postOrder(ctx, want)
-		if err != nil && !asError(err).Problem.is(refusal.Problem.Type) {
+		if err != nil && !asError(err).Problem.is(e.Problem.Type) {
 			r.remember(ctx)
 		}
 	}
@@ -176,33 +176,16 @@ func (r *run) newOrder(ctx context.Context) (*order, error) {
 	}
 	r.made = o.URL
 	r.state.Account, r.state.Order, r.state.Profile = r.acct.Location, o.URL, r.req.Profile
-	r.state.Status, r.state.Since = "", time.Time{}
 	if err := r.save(ctx); err != nil {
 		return nil, err
 	}
 	return o, nil
 }
 
-// refusesReplaces reports whether an order without the replaced certificate
-// may fare better: after any refusal but those that speak of something else.
-func refusesReplaces(err error) bool {
-	e := asError(err)
-	if e == nil || e.Problem == nil || e.Step != StepOrder {
-		return false
-	}
-	switch {
-	case e.Problem.is(rateLimited), e.Problem.is(accountDoesNotExist), e.Problem.is(badNonce), e.Problem.Status == 429:
-		return false
-	case e.Problem.Status == 503:
-		return false
-	}
-	return true
-}
-
 // replaces returns the identifier of the certificate that is renewed, when
 // this account at this CA issued it and the CA has ARI.
 func (r *run) replaces(dir *directory) string {
-	if r.req.Replaces == nil || r.req.ReplacesAccount != r.acct.Location || dir.renewalInfo == "" {
+	if r.req.Replaces == nil || r.req.ReplacesAccount != r.acct.Location || dir.RenewalInfo == "" {
 		return ""
 	}
 	id, err := certpem.CertID(r.req.Replaces)
@@ -213,30 +196,27 @@ func (r *run) replaces(dir *directory) string {
 }
 
 func (r *run) postOrder(ctx context.Context, want acme.Order) (*order, error) {
-	x, err := r.c.call(ctx, StepOrder, idempotent, func(ctx context.Context, api *acme.Client) error {
-		_, err := api.NewOrder(ctx, *r.acct, want)
+	x, err := r.c.call(ctx, StepOrder, func(ctx context.Context, api *acme.Client) error {
+		_, err := api.NewOrder(ctx, r.acct.Account, want)
 		return err
 	})
 	r.wrote = time.Now()
 	if err != nil {
-		e := asError(err)
-		if x != nil && x.status == 404 {
-			r.c.forgetDirectory()
+		if x.status == 404 {
+			r.c.forgetDirectory(ctx)
 		}
-		if e.Problem.is(unauthorized) && e.Problem.Status/100 == 4 {
+		if e := asError(err); e.Problem.is(unauthorized) && e.Problem.Status/100 == 4 {
 			e.Err = fmt.Errorf("the CA does not accept the account %s; if it was deactivated, another one is made once its record is removed from storage", r.acct.Location)
 		}
 		return nil, err
 	}
-	o := &order{URL: x.location, Identifiers: want.Identifiers}
-	o.update(parseObject(x.body))
-	for _, f := range []struct{ name, value string }{{"Location header", o.URL}, {"member finalize", o.Finalize}} {
-		if f.value == "" {
-			return nil, &Error{Step: StepOrder, URL: x.url, Err: fmt.Errorf("the CA's reply lacks the order's %s (RFC 8555 §7.4)", f.name)}
-		}
+	o := &order{URL: x.location}
+	decode(x.body, o)
+	if o.URL == "" || o.Finalize == "" {
+		return nil, &Error{Step: StepOrder, URL: x.url, Err: errors.New("the CA's reply lacks the order's Location header or member finalize (RFC 8555 §7.4)")}
 	}
-	if !r.sameIdentifiers(o) {
-		return nil, &Error{Step: StepOrder, URL: o.URL, Err: fmt.Errorf("the CA made an order for %v instead of %v", values(o.Identifiers), r.req.Names)}
+	if o.Identifiers != nil && !r.sameIdentifiers(o) {
+		return nil, &Error{Step: StepOrder, URL: o.URL, Err: fmt.Errorf("the CA made an order for %v instead of %v", o.names(), r.req.Names)}
 	}
 	return o, nil
 }
@@ -246,44 +226,22 @@ func (r *run) postOrder(ctx context.Context, want acme.Order) (*order, error) {
 // was just told to make it (F25).
 func (r *run) fetch(ctx context.Context, step Step, url string) (*exchange, error) {
 	for pause := settlePause; ; pause *= 2 {
-		x, err := r.c.call(ctx, step, idempotent, func(ctx context.Context, api *acme.Client) error {
-			_, err := api.GetOrder(ctx, *r.acct, acme.Order{Location: url})
+		x, err := r.c.call(ctx, step, func(ctx context.Context, api *acme.Client) error {
+			_, err := api.GetOrder(ctx, r.acct.Account, acme.Order{Location: url})
 			return err
 		})
-		if err == nil || x == nil || x.status != 404 || time.Since(r.wrote) > settleTime || !sleep(ctx, pause) {
+		if err == nil || x.status != 404 || time.Since(r.wrote) > settleTime || !sleep(ctx, pause) {
 			return x, err
 		}
 	}
 }
 
-// fetchObject is fetch for what is a JSON object.
-func (r *run) fetchObject(ctx context.Context, step Step, url string) (*exchange, object, error) {
+// fetchInto is fetch for the JSON object that v points to. It returns how long
+// the CA asks to wait before the next look.
+func (r *run) fetchInto(ctx context.Context, step Step, url string, v any) (time.Duration, error) {
 	x, err := r.fetch(ctx, step, url)
-	if err != nil {
-		return x, nil, err
+	if err == nil && !decode(x.body, v) {
+		err = x.error(step, nil)
 	}
-	obj := parseObject(x.body)
-	if obj == nil {
-		return x, nil, x.error(step, nil)
-	}
-	return x, obj, nil
-}
-
-// pollOrder brings o up to date and returns how long the CA asks to wait before
-// the next look.
-func (r *run) pollOrder(ctx context.Context, o *order) (time.Duration, error) {
-	x, obj, err := r.fetchObject(ctx, StepOrder, o.URL)
-	if err != nil {
-		return 0, err
-	}
-	o.update(obj)
-	return x.retryAfter, nil
-}
-
-func values(ids []acme.Identifier) []string {
-	list := make([]string, 0, len(ids))
-	for _, id := range ids {
-		list = append(list, id.Value)
-	}
-	return list
+	return x.retryAfter, err
 }

@@ -1,28 +1,25 @@
 package acmeflow
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/mholt/acmez/v3/acme"
 )
 
 // Problem is a problem document (RFC 8555 §6.7, RFC 9457).
 type Problem struct {
-	Type        string       // a URI, "about:blank" when the CA sent none
-	Title       string       // short text for the type
-	Status      int          // HTTP status code
-	Detail      string       // what went wrong this time
-	Instance    string       // a URI for this occurrence, such as a page to un-pause an account
-	Subproblems []Subproblem // RFC 8555 §6.7.1
+	Type        string          `json:"type"`        // a URI, "about:blank" when the CA sent none
+	Title       string          `json:"title"`       // short text for the type
+	Status      int             `json:"status"`      // HTTP status code
+	Detail      string          `json:"detail"`      // what went wrong this time
+	Instance    string          `json:"instance"`    // a URI for this occurrence, such as a page to un-pause an account
+	Identifier  acme.Identifier `json:"identifier"`  // of a subproblem: what it concerns, zero when the CA did not say
+	Subproblems []Problem       `json:"subproblems"` // RFC 8555 §6.7.1
 
 	document bool // the CA sent it as a problem document: it is not a proxy's page
-}
-
-// Subproblem is a problem that concerns one identifier (RFC 8555 §6.7.1).
-type Subproblem struct {
-	Problem
-	IdentifierType  string // "dns" or "ip", empty when the CA named none
-	IdentifierValue string
 }
 
 // Problem types that the flow acts on (RFC 8555 §6.7, RFC 9773 §5).
@@ -53,33 +50,33 @@ const (
 const PausedFor = 24 * time.Hour
 
 func (p *Problem) Error() string {
-	var b strings.Builder
-	b.WriteString(clip(strings.TrimPrefix(p.Type, problemPrefix)))
-	if p.Status != 0 {
-		fmt.Fprintf(&b, " (HTTP %d)", p.Status)
-	}
-	if text := p.Detail; text != "" {
-		fmt.Fprintf(&b, ": %s", clip(text))
-	} else if p.Title != "" {
-		fmt.Fprintf(&b, ": %s", clip(p.Title))
-	}
+	text := p.words()
 	for i, s := range p.Subproblems {
 		if i == maxSubproblems {
-			fmt.Fprintf(&b, "; and %d more", len(p.Subproblems)-i)
+			text += fmt.Sprintf("; and %d more", len(p.Subproblems)-i)
 			break
 		}
-		fmt.Fprintf(&b, "; %s", clip(strings.TrimPrefix(s.Type, problemPrefix)))
-		if s.IdentifierValue != "" {
-			fmt.Fprintf(&b, " for %q", clip(s.IdentifierValue))
-		}
-		if s.Detail != "" {
-			fmt.Fprintf(&b, ": %s", clip(s.Detail))
-		}
+		text += "; " + s.words()
 	}
 	if p.Instance != "" {
-		fmt.Fprintf(&b, " (see %s)", clip(p.Instance))
+		text += fmt.Sprintf(" (see %s)", clip(p.Instance))
 	}
-	return b.String()
+	return text
+}
+
+// words is p without its subproblems.
+func (p *Problem) words() string {
+	text := clip(strings.TrimPrefix(p.Type, problemPrefix))
+	if p.Status != 0 {
+		text += fmt.Sprintf(" (HTTP %d)", p.Status)
+	}
+	if p.Identifier.Value != "" {
+		text += fmt.Sprintf(" for %q", clip(p.Identifier.Value))
+	}
+	if said := cmp.Or(p.Detail, p.Title); said != "" {
+		text += ": " + clip(said)
+	}
+	return text
 }
 
 // is reports whether p is of the given type; a nil Problem is of none.
@@ -93,12 +90,9 @@ func (p *Problem) concerns(challengeType string) bool {
 		p.is(dnsTrouble) && !strings.HasPrefix(challengeType, "dns-")
 }
 
-// paused reports whether the CA refuses the account until a human acts.
-func (p *Problem) paused() bool {
-	if p == nil || p.Status != 429 && !p.is(rateLimited) {
-		return false
-	}
-	return Paused(p.Detail, p.Instance)
+// elsewhere reports whether the reason for p lies not in what was asked.
+func (p *Problem) elsewhere() bool {
+	return p.is(rateLimited) || p.is(accountDoesNotExist) || p.is(badNonce) || p.Status == 429 || p.Status == 503
 }
 
 // Paused reports whether the texts of a problem say that an account is paused
@@ -109,62 +103,46 @@ func Paused(texts ...string) bool {
 	return strings.Contains(text, "unpause") || strings.Contains(text, "paused")
 }
 
-// without returns p with secret, which CAs repeat in what they say about a
-// failed validation, taken out of its texts.
+// without returns p, which may be nil, with secret, which CAs repeat in what they
+// say about a failed validation, taken out of its texts.
 func (p *Problem) without(secret string) *Problem {
-	if secret == "" {
-		return p
-	}
-	p.Detail = strings.ReplaceAll(p.Detail, secret, "[key authorization]")
-	for i := range p.Subproblems {
-		p.Subproblems[i].without(secret)
-	}
-	return p
-}
-
-// readProblem reads a problem document, or what is in place of one, member by
-// member, so that one of an unexpected type does not hide the others.
-func readProblem(o object, status int) *Problem {
-	p := &Problem{Type: "about:blank", Status: status}
-	set(&p.Type, o, "type")
-	set(&p.Title, o, "title")
-	set(&p.Detail, o, "detail")
-	set(&p.Instance, o, "instance")
-	if status == 0 {
-		set(&p.Status, o, "status")
-	}
-	for _, s := range list(o, "subproblems") {
-		sub := Subproblem{Problem: *readProblem(s, 0)}
-		var id object
-		set(&id, s, "identifier")
-		set(&sub.IdentifierType, id, "type")
-		set(&sub.IdentifierValue, id, "value")
-		p.Subproblems = append(p.Subproblems, sub)
+	if p != nil {
+		p.Detail = strings.ReplaceAll(p.Detail, secret, "[key authorization]")
+		for i := range p.Subproblems {
+			_ = p.Subproblems[i].without(secret) // changes it
+		}
 	}
 	return p
 }
 
-// problemIn returns the member "error" of an order or a challenge, or nil.
-func problemIn(o object) *Problem {
-	var doc object
-	if set(&doc, o, "error"); doc == nil {
-		return nil
+// UnmarshalJSON reads a problem document, or what is in place of one: text that
+// is none becomes the detail, so that nobody's words are lost. It returns nil.
+func (p *Problem) UnmarshalJSON(b []byte) error {
+	type members Problem
+	m := members{Type: "about:blank"}
+	decode(b, &m)
+	if m.Detail == "" && m.Title == "" && !strings.HasPrefix(m.Type, "urn:") {
+		m.Detail = printable(b, maxErrorText)
 	}
-	return readProblem(doc, 0)
+	*p = Problem(m)
+	return nil
 }
 
-// parseProblem makes a Problem of an error reply, whatever its body is: text that
-// is no problem document becomes the detail, so that nobody's words are lost.
+// parseProblem makes a Problem of an error reply, whatever its body is.
 func parseProblem(status int, kind string, body []byte) *Problem {
-	p := readProblem(parseObject(body), status)
+	p := new(Problem)
+	_ = p.UnmarshalJSON(body)
+	p.Status = status
 	p.document = kind == "application/problem+json" || strings.HasPrefix(p.Type, "urn:")
-	if p.Detail == "" && p.Title == "" && !strings.HasPrefix(p.Type, "urn:") {
-		p.Detail = clip(strings.TrimSpace(strings.ToValidUTF8(string(body[:min(len(body), maxErrorText)]), "?")))
-	}
 	if status == 429 && (p.Type == "about:blank" || p.Type == "") {
 		p.Type = rateLimited
 	}
 	return p
+}
+
+// printable is the beginning of a reply, at most most bytes, as text.
+func printable(body []byte, most int) string {
+	return clip(strings.TrimSpace(strings.ToValidUTF8(string(body[:min(len(body), most)]), "?")))
 }
 
 func clip(s string) string {

@@ -4,21 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
 )
 
-const (
-	// maxStill is for how long an order that could be finalized, or was, may not
-	// change from one attempt to the next before it counts as given up (F33).
-	maxStill = time.Hour
-
-	// maxClockStep is by how much a kept time may lie ahead.
-	maxClockStep = 2 * time.Minute
-)
+// maxStill is for how long an order that could be finalized, or was, may not
+// change from one attempt to the next before it counts as given up (F33).
+const maxStill = time.Hour
 
 // state is what is kept of a request between processes: enough to go on with
 // the order that was made for it, and to know what has failed.
@@ -74,8 +68,15 @@ func (r *run) seen(o *order) {
 	case acme.StatusReady, acme.StatusProcessing, acme.StatusValid:
 		r.state.Status, r.state.Since = o.Status, r.now()
 	default:
-		r.state.Status, r.state.Since = "", time.Time{}
+		r.unseen()
 	}
+}
+
+func (r *run) unseen() { r.state.Status, r.state.Since = "", time.Time{} }
+
+func (r *run) dropOrder() {
+	r.state.Order = ""
+	r.unseen()
 }
 
 // resume returns the order that was made before, or nil. An order of another
@@ -87,7 +88,7 @@ func (r *run) resume(ctx context.Context) (*order, error) {
 	why := "it was made for another account or profile"
 	if r.state.Account == r.acct.Location && r.state.Profile == r.req.Profile {
 		o := &order{URL: r.state.Order}
-		_, err := r.pollOrder(ctx, o)
+		_, err := r.fetchInto(ctx, StepOrder, o.URL, o)
 		if err != nil && !asError(err).isDead() {
 			return nil, err
 		}
@@ -100,7 +101,7 @@ func (r *run) resume(ctx context.Context) (*order, error) {
 	r.why = why
 	r.c.log.InfoContext(ctx, "not going on with an order", "order", r.state.Order, "why", why)
 	r.keySent = r.keySent || r.state.Order != r.made
-	r.state.Order, r.state.Status, r.state.Since = "", "", time.Time{}
+	r.dropOrder()
 	r.remember(ctx)
 	return nil, nil
 }
@@ -111,17 +112,15 @@ func (r *run) now() time.Time { return time.Now().Add(r.c.Skew()).UTC().Truncate
 // useless says why an order is not gone on with, or "".
 func (r *run) useless(o *order, err error) string {
 	now := r.now()
-	if r.state.Since.After(now.Add(maxClockStep)) {
-		r.state.Since = now
-	}
+	expires, notime := time.Parse(time.RFC3339, o.Expires)
 	switch {
 	case err != nil:
 		return err.Error()
 	case o.Status == acme.StatusInvalid:
 		return orderError(o).Error()
 	case !r.sameIdentifiers(o):
-		return fmt.Sprintf("it is for %v", values(o.Identifiers))
-	case o.Status != acme.StatusValid && !o.Expires.IsZero() && now.After(o.Expires):
+		return fmt.Sprintf("it is for %v", o.names())
+	case o.Status != acme.StatusValid && notime == nil && now.After(expires):
 		return "it has expired"
 	case r.state.Status == o.Status && !r.state.Since.IsZero() && now.Sub(r.state.Since) > maxStill:
 		return fmt.Sprintf("it has been %s since %s", o.Status, r.state.Since.Format(time.RFC3339))
@@ -133,12 +132,8 @@ func (r *run) useless(o *order, err error) string {
 func (r *run) noteFailed(name, challengeType string, validated bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	other := func(t string) bool { return t == challengeType }
-	r.failed[name] = append(slices.DeleteFunc(r.failed[name], other), challengeType)
-	if r.state.Failed = maps.Clone(r.state.Failed); r.state.Failed == nil {
-		r.state.Failed = map[string][]string{}
-	}
-	r.state.Failed[name] = slices.Clone(r.failed[name])
+	r.failed[name] = append(without(r.failed[name], challengeType), challengeType)
+	r.state.Failed[name] = r.failed[name]
 	if validated {
 		r.counts[name]++
 	}
@@ -148,8 +143,12 @@ func (r *run) noteFailed(name, challengeType string, validated bool) {
 func (r *run) noteSolved(name, challengeType string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	rest := slices.DeleteFunc(r.failed[name], func(t string) bool { return t == challengeType })
-	if r.failed[name] = rest; len(rest) == 0 {
+	if r.failed[name] = without(r.failed[name], challengeType); len(r.failed[name]) == 0 {
 		delete(r.failed, name)
 	}
+}
+
+// without returns a copy of types without one.
+func without(types []string, one string) []string {
+	return slices.DeleteFunc(slices.Clone(types), func(t string) bool { return t == one })
 }

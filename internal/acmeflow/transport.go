@@ -9,7 +9,6 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/certwright/certwright/internal/backoff"
@@ -59,10 +58,7 @@ type transport struct {
 }
 
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	x, _ := req.Context().Value(exchangeKey{}).(*exchange)
-	if x == nil {
-		return nil, fmt.Errorf("acmeflow: request to %s outside a call", bareURL(req.URL))
-	}
+	x := req.Context().Value(exchangeKey{}).(*exchange) // a request is made in Client.repeat only
 	if req.URL.Host == directoryHost {
 		return reply(req, http.Header{}, x.dir.forAcmez), nil
 	}
@@ -73,8 +69,15 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		x.cancel(errOneRequest)
 		return nil, err
 	}
-	t.client.note(x, resp, body)
-	if x.problem != nil {
+	now := time.Now()
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		t.client.skew.Store(int64(date.Sub(now.Truncate(time.Second))))
+	}
+	x.status, x.body = resp.StatusCode, body
+	x.kind, _, _ = mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	x.retryAfter, _ = backoff.ParseRetryAfter(resp.Header.Get("Retry-After"), now)
+	if x.status >= 400 {
+		x.problem = parseProblem(x.status, x.kind, body)
 		x.cancel(errOneRequest)
 	}
 	if loc, err := req.URL.Parse(resp.Header.Get("Location")); err == nil && resp.Header.Get("Location") != "" {
@@ -83,18 +86,6 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	out := reply(req, resp.Header, []byte("{}"))
 	out.StatusCode = resp.StatusCode
 	return out, nil
-}
-
-// note takes over what a reply says.
-func (c *Client) note(x *exchange, resp *http.Response, body []byte) {
-	now := time.Now()
-	c.noteDate(resp.Header.Get("Date"), now)
-	x.status, x.body = resp.StatusCode, body
-	x.kind, _, _ = mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	x.retryAfter, _ = backoff.ParseRetryAfter(resp.Header.Get("Retry-After"), now)
-	if x.status >= 400 {
-		x.problem = parseProblem(x.status, x.kind, body)
-	}
 }
 
 // reply is an answer for acmez.
@@ -112,19 +103,19 @@ func roundTrip(base http.RoundTripper, req *http.Request) (*http.Response, []byt
 	ctx, cancel := context.WithTimeoutCause(req.Context(), requestTimeout, fmt.Errorf("no answer within %v", requestTimeout))
 	defer cancel()
 	resp, err := base.RoundTrip(req.WithContext(ctx))
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err // the error that it enters names the URL, without what may be secret in it
+	}
 	if err != nil {
-		if u, ok := errors.AsType[*url.Error](err); ok {
-			err = u.Err // the URL is named once
-		}
-		return nil, nil, fmt.Errorf("asking %s: %w", bareURL(req.URL), err)
+		return nil, nil, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading the reply of %s: %w", bareURL(req.URL), err)
+	if err == nil && len(body) > maxBody {
+		err = errTooLarge
 	}
-	if len(body) > maxBody {
-		return nil, nil, fmt.Errorf("reading the reply of %s: %w", bareURL(req.URL), errTooLarge)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the reply: %w", err)
 	}
 	return resp, bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")), nil
 }
@@ -145,7 +136,7 @@ func (x *exchange) ok() bool {
 // such as the page of a portal.
 func (x *exchange) page() bool {
 	text := bytes.TrimSpace(x.body)
-	return len(text) > 0 && parseObject(text) == nil && !bytes.Contains(text, []byte("-----BEGIN "))
+	return len(text) > 0 && !decode(text, new(struct{})) && !bytes.Contains(text, []byte("-----BEGIN "))
 }
 
 // transient reports whether the failure may be gone in a moment. A refusal that
@@ -163,7 +154,7 @@ func (x *exchange) error(step Step, cause error) error {
 	switch {
 	case x.problem != nil:
 		e.RetryAfter = x.retryAfter
-		if x.problem.paused() {
+		if (x.problem.is(rateLimited) || x.problem.Status == 429) && Paused(x.problem.Detail, x.problem.Instance) {
 			e.RetryAfter = max(e.RetryAfter, PausedFor)
 		}
 	case x.err != nil:
@@ -177,6 +168,5 @@ func (x *exchange) error(step Step, cause error) error {
 
 // firstBytes shows how a reply begins.
 func (x *exchange) firstBytes() string {
-	text := bytes.TrimSpace(x.body[:min(len(x.body), 200)])
-	return fmt.Sprintf("%q that begins with %q", x.kind, clip(strings.ToValidUTF8(string(text), "?")))
+	return fmt.Sprintf("%q that begins with %q", x.kind, printable(x.body, 200))
 }

@@ -1,122 +1,67 @@
 package acmeflow
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/certwright/certwright/internal/hostname"
 	"github.com/mholt/acmez/v3/acme"
 )
 
-// object is a JSON object of the CA. It is read member by member, so that one of
-// an unknown kind never stops an order (RFC 8555 §7.1.4, §8: a client ignores
-// what it does not know).
-type object map[string]json.RawMessage
-
-// parseObject returns nil for what is no object.
-func parseObject(body []byte) object {
-	var o object
-	if json.Unmarshal(body, &o) != nil {
-		return nil
-	}
-	return o
-}
-
-// set changes *dst to the named member, unless that is missing, null or no T.
-func set[T any](dst *T, o object, name string) {
-	var v *T
-	if json.Unmarshal(o[name], &v) == nil && v != nil {
-		*dst = *v
-	}
-}
-
-// list returns the objects in the named member.
-func list(o object, name string) (objects []object) {
-	var raw []json.RawMessage
-	set(&raw, o, name)
-	for _, r := range raw {
-		if item := parseObject(r); item != nil {
-			objects = append(objects, item)
-		}
-	}
-	return objects
+// decode reads a JSON object of the CA into the struct that v points to. A member
+// that is missing or of an unexpected type stays as it is, so that one of an
+// unknown kind never stops an order (RFC 8555 §7.1.4, §8: a client ignores what
+// it does not know). It reports false for what is no object.
+func decode(body []byte, v any) bool {
+	err := json.Unmarshal(body, v)
+	_, unexpected := errors.AsType[*json.UnmarshalTypeError](err)
+	return (err == nil || unexpected) && bytes.HasPrefix(bytes.TrimSpace(body), []byte("{"))
 }
 
 // order is an order (RFC 8555 §7.1.3).
 type order struct {
-	URL            string
-	Status         string
-	Expires        time.Time // zero: the CA did not say
-	Identifiers    []acme.Identifier
-	Authorizations []string
-	Finalize       string
-	Certificate    string
-	Problem        *Problem
+	URL            string            `json:"-"`
+	Status         string            `json:"status"`
+	Expires        string            `json:"expires"`
+	Identifiers    []acme.Identifier `json:"identifiers"`
+	Authorizations []string          `json:"authorizations"`
+	Finalize       string            `json:"finalize"`
+	Certificate    string            `json:"certificate"`
+	Problem        *Problem          `json:"error"`
 }
 
-// update takes over what a reply says. Members that it lacks stay as they are.
-func (o *order) update(obj object) {
-	set(&o.Status, obj, "status")
-	set(&o.Expires, obj, "expires")
-	set(&o.Authorizations, obj, "authorizations")
-	set(&o.Finalize, obj, "finalize")
-	set(&o.Certificate, obj, "certificate")
-	set(&o.Identifiers, obj, "identifiers")
-	o.Problem = problemIn(obj)
+// names are the values of o's identifiers as the CA spells them.
+func (o *order) names() []string {
+	list := make([]string, 0, len(o.Identifiers))
+	for _, id := range o.Identifiers {
+		list = append(list, id.Value)
+	}
+	return list
 }
 
 // authorization is an authorization (RFC 8555 §7.1.4).
 type authorization struct {
-	URL        string
-	Status     string
-	Identifier acme.Identifier
-	Wildcard   bool
-	Challenges []challenge
+	URL        string          `json:"-"`
+	Status     string          `json:"status"`
+	Identifier acme.Identifier `json:"identifier"`
+	Wildcard   bool            `json:"wildcard"`
+	Challenges []challenge     `json:"challenges"`
 
 	name string // the order's identifier that it is for
 }
 
 // challenge is a challenge (RFC 8555 §7.1.5, §8).
 type challenge struct {
-	Type          string
-	URL           string
-	Status        string
-	Token         string
-	IssuerDomains []string // dns-persist-01 only
-	Problem       *Problem // why it failed, or has failed so far
-}
-
-func readAuthorization(url string, obj object) *authorization {
-	a := &authorization{URL: url}
-	set(&a.Status, obj, "status")
-	set(&a.Identifier, obj, "identifier")
-	set(&a.Wildcard, obj, "wildcard")
-	for _, o := range list(obj, "challenges") {
-		var ch challenge
-		set(&ch.Type, o, "type")
-		set(&ch.URL, o, "url")
-		set(&ch.Status, o, "status")
-		set(&ch.Token, o, "token")
-		set(&ch.IssuerDomains, o, "issuer-domain-names")
-		ch.Problem = problemIn(o)
-		if ch.Type != "" {
-			a.Challenges = append(a.Challenges, ch)
-		}
-	}
-	return a
-}
-
-// of returns the challenge of a type, or nil.
-func (a *authorization) of(challengeType string) *challenge {
-	for i := range a.Challenges {
-		if a.Challenges[i].Type == challengeType {
-			return &a.Challenges[i]
-		}
-	}
-	return nil
+	Type          string   `json:"type"`
+	URL           string   `json:"url"`
+	Status        string   `json:"status"`
+	Token         string   `json:"token"`
+	IssuerDomains []string `json:"issuer-domain-names"` // dns-persist-01 only
+	Problem       *Problem `json:"error"`               // why it failed, or has failed so far
 }
 
 func identifier(name string) acme.Identifier {
@@ -129,10 +74,8 @@ func identifier(name string) acme.Identifier {
 // normal brings an identifier as the CA spells it to the form of a request's
 // names: lower-case A-labels without a trailing dot, short IP addresses.
 func normal(value string) string {
-	if n, err := hostname.Normalize(value); err == nil {
-		return n
-	}
-	return strings.ToLower(value)
+	name, _ := hostname.Normalize(value) // what is none is no name of the request
+	return name
 }
 
 // match finds the name of the request that an authorization is for. A wildcard
@@ -155,8 +98,8 @@ func (r *run) sameIdentifiers(o *order) bool {
 		return slices.Compact(list)
 	}
 	var got []string
-	for _, id := range o.Identifiers {
-		got = append(got, normal(id.Value))
+	for _, value := range o.names() {
+		got = append(got, normal(value))
 	}
 	return slices.Equal(set(got), set(slices.Clone(r.req.Names)))
 }

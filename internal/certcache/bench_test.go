@@ -88,14 +88,12 @@ func BenchmarkLookup(b *testing.B) {
 	c, _ := benchCache(append(wild, exact...), 0)
 	ownMap, zoneMap := newBare(exact), newBare(zones)
 	find := func(name string) bool {
-		cert, _ := c.Find(name, nil)
-		return cert != nil
+		return c.Find(name, nil).Cert != nil
 	}
 	respell := func(name string) bool {
 		var buf [hostname.MaxSNI]byte
 		key, _ := hostname.AppendSNI(buf[:0], name)
-		cert, _ := c.FindBytes(key, nil)
-		return cert != nil
+		return c.FindBytes(key, nil).Cert != nil
 	}
 	hits, upper := benchQueries(exact, ""), benchQueries(exact, "")
 	under, bareUnder := benchQueries(zones, "www."), benchQueries(zones, "")
@@ -207,7 +205,7 @@ func BenchmarkChurn(b *testing.B) {
 	q := benchQueries(names, "")
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		if cert, _ := c.Find(q[i%queries], nil); cert == nil {
+		if c.Find(q[i%queries], nil).Cert == nil {
 			b.Fatal("not found")
 		}
 	}

@@ -78,14 +78,12 @@ func install(c *certcache.Cache, entries ...*held) {
 }
 
 func lookup(c *certcache.Cache, name string) *tls.Certificate {
-	cert, _ := c.Find(name, nil)
-	return cert
+	return c.Find(name, nil).Cert
 }
 
 // known reports whether there is an entry for a name.
 func known(c *certcache.Cache, name string) bool {
-	_, match := c.Find(name, nil)
-	return match != certcache.None
+	return c.Find(name, nil).Match != certcache.None
 }
 
 // idOf finds which of the entries a certificate is from.
@@ -164,13 +162,12 @@ func checkFinds(t *testing.T, c *certcache.Cache, name, want string, entries []*
 	case has("*." + hostname.Parent(name)):
 		wantMatch = certcache.Wildcard
 	}
-	cert, match := c.Find(name, nil)
-	if got := idOf(cert, entries); got != want || match != wantMatch {
-		t.Errorf("Find(%q) = %q, %v; want %q, %v", name, got, match, want, wantMatch)
+	r := c.Find(name, nil)
+	if got := idOf(r.Cert, entries); got != want || r.Match != wantMatch {
+		t.Errorf("Find(%q) = %q, %v; want %q, %v", name, got, r.Match, want, wantMatch)
 	}
-	cert, match = c.FindBytes([]byte(name), nil)
-	if got := idOf(cert, entries); got != want || match != wantMatch {
-		t.Errorf("FindBytes(%q) = %q, %v; want %q, %v", name, got, match, want, wantMatch)
+	if other := c.FindBytes([]byte(name), nil); other != r {
+		t.Errorf("FindBytes(%q) = %v; want %v", name, other, r)
 	}
 }
 
@@ -208,12 +205,12 @@ func TestKindsOfNames(t *testing.T) {
 	for addr, want := range map[string]string{
 		"192.0.2.1": "ip", "2001:db8::1": "ip", "::ffff:192.0.2.1": "ip", "2001:db8::1%eth0": "ip", "192.0.2.2": "", "::": "",
 	} {
-		if got := idOf(c.LookupIP(netip.MustParseAddr(addr), nil), entries); got != want {
-			t.Errorf("LookupIP(%s) = %q; want %q", addr, got, want)
+		if got := idOf(c.FindIP(netip.MustParseAddr(addr), nil).Cert, entries); got != want {
+			t.Errorf("FindIP(%s) = %q; want %q", addr, got, want)
 		}
 	}
-	if c.LookupIP(netip.Addr{}, nil) != nil {
-		t.Error("LookupIP of the zero Addr finds something")
+	if r := c.FindIP(netip.Addr{}, nil); r != (certcache.Result{}) {
+		t.Error("FindIP of the zero Addr finds something")
 	}
 }
 

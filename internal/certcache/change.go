@@ -120,7 +120,7 @@ func (c *Cache) swapLocked(e *Entry, s *Served) bool {
 	return true
 }
 
-// soleLocked settles what Sole and SoleIP look up, after e, or several when it is
+// soleLocked finds out what Sole and SoleIP look up, after e, or several when it is
 // nil, began or ceased to serve.
 func (c *Cache) soleLocked(e *Entry) {
 	ip := ""

@@ -13,10 +13,10 @@ import (
 //
 // Only crypto/tls sees the server's own limits, MaxVersion and CipherSuites of
 // its Config. It is asked, which allocates, unless the client offers TLS 1.3 and
-// takes the kind of key in TLS 1.2 too, if it offers that. So what is missed is a
+// accepts the kind of key in TLS 1.2 too, if it offers that. So what is missed is a
 // server without TLS 1.3 whose own CipherSuites have none for that kind.
 func (c *Cache) supports(hello *tls.ClientHelloInfo, at *candidate) bool {
-	if takes(hello, at.served.Kind) {
+	if signsFor(hello, at.served.Kind) {
 		return true
 	}
 	cert := c.certificate(at.entry, at.served)
@@ -28,9 +28,9 @@ func (c *Cache) supports(hello *tls.ClientHelloInfo, at *candidate) bool {
 	return nameless.SupportsCertificate(cert) == nil
 }
 
-// takes reports whether a client takes a kind of key whichever of TLS 1.2 and 1.3
+// signsFor reports whether a client accepts a kind of key whichever of TLS 1.2 and 1.3
 // is agreed on. Nearly all do, and this allocates nothing.
-func takes(hello *tls.ClientHelloInfo, kind certpem.KeyKind) bool {
+func signsFor(hello *tls.ClientHelloInfo, kind certpem.KeyKind) bool {
 	var scheme tls.SignatureScheme
 	var suites []uint16
 	switch kind {

@@ -133,8 +133,7 @@ func TestFirstKeyTypeThatTheClientSupports(t *testing.T) { // F61
 			entries = append(entries, h.again())
 		}
 		install(c, entries...)
-		cert, _ := c.Find(name, tt.hello)
-		if got := idOf(cert, tt.entries); got != tt.want {
+		if got := idOf(c.Find(name, tt.hello).Cert, tt.entries); got != tt.want {
 			t.Errorf("%s: got %q; want %q", tt.name, got, tt.want)
 		}
 	}
@@ -154,13 +153,13 @@ func TestKeyTypesWithoutAName(t *testing.T) { // F61
 		if got := idOf(c.SoleIP(hello), all); got != want {
 			t.Errorf("SoleIP = %q; want %q", got, want)
 		}
-		if got := idOf(c.LookupIP(addr, hello), all); got != want {
-			t.Errorf("LookupIP = %q; want %q", got, want)
+		if got := idOf(c.FindIP(addr, hello).Cert, all); got != want {
+			t.Errorf("FindIP = %q; want %q", got, want)
 		}
 		elsewhere := *hello
 		elsewhere.ServerName = "elsewhere.example" // for which another name's certificate is served
-		if cert, _ := c.Find("www.example.com", &elsewhere); idOf(cert, all) != want {
-			t.Errorf("Find = %q; want %q", idOf(cert, all), want)
+		if got := idOf(c.Find("www.example.com", &elsewhere).Cert, all); got != want {
+			t.Errorf("Find = %q; want %q", got, want)
 		}
 	}
 }
@@ -189,7 +188,7 @@ func TestHandshakesWithTwoKeyTypes(t *testing.T) { // F61
 		install(c, all...)
 		var chosen *tls.Certificate
 		tt.server.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			chosen, _ = c.Find(hello.ServerName, hello)
+			chosen = c.Find(hello.ServerName, hello).Cert
 			return chosen, nil
 		}
 		tt.client.ServerName, tt.client.InsecureSkipVerify = name, true
@@ -229,7 +228,7 @@ func TestChoiceAgreesWithTLS(t *testing.T) {
 			thin(&hello.CipherSuites, mask>>5)
 			thin(&hello.SupportedCurves, mask>>8)
 			thin(&hello.SupportedPoints, mask>>11)
-			cert, _ := c.Find(name, hello)
+			cert := c.Find(name, hello).Cert
 			first, second := all[ranks[0]], all[ranks[1]]
 			want := first
 			if hello.SupportsCertificate(first.cert) != nil && hello.SupportsCertificate(second.cert) == nil {
@@ -282,7 +281,7 @@ func TestLookupsDoNotAllocate(t *testing.T) {
 	}
 	for _, a := range []string{"192.0.2.1", "::ffff:192.0.2.1", "2001:db8:1111:2222:3333:4444:5555:6666", "2001:db8::2"} {
 		addr := netip.MustParseAddr(a)
-		none("LookupIP of "+a, func() { c.LookupIP(addr, hello) })
+		none("FindIP of "+a, func() { c.FindIP(addr, hello) })
 	}
 	none("Sole and SoleIP of several", func() { c.Sole(hello); c.SoleIP(hello) })
 	for _, names := range [][]string{{"192.0.2.1"}, {"*.example.com"}} {

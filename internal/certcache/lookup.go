@@ -20,26 +20,33 @@ const (
 	Wildcard              // none of those, but entries that have the wildcard above it
 )
 
-// Find returns the certificate to serve for a normalised name, nil when there is
-// none, and says which entries there are. A certificate that is valid now, for
-// the name itself, comes before a valid one for its wildcard, that before one for
-// the name that is not valid, and last comes a wildcard that is not.
+// Result is what a look-up found.
+type Result struct {
+	Cert  *tls.Certificate // nil: none
+	Match Match
+	Valid bool // Cert is valid now
+}
+
+// Find returns the certificate to serve for a normalised name, and says which
+// entries there are. A certificate that is valid now, for the name itself, comes
+// before a valid one for its wildcard, that before one for the name that is not
+// valid, and last comes a wildcard that is not.
 //
 // When several certificates are equally good in that, it is the first that hello
 // supports, or just the first when hello is nil or supports none: by Rank, then
 // the newest, then the one added first. Where no one is valid, those that are not
 // yet come before those that no longer are. One that cannot be parsed is passed
 // over.
-func (c *Cache) Find(name string, hello *tls.ClientHelloInfo) (*tls.Certificate, Match) {
+func (c *Cache) Find(name string, hello *tls.ClientHelloInfo) Result {
 	var buf [hostname.MaxSNI]byte
 	if len(name) > len(buf) {
-		return nil, None
+		return Result{}
 	}
 	return c.FindBytes(append(buf[:0], name...), hello)
 }
 
 // FindBytes is [Cache.Find] for a name in a buffer, of which nothing is kept.
-func (c *Cache) FindBytes(name []byte, hello *tls.ClientHelloInfo) (*tls.Certificate, Match) {
+func (c *Cache) FindBytes(name []byte, hello *tls.ClientHelloInfo) Result {
 	var parent []byte
 	if i := bytes.IndexByte(name, '.'); i > 0 {
 		parent = name[i+1:]
@@ -47,15 +54,14 @@ func (c *Cache) FindBytes(name []byte, hello *tls.ClientHelloInfo) (*tls.Certifi
 	return c.search(name, parent, hello)
 }
 
-// LookupIP returns the certificate for an address. Its zone does not count, and
-// an IPv4-mapped IPv6 address counts as IPv4. The zero Addr has none.
-func (c *Cache) LookupIP(addr netip.Addr, hello *tls.ClientHelloInfo) *tls.Certificate {
+// FindIP is [Cache.Find] for an address. Its zone does not count, and an
+// IPv4-mapped IPv6 address counts as IPv4. The zero Addr has none.
+func (c *Cache) FindIP(addr netip.Addr, hello *tls.ClientHelloInfo) Result {
 	if !addr.IsValid() {
-		return nil
+		return Result{}
 	}
 	var buf [64]byte
-	cert, _ := c.search(addr.Unmap().WithZone("").AppendTo(buf[:0]), nil, hello)
-	return cert
+	return c.search(addr.Unmap().WithZone("").AppendTo(buf[:0]), nil, hello)
 }
 
 // Sole returns the certificate to serve to a client that names none: the best
@@ -71,8 +77,8 @@ func (c *Cache) Sole(hello *tls.ClientHelloInfo) *tls.Certificate {
 		if n.wild {
 			own, wild = nil, n.key
 		}
-		if cert, _ := c.search(own, wild, hello); cert != nil || c.sole.Load() == n {
-			return cert
+		if r := c.search(own, wild, hello); r.Cert != nil || c.sole.Load() == n {
+			return r.Cert
 		}
 	}
 }
@@ -86,8 +92,8 @@ func (c *Cache) SoleIP(hello *tls.ClientHelloInfo) *tls.Certificate {
 		if n == nil {
 			return nil
 		}
-		if cert, _ := c.search(n.key, nil, hello); cert != nil || c.soleIP.Load() == n {
-			return cert
+		if r := c.search(n.key, nil, hello); r.Cert != nil || c.soleIP.Load() == n {
+			return r.Cert
 		}
 	}
 }
@@ -95,23 +101,23 @@ func (c *Cache) SoleIP(hello *tls.ClientHelloInfo) *tls.Certificate {
 // search looks among the entries of a name and, for the parent of one, among
 // those of the wildcard. It begins again when what it has seen, one after the
 // other, may never have been there together.
-func (c *Cache) search(name, parent []byte, hello *tls.ClientHelloInfo) (*tls.Certificate, Match) {
+func (c *Cache) search(name, parent []byte, hello *tls.ClientHelloInfo) Result {
 	for {
 		version := c.version.Load()
-		cert, match := c.searchOnce(name, parent, hello)
-		if cert != nil || c.version.Load() == version {
-			return cert, match
+		r := c.searchOnce(name, parent, hello)
+		if r.Cert != nil || c.version.Load() == version {
+			return r
 		}
 	}
 }
 
-func (c *Cache) searchOnce(name, parent []byte, hello *tls.ClientHelloInfo) (*tls.Certificate, Match) {
+func (c *Cache) searchOnce(name, parent []byte, hello *tls.ClientHelloInfo) Result {
 	match, now := None, int64(0)
 	own := c.load(name).own[string(name)] // which copies no name
 	if own != nil {
 		match, now = Own, time.Now().Unix()
 		if cert := c.pick(own, valid, now, hello); cert != nil {
-			return cert, match
+			return Result{cert, match, true}
 		}
 	}
 	var wild *cell
@@ -123,14 +129,14 @@ func (c *Cache) searchOnce(name, parent []byte, hello *tls.ClientHelloInfo) (*tl
 			match, now = Wildcard, time.Now().Unix()
 		}
 		if cert := c.pick(wild, valid, now, hello); cert != nil {
-			return cert, match
+			return Result{cert, match, true}
 		}
 	}
 	cert := c.pick(own, expired, now, hello)
 	if cert == nil {
 		cert = c.pick(wild, expired, now, hello)
 	}
-	return cert, match
+	return Result{Cert: cert, Match: match}
 }
 
 // pick returns the best certificate of a cell that is of a class or a better one.

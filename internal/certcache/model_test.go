@@ -59,6 +59,11 @@ func (m *model) find(name string) *tls.Certificate {
 	return cmp.Or(m.best(name, true), m.best("*."+parent, true), m.best(name, false), m.best("*."+parent, false))
 }
 
+// isValid reports whether a certificate is valid now.
+func (m *model) isValid(cert *tls.Certificate) bool {
+	return cert != nil && slices.ContainsFunc(m.entries, func(e *modelled) bool { return e.cert == cert && e.isValid() })
+}
+
 func (m *model) own(name string) *tls.Certificate {
 	return cmp.Or(m.best(name, true), m.best(name, false))
 }
@@ -197,8 +202,8 @@ func (p *pair) compare() error {
 		if strings.HasPrefix(name, "*.") {
 			continue
 		}
-		if lookup(c, name) != m.find(name) || known(c, name) != m.known(name) {
-			return fmt.Errorf("%s: Find as wanted: %v, known %v", name, lookup(c, name) == m.find(name), known(c, name))
+		if r, cert := c.Find(name, nil), m.find(name); r.Cert != cert || r.Valid != m.isValid(cert) || known(c, name) != m.known(name) {
+			return fmt.Errorf("%s: Find as wanted: %v, valid %v, known %v", name, r.Cert == cert, r.Valid, known(c, name))
 		}
 	}
 	for _, name := range p.names {

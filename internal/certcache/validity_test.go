@@ -13,10 +13,11 @@ func TestClockDecidesWhatIsServed(t *testing.T) { // F8
 	exact, star := entry("exact", "www.example.com").during(time.Hour, 3*time.Hour), entry("star", "*.example.com").during(-time.Hour, 2*time.Hour)
 	next := entry("next", "www.example.com").during(4*time.Hour, 9*time.Hour).ranked(1)
 	all := []*held{exact, star, next}
-	check := func(t *testing.T, what, want string) {
+	check := func(t *testing.T, what, want string, isValid bool) {
 		t.Helper()
-		if got := idOf(lookup(c, "www.example.com"), all); got != want {
-			t.Errorf("%s: got %q; want %q", what, got, want)
+		r := c.Find("www.example.com", nil)
+		if got := idOf(r.Cert, all); got != want || r.Valid != isValid {
+			t.Errorf("%s: got %q, valid %v; want %q, %v", what, got, r.Valid, want, isValid)
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
@@ -24,25 +25,26 @@ func TestClockDecidesWhatIsServed(t *testing.T) { // F8
 		for _, step := range []struct {
 			after      time.Duration
 			what, want string
+			isValid    bool
 		}{
-			{0, "before the name's own is valid", "star"},
-			{time.Hour - time.Second, "a second before that", "star"},
-			{time.Second, "the name's own is valid", "exact"},
-			{time.Hour, "when the wildcard has ended", "exact"},
-			{time.Hour - time.Second, "a second before its own end", "exact"},
-			{time.Second, "none is valid, and one will be", "next"},
-			{time.Hour, "that is valid", "next"},
-			{24 * time.Hour, "all have ended", "exact"},
+			{0, "before the name's own is valid", "star", true},
+			{time.Hour - time.Second, "a second before that", "star", true},
+			{time.Second, "the name's own is valid", "exact", true},
+			{time.Hour, "when the wildcard has ended", "exact", true},
+			{time.Hour - time.Second, "a second before its own end", "exact", true},
+			{time.Second, "none is valid, and one will be", "next", false},
+			{time.Hour, "that is valid", "next", true},
+			{24 * time.Hour, "all have ended", "exact", false},
 		} {
 			time.Sleep(step.after)
-			check(t, step.what, step.want)
+			check(t, step.what, step.want, step.isValid)
 		}
 	})
 	// Another bubble's clock begins where the first did.
 	synctest.Test(t, func(t *testing.T) {
-		check(t, "the clock has jumped back", "star")
+		check(t, "the clock has jumped back", "star", true)
 		time.Sleep(time.Hour)
-		check(t, "an hour later", "exact")
+		check(t, "an hour later", "exact", true)
 	})
 }
 

@@ -1,9 +1,8 @@
 // Package certpem makes, reads and writes private keys and certificate chains
-// in PEM, and checks that they belong together. A [Packed] holds both in little
-// memory, and [Scan] reads the little that upkeep needs without parsing.
+// in PEM, and checks that they belong together.
 //
-// All functions are pure, the making of keys and what [Chains] remembers aside,
-// and safe for concurrent use. No error holds any part of a private key.
+// All functions are pure, the making of keys aside, and safe for concurrent use.
+// No error holds any part of a private key.
 package certpem
 
 import (
@@ -34,6 +33,31 @@ const (
 	RSA4096 KeyType = "rsa4096"
 	Ed25519 KeyType = "ed25519"
 )
+
+// A KeyKind is an algorithm as far as a choice between certificates needs it.
+type KeyKind uint8
+
+// The kinds of keys.
+const (
+	KindOther KeyKind = iota
+	KindRSA
+	KindECDSA // ECDSA on another curve than P-256
+	KindP256  // ECDSA on P-256
+)
+
+// KindOf returns the kind of a public key.
+func KindOf(pub crypto.PublicKey) KeyKind {
+	switch pub := pub.(type) {
+	case *ecdsa.PublicKey:
+		if pub.Curve == elliptic.P256() {
+			return KindP256
+		}
+		return KindECDSA
+	case *rsa.PublicKey:
+		return KindRSA
+	}
+	return KindOther
+}
 
 // maxKey is far above the largest key in use and keeps junk from being parsed
 // at length.

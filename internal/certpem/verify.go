@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/certwright/certwright/internal/hostname"
 )
 
 // Verify checks that a chain can be served with a key for names, which are
@@ -31,9 +33,9 @@ func verify(chain []*x509.Certificate, key crypto.PublicKey, names []string) err
 	if key != nil && !Match(leaf.PublicKey, key) {
 		return errors.New("the leaf is not for the private key")
 	}
-	held := Names(leaf)
+	have := Names(leaf)
 	for _, name := range names {
-		if !slices.ContainsFunc(held, func(pattern string) bool { return covers(pattern, name) }) {
+		if !slices.ContainsFunc(have, func(pattern string) bool { return hostname.Covers(pattern, name) }) {
 			return fmt.Errorf("the leaf does not cover %q", name)
 		}
 	}
@@ -64,23 +66,6 @@ func Names(leaf *x509.Certificate) []string {
 		}
 	}
 	return names
-}
-
-// covers reports whether a certificate's name is good for name: the same, or a
-// wildcard in place of one label (RFC 9525 §6.3).
-func covers(pattern, name string) bool {
-	if pattern == name {
-		return true
-	}
-	parent, ok := strings.CutPrefix(pattern, "*.")
-	if !ok || strings.HasPrefix(name, "*.") {
-		return false
-	}
-	if _, err := netip.ParseAddr(name); err == nil {
-		return false
-	}
-	label, rest, found := strings.Cut(name, ".")
-	return found && label != "" && rest == parent
 }
 
 // title names a certificate in an error.

@@ -9,15 +9,14 @@ import (
 // PathPrefix is where http-01 validation requests arrive (RFC 8555 §8.3).
 const PathPrefix = "/.well-known/acme-challenge/"
 
-// Handle answers r when it asks for a challenge that is pending for the
-// identifier in its Host header, and reports whether it did. identifier
-// normalises a host without a port; it returns "" for what cannot be one.
-func (t *Table) Handle(w http.ResponseWriter, r *http.Request, identifier func(host string) string) bool {
+// Handle answers r when it asks for a challenge that is pending, and reports
+// whether it did.
+func (t *Table) Handle(w http.ResponseWriter, r *http.Request) bool {
 	token, ok := strings.CutPrefix(r.URL.Path, PathPrefix)
 	if !ok || r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return false
 	}
-	keyAuth, ok := t.KeyAuthorization(r.Context(), identifier(HostOnly(r.Host)), token)
+	keyAuth, ok := t.KeyAuthorization(r.Context(), token)
 	if !ok {
 		return false
 	}

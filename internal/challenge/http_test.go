@@ -1,4 +1,4 @@
-package challenge
+package challenge_test
 
 import (
 	"bufio"
@@ -7,20 +7,13 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-)
 
-// lower stands for the root's normalisation of a host.
-func lower(host string) string {
-	host = strings.TrimSuffix(strings.ToLower(host), ".")
-	if strings.ContainsAny(host, " <>\"/") {
-		return ""
-	}
-	return host
-}
+	"github.com/certwright/certwright/internal/challenge"
+)
 
 // serve sends a request as it comes over the wire to a handler with the
 // program's own behind it.
-func serve(t *testing.T, table *Table, raw string) *http.Response {
+func serve(t *testing.T, table *challenge.Table, raw string) *http.Response {
 	t.Helper()
 	req, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))
 	if err != nil {
@@ -31,7 +24,7 @@ func serve(t *testing.T, table *Table, raw string) *http.Response {
 		w.WriteHeader(http.StatusTeapot)
 		_, _ = io.WriteString(w, "own "+r.Method+" "+r.URL.Path)
 	})
-	if !table.Handle(rec, req, lower) {
+	if !table.Handle(rec, req) {
 		own.ServeHTTP(rec, req)
 	}
 	return rec.Result()
@@ -56,9 +49,9 @@ func handleRows() map[string]handleRow {
 		"escaped token":       {"GET", path + "tok%2D1_Z", "a.example.com", "tok-1_Z.thumb"},
 		"token of lower case": {"GET", path + "tok-1_z", "a.example.com", ""},
 		"unknown token":       {"GET", path + "other", "a.example.com", ""},
-		"foreign host":        {"GET", path + "tok-1_Z", "b.example.com", ""},
-		"no host":             {"GET", path + "tok-1_Z", "", ""},
-		"odd host":            {"GET", path + "tok-1_Z", "[", ""},
+		"another host":        {"GET", path + "tok-1_Z", "backend:8080", "tok-1_Z.thumb"}, // from a proxy
+		"no host":             {"GET", path + "tok-1_Z", "", "tok-1_Z.thumb"},
+		"odd host":            {"GET", path + "tok-1_Z", "[", "tok-1_Z.thumb"},
 		"no token":            {"GET", path, "a.example.com", ""},
 		"trailing slash":      {"GET", path + "tok-1_Z/", "a.example.com", ""},
 		"below":               {"GET", path + "tok-1_Z/x", "a.example.com", ""},
@@ -78,8 +71,9 @@ func handleRows() map[string]handleRow {
 	}
 }
 
-func TestT10_Handle(t *testing.T) {
-	table := New(nil, "", fakeCert)
+// T10, F67.
+func TestAnswersOnlyTheTokenOfAChallenge(t *testing.T) {
+	table := instance(t, nil)
 	present(t, table, httpChallenge("a.example.com", "tok-1_Z"))
 	present(t, table, httpChallenge("2001:db8::7", "tok6"))
 	present(t, table, httpChallenge("192.0.2.7", "tok4"))
@@ -106,8 +100,8 @@ func TestT10_Handle(t *testing.T) {
 	}
 }
 
-func TestT10_Head(t *testing.T) {
-	table := New(nil, "", fakeCert)
+func TestAnswersHeadWithoutABody(t *testing.T) {
+	table := instance(t, nil)
 	present(t, table, httpChallenge("a.example.com", "tok1"))
 	resp := serve(t, table, "HEAD /.well-known/acme-challenge/tok1 HTTP/1.1\r\nHost: a.example.com\r\n\r\n")
 	body, _ := io.ReadAll(resp.Body)
@@ -116,11 +110,11 @@ func TestT10_Head(t *testing.T) {
 	}
 }
 
-// Another ACME client behind the program keeps its challenges, before, during
+// T1: another ACME client behind the program keeps its challenges, before, during
 // and after one of ours, also with a store that fails.
-func TestT1_ForeignTokenReachesTheProgram(t *testing.T) {
+func TestForeignTokenReachesTheProgram(t *testing.T) {
 	store := &fakeStore{}
-	table := New(store, "challenges", fakeCert)
+	table := instance(t, store)
 	foreign := func(when string) {
 		t.Helper()
 		resp := serve(t, table, "GET /.well-known/acme-challenge/foreign HTTP/1.1\r\nHost: a.example.com\r\n\r\n")
@@ -146,20 +140,19 @@ func TestT1_ForeignTokenReachesTheProgram(t *testing.T) {
 }
 
 // The challenge route is a pattern that net/http takes, and it is reached.
-func TestP26_ChallengeRoute(t *testing.T) {
-	table := New(nil, "", fakeCert)
+func TestChallengeRouteIsAPatternOfServeMux(t *testing.T) {
+	table := instance(t, nil)
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+PathPrefix+"{token}", func(w http.ResponseWriter, r *http.Request) {
-		if !table.Handle(w, r, lower) {
+	mux.HandleFunc("GET "+challenge.PathPrefix+"{token}", func(w http.ResponseWriter, r *http.Request) {
+		if !table.Handle(w, r) {
 			http.NotFound(w, r)
 		}
 	})
 	srv := httptest.NewServer(mux)
 	defer srv.Close()
-	host := HostOnly(strings.TrimPrefix(srv.URL, "http://"))
-	present(t, table, httpChallenge(host, "tok1"))
+	present(t, table, httpChallenge("a.example.com", "tok1"))
 	for token, want := range map[string]int{"tok1": 200, "tok2": 404} {
-		resp, err := srv.Client().Get(srv.URL + PathPrefix + token)
+		resp, err := srv.Client().Get(srv.URL + challenge.PathPrefix + token)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,7 +168,7 @@ func FuzzHandle(f *testing.F) {
 	f.Add("/.well-known/acme-challenge/tok1", "a.example.com")
 	f.Add("/.well-known/acme-challenge/<script>", "[::1]:80")
 	f.Add("//.well-known/acme-challenge/tok1?x", "a.example.com:")
-	table := New(&fakeStore{}, "challenges", fakeCert)
+	table := challenge.New(challenge.Options{})
 	if err := table.Present(f.Context(), httpChallenge("a.example.com", "tok1")); err != nil {
 		f.Fatal(err)
 	}
@@ -183,9 +176,9 @@ func FuzzHandle(f *testing.F) {
 		req := httptest.NewRequest(http.MethodGet, "/", nil)
 		req.URL.Path, req.Host = path, host
 		rec := httptest.NewRecorder()
-		answered := table.Handle(rec, req, lower)
+		answered := table.Handle(rec, req)
 		switch {
-		case answered && (path != PathPrefix+"tok1" || rec.Body.String() != "tok1.thumb"):
+		case answered && (path != challenge.PathPrefix+"tok1" || rec.Body.String() != "tok1.thumb"):
 			t.Errorf("%q at %q: answered %q", path, host, rec.Body)
 		case !answered && (rec.Body.Len() > 0 || len(rec.Header()) > 0):
 			t.Errorf("%q at %q: not answered and yet written to", path, host)
@@ -198,7 +191,7 @@ func FuzzHostOnly(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if got := HostOnly(s); len(got) > len(s) || !strings.Contains(s, got) {
+		if got := challenge.HostOnly(s); len(got) > len(s) || !strings.Contains(s, got) {
 			t.Errorf("HostOnly(%q) = %q", s, got)
 		}
 	})

@@ -1,4 +1,4 @@
-package challenge
+package challenge_test
 
 import (
 	"context"
@@ -7,30 +7,41 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"math/big"
 	"net"
 	"net/http"
+	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/certwright/certwright/internal/challenge"
 )
 
 // ports returns Ports for one free loopback address, whatever the type.
-func ports(t *testing.T) (p *Ports, addr string, notes *atomic.Int32) {
+func ports(t *testing.T) (p *challenge.Ports, addr string, notes *atomic.Int32) {
 	t.Helper()
 	ln := listen(t, "127.0.0.1:0")
 	addr = ln.Addr().String()
 	_ = ln.Close()
+	p, notes = portsAt(newGroup(t), addr, "ours")
+	return p, addr, notes
+}
+
+// portsAt returns Ports for addr, whose handler says name.
+func portsAt(g *group, addr, name string) (p *challenge.Ports, notes *atomic.Int32) {
 	notes = new(atomic.Int32)
-	return &Ports{
+	return &challenge.Ports{
 		Addr:     func(string) (string, bool) { return addr, true },
-		Serving:  func(string) bool { return false },
 		Patience: func(string) time.Duration { return 0 },
-		Handler:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ours") }),
+		Handler:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, name) }),
 		Note:     func(string, error) { notes.Add(1) },
-	}, addr, notes
+		Go:       g.spawn, Context: g.ctx,
+	}, notes
 }
 
 func listen(t *testing.T, addr string) net.Listener {
@@ -46,7 +57,7 @@ func listen(t *testing.T, addr string) net.Listener {
 func fetch(t *testing.T, addr string) string {
 	t.Helper()
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
-	resp, err := c.Get("http://" + addr + PathPrefix + "tok")
+	resp, err := c.Get("http://" + addr + challenge.PathPrefix + "tok")
 	if err != nil {
 		return err.Error()
 	}
@@ -58,10 +69,33 @@ func fetch(t *testing.T, addr string) string {
 	return string(body)
 }
 
-func TestPorts_OpenAndRelease(t *testing.T) {
+// fetched waits until name answers at addr.
+func fetched(t *testing.T, addr, name string) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		got := fetch(t, addr)
+		if got == name {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("got %q, want %q", got, name)
+		}
+	}
+}
+
+// program serves at ln until the test ends.
+func program(t *testing.T, ln net.Listener) *http.Server {
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "program") })}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = srv.Serve(ln) }()
+	t.Cleanup(func() { _ = srv.Close(); <-done })
+	return srv
+}
+
+func TestListensAsLongAsAChallengeIsPending(t *testing.T) {
 	p, addr, notes := ports(t)
-	first := p.Open(t.Context(), HTTP01)
-	second := p.Open(t.Context(), HTTP01)
+	first := p.Open(t.Context(), challenge.HTTP01)
+	second := p.Open(t.Context(), challenge.HTTP01)
 	if got := fetch(t, addr); got != "ours" {
 		t.Fatalf("got %q", got)
 	}
@@ -72,7 +106,7 @@ func TestPorts_OpenAndRelease(t *testing.T) {
 	}
 	second()
 	_ = listen(t, addr).Close() // it is free at once
-	third := p.Open(t.Context(), HTTP01)
+	third := p.Open(t.Context(), challenge.HTTP01)
 	if got := fetch(t, addr); got != "ours" {
 		t.Errorf("opened again: %q", got)
 	}
@@ -83,9 +117,9 @@ func TestPorts_OpenAndRelease(t *testing.T) {
 }
 
 // A client that keeps its connection does not keep the port.
-func TestPorts_ReleaseDropsConnections(t *testing.T) {
+func TestReleaseDropsConnections(t *testing.T) {
 	p, addr, _ := ports(t)
-	release := p.Open(t.Context(), HTTP01)
+	release := p.Open(t.Context(), challenge.HTTP01)
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -95,61 +129,110 @@ func TestPorts_ReleaseDropsConnections(t *testing.T) {
 	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if _, err := conn.Read(make([]byte, 1)); err == nil {
 		t.Error("the connection is still served")
-	} else if ne, ok := err.(net.Error); ok && ne.Timeout() {
+	} else if errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("the connection was left open")
 	}
 }
 
-func TestPorts_TakenByTheProgram(t *testing.T) {
-	p, addr, notes := ports(t)
-	ln := listen(t, addr)
-	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "program") })}
-	done := make(chan struct{})
-	go func() { defer close(done); _ = srv.Serve(ln) }()
-	defer func() { _ = srv.Close(); <-done }()
-
-	release := p.Open(t.Context(), HTTP01) // without patience it finds out by trying
-	if got := fetch(t, addr); got != "program" || notes.Load() != 1 {
-		t.Errorf("got %q, %d notes", got, notes.Load())
-	}
-	release()
-	p.Patience = func(string) time.Duration { return 10 * time.Second }
-	start := time.Now()
-	release = p.Open(t.Context(), HTTP01)
-	if took := time.Since(start); took > 5*time.Second || notes.Load() != 1 {
-		t.Errorf("took %v, %d notes: the program is seen without binding", took, notes.Load())
-	}
-	release()
-	if got := fetch(t, addr); got != "program" {
-		t.Errorf("got %q after release", got)
+func TestLeavesAPortAloneThatTheProgramHas(t *testing.T) {
+	for name, patience := range map[string]time.Duration{"without patience": 0, "with patience": 10 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			p, addr, notes := ports(t)
+			p.Patience = func(string) time.Duration { return patience }
+			program(t, listen(t, addr))
+			release := p.Open(t.Context(), challenge.HTTP01)
+			again := p.Open(t.Context(), challenge.HTTP01)
+			for notes.Load() == 0 { // it was tried
+				time.Sleep(time.Millisecond)
+			}
+			if got := fetch(t, addr); got != "program" {
+				t.Errorf("got %q", got)
+			}
+			again()
+			release()
+			if got := fetch(t, addr); got != "program" || notes.Load() != 1 {
+				t.Errorf("got %q, %d notes", got, notes.Load())
+			}
+		})
 	}
 }
 
+// F66: the port is had by another as long as he wants it, and taken as soon as he
+// lets go of it.
+func TestTakesThePortOverFromAnother(t *testing.T) {
+	a, addr, _ := ports(t)
+	b, notes := portsAt(newGroup(t), addr, "theirs")
+	first := a.Open(t.Context(), challenge.HTTP01)
+	second := b.Open(t.Context(), challenge.HTTP01)
+	third := b.Open(t.Context(), challenge.HTTP01)
+	if got := fetch(t, addr); got != "ours" {
+		t.Errorf("the first one lost its port: %q", got)
+	}
+	first()
+	fetched(t, addr, "theirs")
+	first = a.Open(t.Context(), challenge.HTTP01)
+	second()
+	if got := fetch(t, addr); got != "theirs" {
+		t.Errorf("closed while it was in use: %q", got)
+	}
+	third()
+	fetched(t, addr, "ours")
+	first()
+	_ = listen(t, addr).Close()
+	if notes.Load() != 1 {
+		t.Errorf("%d notes", notes.Load())
+	}
+}
+
+// F66: a program that stops serving while a challenge is pending.
+func TestTakesThePortOverFromTheProgram(t *testing.T) {
+	p, addr, _ := ports(t)
+	srv := program(t, listen(t, addr))
+	release := p.Open(t.Context(), challenge.HTTP01)
+	defer release()
+	fetched(t, addr, "program")
+	if err := srv.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fetched(t, addr, "ours")
+}
+
+func TestTheEndOfTheRunGroupClosesThePort(t *testing.T) {
+	_, addr, _ := ports(t)
+	g := newGroup(t)
+	p, _ := portsAt(g, addr, "ours")
+	release := p.Open(t.Context(), challenge.HTTP01)
+	fetched(t, addr, "ours")
+	g.end()
+	_ = listen(t, addr).Close()
+	release()
+	p.Open(t.Context(), challenge.HTTP01)() // nothing is started any more
+	p.Open(t.Context(), challenge.TLSALPN01)()
+	_ = listen(t, addr).Close()
+}
+
 // The program binds the port while it is waited for.
-func TestPorts_PatienceLetsTheProgramBind(t *testing.T) {
-	p, addr, notes := ports(t)
+func TestThePatienceLetsTheProgramBind(t *testing.T) {
+	p, addr, _ := ports(t)
 	asked := make(chan struct{})
 	p.Patience = func(string) time.Duration { close(asked); return 30 * time.Second }
 	opened := make(chan func())
-	go func() { opened <- p.Open(t.Context(), HTTP01) }()
+	go func() { opened <- p.Open(t.Context(), challenge.HTTP01) }()
 	<-asked
 	ln := listen(t, addr)
 	release := <-opened
 	release()
-	if notes.Load() != 0 {
-		t.Errorf("%d notes", notes.Load())
-	}
 	if _, err := net.Listen("tcp", addr); err == nil {
 		t.Error("the program's listener is gone")
 	}
 	_ = ln.Close()
 }
 
-func TestPorts_PatienceEnds(t *testing.T) {
+func TestListensWhenThePatienceEnds(t *testing.T) {
 	p, addr, _ := ports(t)
 	p.Patience = func(string) time.Duration { return 120 * time.Millisecond }
 	start := time.Now()
-	release := p.Open(t.Context(), HTTP01)
+	release := p.Open(t.Context(), challenge.HTTP01)
 	if took := time.Since(start); took < 120*time.Millisecond {
 		t.Errorf("the program was given %v", took)
 	}
@@ -159,7 +242,7 @@ func TestPorts_PatienceEnds(t *testing.T) {
 	// Who comes later does not wait for a program that did not come.
 	p.Patience = func(string) time.Duration { return time.Minute }
 	start = time.Now()
-	again := p.Open(t.Context(), HTTP01)
+	again := p.Open(t.Context(), challenge.HTTP01)
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("took %v", took)
 	}
@@ -170,13 +253,13 @@ func TestPorts_PatienceEnds(t *testing.T) {
 	again()
 }
 
-func TestPorts_ContextEndsPatience(t *testing.T) {
+func TestTheContextEndsThePatience(t *testing.T) {
 	p, addr, _ := ports(t)
 	p.Patience = func(string) time.Duration { return time.Minute }
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	start := time.Now()
-	release := p.Open(ctx, HTTP01)
+	release := p.Open(ctx, challenge.HTTP01)
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("took %v", took)
 	}
@@ -184,38 +267,31 @@ func TestPorts_ContextEndsPatience(t *testing.T) {
 	release()
 }
 
-func TestPorts_NotWanted(t *testing.T) {
-	for name, change := range map[string]func(*Ports){
-		"no address":      func(p *Ports) { p.Addr = func(string) (string, bool) { return "", false } },
-		"program serving": func(p *Ports) { p.Serving = func(string) bool { return true } },
-	} {
-		t.Run(name, func(t *testing.T) {
-			p, addr, notes := ports(t)
-			change(p)
-			release := p.Open(t.Context(), HTTP01)
-			_ = listen(t, addr).Close()
-			release()
-			if notes.Load() != 0 {
-				t.Errorf("%d notes", notes.Load())
-			}
-		})
+func TestOpensNothingWithoutAnAddress(t *testing.T) {
+	p, addr, notes := ports(t)
+	p.Addr = func(string) (string, bool) { return addr, false }
+	release := p.Open(t.Context(), challenge.HTTP01)
+	_ = listen(t, addr).Close()
+	release()
+	if notes.Load() != 0 {
+		t.Errorf("%d notes", notes.Load())
 	}
 }
 
 // A port that cannot be bound is reported and stops nothing.
-func TestPorts_CannotBind(t *testing.T) {
+func TestAPortThatCannotBeBoundIsReportedOnce(t *testing.T) {
 	for _, addr := range []string{"192.0.2.1:80", "127.0.0.1:99999", "nonsense"} {
 		p, _, notes := ports(t)
 		p.Addr = func(string) (string, bool) { return addr, true }
 		p.Patience = func(string) time.Duration { return time.Millisecond }
-		p.Open(t.Context(), HTTP01)()
+		p.Open(t.Context(), challenge.HTTP01)()
 		if notes.Load() != 1 {
 			t.Errorf("%s: %d notes", addr, notes.Load())
 		}
 	}
 }
 
-func TestPorts_TLSALPN(t *testing.T) {
+func TestListensForValidationHandshakes(t *testing.T) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -225,9 +301,9 @@ func TestPorts_TLSALPN(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	table := New(nil, "", func(string, string) (*tls.Certificate, error) {
+	table := challenge.New(challenge.Options{Cert: func(string, string) (*tls.Certificate, error) {
 		return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
-	})
+	}})
 	p, addr, _ := ports(t)
 	p.TLS = &tls.Config{
 		NextProtos: []string{"acme-tls/1"},
@@ -235,7 +311,7 @@ func TestPorts_TLSALPN(t *testing.T) {
 			return table.Certificate(h.Context(), h.ServerName)
 		},
 	}
-	release := p.Open(t.Context(), TLSALPN01)
+	release := p.Open(t.Context(), challenge.TLSALPN01)
 	defer release()
 	validate := func() error {
 		d := tls.Dialer{Config: &tls.Config{ServerName: "a.example.com", NextProtos: []string{"acme-tls/1"}, InsecureSkipVerify: true}}
@@ -257,24 +333,48 @@ func TestPorts_TLSALPN(t *testing.T) {
 	}
 }
 
-func TestPorts_Parallel(t *testing.T) {
-	p, addr, notes := ports(t)
-	p.Patience = func(string) time.Duration { return 20 * time.Millisecond }
-	var wg sync.WaitGroup
-	for range 16 {
-		wg.Go(func() {
-			for range 5 {
-				release := p.Open(t.Context(), HTTP01)
-				if got := fetch(t, addr); got != "ours" {
-					t.Errorf("got %q", got)
-				}
-				release()
+func TestManyOpenAPortAtOnce(t *testing.T) {
+	for name, patience := range map[string]time.Duration{"without patience": 0, "with patience": 20 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			p, addr, notes := ports(t)
+			p.Patience = func(string) time.Duration { return patience }
+			var wg sync.WaitGroup
+			for range 4 {
+				wg.Go(func() {
+					for range 20 {
+						release := p.Open(t.Context(), challenge.HTTP01)
+						if got := fetch(t, addr); got != "ours" {
+							t.Errorf("got %q", got)
+						}
+						release()
+					}
+				})
 			}
+			wg.Wait()
+			if notes.Load() != 0 {
+				t.Errorf("%d notes", notes.Load())
+			}
+			_ = listen(t, addr).Close()
 		})
 	}
+}
+
+// Who comes while the port is just being given back has it again.
+func TestOpensAgainWhatIsBeingClosed(t *testing.T) {
+	p, addr, notes := ports(t)
+	var wg sync.WaitGroup
+	release := p.Open(t.Context(), challenge.HTTP01)
+	for range 500 {
+		wg.Go(release)
+		runtime.Gosched()
+		release = p.Open(t.Context(), challenge.HTTP01)
+	}
+	if got := fetch(t, addr); got != "ours" {
+		t.Errorf("got %q", got)
+	}
+	release()
 	wg.Wait()
 	if notes.Load() != 0 {
-		t.Errorf("%d notes", notes.Load())
+		t.Errorf("%d notes: the port was in its own way", notes.Load())
 	}
-	_ = listen(t, addr).Close()
 }

@@ -1,6 +1,13 @@
 // Package challenge answers http-01 (RFC 8555 §8.3) and tls-alpn-01 (RFC 8737)
 // for the instance that presented a challenge and for every other one that
 // shares its storage.
+//
+// Strangers can ask as often as they like. What this instance presented is
+// answered from memory. Anything else is looked for in the storage, for at most
+// three seconds: all who ask share a list, so that 20,000 of them at once cost two
+// lists. At most 4 lists and 16 loads run at any time, each on one goroutine, with
+// one more that starts the lists. A call that goes on although its three seconds
+// are over is no longer waited for, and counts until it returns.
 package challenge
 
 import (
@@ -10,7 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 )
@@ -45,75 +52,66 @@ type CertMaker func(identifier, keyAuthorization string) (*tls.Certificate, erro
 
 // Table holds the pending challenges. It is safe for concurrent use.
 type Table struct {
-	// Patience is for how long a challenge is looked for again that the store
-	// does not show, because some stores show a value late to other instances.
-	// A request for somebody else's token waits as long. Zero is not at all. It
-	// must not be changed once the Table is in use.
-	Patience time.Duration
+	store Store
+	cert  CertMaker
+	look  look
 
-	store   Store
-	prefix  string
-	cert    CertMaker
-	waiting chan struct{} // a slot for each request that is patient
-
-	mu   sync.RWMutex // guards http, alpn
-	http map[httpKey]Challenge
-	alpn map[string][]answer // by identifier, newest last
+	mu   sync.RWMutex        // guards mine
+	mine map[string][]answer // what was presented here, by place, newest last
 }
 
-// maxWaiting bounds the patient requests, which strangers can send at will; the
-// others are answered with what is known.
-const maxWaiting = 64
-
-type httpKey struct{ identifier, token string }
-
-// answer is a tls-alpn-01 challenge with the certificate for it.
+// answer is a challenge that was presented here.
 type answer struct {
-	token string
-	cert  *tls.Certificate
+	Challenge
+	cert *tls.Certificate // for tls-alpn-01
 }
 
-// New returns an empty Table. Challenges are shared under the key prefix of
-// store.
-func New(store Store, prefix string, cert CertMaker) *Table {
-	return &Table{
-		store: store, prefix: prefix, cert: cert, waiting: make(chan struct{}, maxWaiting),
-		http: map[httpKey]Challenge{}, alpn: map[string][]answer{},
-	}
+// Options say where challenges are shared and how.
+type Options struct {
+	// Store is where they are shared; nil keeps them in memory only.
+	Store Store
+	// Prefix is what their keys begin with; they are flat below it.
+	Prefix string
+	// Cert makes the certificate that answers tls-alpn-01.
+	Cert CertMaker
+	// Go starts a goroutine of the owner's run group. It may do nothing once
+	// Context has ended, which ends all looks at the Store. Both are needed with
+	// a Store only.
+	Go      func(func())
+	Context context.Context
 }
 
-func (t *Table) key(ch Challenge) string {
-	return t.folder(ch) + "/" + ch.Token
-}
-
-// folder is the key without the token, for errors: a token is in none of them.
-func (t *Table) folder(ch Challenge) string {
-	return strings.Join([]string{t.prefix, ch.Type, ch.Identifier}, "/")
+// New returns an empty Table.
+func New(o Options) *Table {
+	return &Table{store: o.Store, cert: o.Cert, mine: map[string][]answer{}, look: look{
+		store: o.Store, prefix: o.Prefix, spawn: o.Go, ctx: o.Context, known: map[string]Challenge{},
+		listing: make(chan struct{}, lists), loading: make(chan struct{}, loads),
+	}}
 }
 
 // Present makes ch answerable here at once and, when it returns, on every
-// instance that shares the store.
+// instance that shares the store. ch.Presented is set to the time now. When it
+// fails to be shared it is answerable here all the same, until CleanUp.
 func (t *Table) Present(ctx context.Context, ch Challenge) error {
 	if !ValidToken(ch.Token) {
 		return errors.New("the CA's token is not base64url text (RFC 8555 §8.1)")
 	}
 	ch.Presented = time.Now().UTC().Round(0)
+	a := answer{Challenge: ch}
 	switch ch.Type {
 	case HTTP01:
-		t.mu.Lock()
-		t.http[httpKey{ch.Identifier, ch.Token}] = ch
-		t.mu.Unlock()
 	case TLSALPN01:
 		cert, err := t.cert(ch.Identifier, ch.KeyAuthorization)
 		if err != nil {
 			return fmt.Errorf("making the challenge's certificate: %w", err)
 		}
-		t.mu.Lock()
-		t.alpn[ch.Identifier] = append(without(t.alpn[ch.Identifier], ch.Token), answer{token: ch.Token, cert: cert})
-		t.mu.Unlock()
+		a.cert = cert
 	default:
 		return fmt.Errorf("presenting a challenge of type %q: unknown here", ch.Type)
 	}
+	t.mu.Lock()
+	t.mine[ch.place()] = append(without(t.mine[ch.place()], ch), a)
+	t.mu.Unlock()
 	if t.store == nil {
 		return nil
 	}
@@ -121,162 +119,101 @@ func (t *Table) Present(ctx context.Context, ch Challenge) error {
 	if err != nil {
 		return fmt.Errorf("encoding a challenge: %w", err)
 	}
-	if err := t.store.Store(ctx, t.key(ch), value); err != nil {
-		return fmt.Errorf("sharing the challenge for %q: storing below %q: %w", ch.Identifier, t.folder(ch), err)
+	if err := t.store.Store(ctx, t.look.key(ch), value); err != nil {
+		return fmt.Errorf("sharing the challenge for %q: %w", ch.Identifier, err)
 	}
 	return nil
 }
 
-// CleanUp removes what Present added. It may be called for a challenge that
-// was never presented.
+// CleanUp removes what Present added, here even when it fails in the store. It
+// may be called for a challenge that was never presented.
 func (t *Table) CleanUp(ctx context.Context, ch Challenge) error {
 	t.mu.Lock()
-	delete(t.http, httpKey{ch.Identifier, ch.Token})
-	if left := without(t.alpn[ch.Identifier], ch.Token); len(left) > 0 {
-		t.alpn[ch.Identifier] = left
+	left := without(t.mine[ch.place()], ch)
+	if len(left) > 0 {
+		t.mine[ch.place()] = left
 	} else {
-		delete(t.alpn, ch.Identifier)
+		delete(t.mine, ch.place())
 	}
 	t.mu.Unlock()
-	if t.store == nil || !ValidToken(ch.Token) {
+	used := slices.ContainsFunc(left, func(a answer) bool { return a.Token == ch.Token }) // the token of two names
+	if t.store == nil || used || !ValidToken(ch.Token) {
 		return nil
 	}
-	if err := t.store.Delete(ctx, t.key(ch)); err != nil {
-		return fmt.Errorf("removing the challenge for %q: deleting below %q: %w", ch.Identifier, t.folder(ch), err)
+	if err := t.store.Delete(ctx, t.look.key(ch)); err != nil {
+		return fmt.Errorf("removing the challenge for %q: %w", ch.Identifier, err)
 	}
 	return nil
 }
 
-func without(list []answer, token string) []answer {
+// without returns a new list that does not have ch.
+func without(list []answer, ch Challenge) []answer {
 	var out []answer
 	for _, a := range list {
-		if a.token != token {
+		if a.Identifier != ch.Identifier || a.Token != ch.Token {
 			out = append(out, a)
 		}
 	}
 	return out
 }
 
-// Pending returns how many challenges this instance has presented.
-func (t *Table) Pending() int {
+// newest returns the newest challenge that was presented here for a place.
+func (t *Table) newest(place string) (a answer, ok bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	n := len(t.http)
-	for _, list := range t.alpn {
-		n += len(list)
+	list := t.mine[place]
+	if len(list) == 0 {
+		return answer{}, false
 	}
-	return n
+	return list[len(list)-1], true
 }
 
-// KeyAuthorization returns the answer to a validation request for identifier
-// and token (RFC 8555 §8.3), and whether there is one. The store is asked only
-// for a token that is well-formed and not known here.
-func (t *Table) KeyAuthorization(ctx context.Context, identifier, token string) (string, bool) {
+// KeyAuthorization returns the answer to a validation request for a token (RFC
+// 8555 §8.3), and whether there is one. A token cannot be guessed, so it does not
+// matter for which host it is asked: proxies put another one in its place. The
+// store is looked at only for a token that is well-formed and not known here; a
+// store that fails, or has not answered within three seconds, has none.
+func (t *Table) KeyAuthorization(ctx context.Context, token string) (string, bool) {
 	if !ValidToken(token) {
 		return "", false
 	}
-	t.mu.RLock()
-	ch, ok := t.http[httpKey{identifier, token}]
-	t.mu.RUnlock()
-	if ok {
-		return ch.KeyAuthorization, true
+	if a, ok := t.newest(httpPlace(token)); ok {
+		return a.KeyAuthorization, true
 	}
-	if t.store == nil || identifier == "" {
+	list, err := t.look.find(ctx, httpPlace(token))
+	if err != nil || len(list) == 0 {
 		return "", false
 	}
-	key := t.key(Challenge{Type: HTTP01, Identifier: identifier, Token: token})
-	found := t.patiently(ctx, func() bool {
-		var got Challenge
-		value, err := t.store.Load(ctx, key)
-		if err != nil || json.Unmarshal(value, &got) != nil {
-			return false
-		}
-		ch = got
-		return ch.Token == token && ch.Type == HTTP01 && ch.Identifier == identifier && ch.KeyAuthorization != ""
-	})
-	if !found {
-		return "", false
-	}
-	return ch.KeyAuthorization, true
-}
-
-// patiently calls find until it reports true, the Table's patience is at its
-// end or ctx is, and returns what find reported last.
-func (t *Table) patiently(ctx context.Context, find func() bool) bool {
-	const first = 50 * time.Millisecond
-	if find() {
-		return true
-	}
-	if t.Patience <= 0 {
-		return false
-	}
-	select {
-	case t.waiting <- struct{}{}:
-		defer func() { <-t.waiting }()
-	default:
-		return false
-	}
-	end := time.Now().Add(t.Patience)
-	for pause := first; ; pause *= 2 {
-		left := time.Until(end)
-		if left <= 0 {
-			return false
-		}
-		timer := time.NewTimer(min(pause, left))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return false
-		}
-		if find() {
-			return true
-		}
-	}
+	return list[0].KeyAuthorization, true
 }
 
 // Certificate returns the certificate that answers tls-alpn-01 for identifier.
 // When several attempts are pending, the newest key authorization wins. The
-// error satisfies errors.Is(err, fs.ErrNotExist) when none is.
+// error satisfies errors.Is(err, fs.ErrNotExist) when none is; another one says
+// why the store could not be looked at, for three seconds at most.
 func (t *Table) Certificate(ctx context.Context, identifier string) (*tls.Certificate, error) {
-	t.mu.RLock()
-	list := t.alpn[identifier]
-	t.mu.RUnlock()
-	if n := len(list); n > 0 {
-		return list[n-1].cert, nil
+	if a, ok := t.newest(alpnPlace(identifier)); ok {
+		return a.cert, nil
 	}
-	if t.store == nil {
-		return nil, fs.ErrNotExist
+	list, err := t.look.find(ctx, alpnPlace(identifier))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("looking for a challenge for %q: %w", identifier, err)
+	case len(list) == 0:
+		return nil, fmt.Errorf("looking for a challenge for %q: %w", identifier, fs.ErrNotExist)
 	}
-	var newest Challenge
-	var err error
-	if !t.patiently(ctx, func() bool { newest, err = t.newest(ctx, identifier); return err == nil }) {
-		return nil, err
-	}
+	newest := slices.MaxFunc(list, func(a, b Challenge) int { return a.Presented.Compare(b.Presented) })
 	return t.cert(identifier, newest.KeyAuthorization)
 }
 
-// newest finds the challenge that another instance presented last.
-func (t *Table) newest(ctx context.Context, identifier string) (Challenge, error) {
-	keys, err := t.store.List(ctx, strings.Join([]string{t.prefix, TLSALPN01, identifier}, "/"))
-	if err != nil {
-		return Challenge{}, fmt.Errorf("looking for a challenge for %q: %w", identifier, err)
+// Clean removes from the store what processes left that died: challenges that
+// were presented more than ten minutes ago. It returns how many there were. What
+// cannot be read stays. It goes on after an error, until ctx has ended.
+func (t *Table) Clean(ctx context.Context) (removed int, err error) {
+	if t.store == nil {
+		return 0, nil
 	}
-	var newest Challenge
-	for _, key := range keys {
-		var ch Challenge
-		value, err := t.store.Load(ctx, key)
-		if err != nil || json.Unmarshal(value, &ch) != nil || ch.Identifier != identifier || ch.Type != TLSALPN01 || ch.Token == "" {
-			continue
-		}
-		if newest.Token == "" || ch.Presented.After(newest.Presented) {
-			newest = ch
-		}
-	}
-	if newest.Token == "" {
-		return Challenge{}, fs.ErrNotExist
-	}
-	return newest, nil
+	return t.look.clean(ctx)
 }
 
 // ValidToken reports whether s can be a token: base64url characters

@@ -3,13 +3,11 @@
 //
 // A replacement is these system calls, in this order:
 //
-//	mkdir                     each missing parent
 //	open(O_CREAT|O_EXCL)      a temporary file in the target's own folder
-//	open, fsync, close        the folder above each parent that was made
+//	mkdir, fsync              missing folders, and the folder above each of them
 //	write, fsync, close       the content, before anybody can see it
-//	open                      the folder
 //	rename                    over the target: the moment at which readers change over
-//	fsync, close              the folder, so that the name outlives the host too
+//	fsync                     the folder, so that the name outlives the host too
 //
 // On macOS fsync is fcntl(F_FULLFSYNC). On Windows a folder cannot be flushed:
 // the renamed file is opened and flushed (FlushFileBuffers) in its place, and a
@@ -21,240 +19,70 @@
 // file away. An error of the last step leaves the new content in its place, but
 // a crash of the host may bring back the old.
 //
+// Files are made with the permissions 0600 and folders with 0700, less the
+// umask. On Windows they have the rights of the folder that they are made in.
+//
 // The package keeps no state. Everything is safe for concurrent use, from
-// several processes too: of two writers the later rename wins, whole.
+// several processes too: of two writers the later rename wins, whole. Every
+// error names the path.
 package durable
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 )
 
-// tempPrefix begins the name of every temporary file.
-const tempPrefix = ".durable-"
+const (
+	// tempPrefix begins the name of every temporary file.
+	tempPrefix = ".durable-"
 
-// maxTries bounds the rounds in which the target's folder vanishes, because
-// somebody removes empty folders, between its making and its use.
-const maxTries = 100
+	// maxTries bounds the rounds in which the target's folder vanishes, because
+	// somebody removes empty folders, between its making and its use.
+	maxTries = 100
+)
 
-// ErrTooLarge means that a file is longer than the caller's limit.
-var ErrTooLarge = errors.New("file too large")
-
-// ErrNotRegular means that something other than a file is in a file's place.
-var ErrNotRegular = errors.New("not a regular file")
-
-// WriteFile replaces the file at path with data. A new file has the permissions
-// perm, less the umask, and so has one that replaces another; missing parents
-// are made with perm and the search bits that go with it. Every error names the
-// path and the step that failed.
-func WriteFile(path string, data []byte, perm fs.FileMode) error {
-	f, err := Prepare(path, data, perm)
-	if err != nil {
-		return err
-	}
-	return f.Commit()
-}
-
-// File is a replacement that is written and flushed but not yet to be seen. It
-// ends with Commit or Discard, and is not safe for concurrent use.
-type File struct {
-	sys  system
-	path string
-	temp string
-}
-
-// Prepare does the first half of WriteFile, up to the rename.
-func Prepare(path string, data []byte, perm fs.FileMode) (*File, error) {
-	return osSystem().prepare(path, data, perm)
-}
-
-func (s system) prepare(path string, data []byte, perm fs.FileMode) (*File, error) {
-	f, temp, err := s.createTemp(path, perm)
-	if err != nil {
-		return nil, err
-	}
-	if step, err := fill(f, data); err != nil {
-		return nil, errors.Join(stepError(path, step, err), s.dropTemp(temp))
-	}
-	return &File{sys: s, path: path, temp: temp}, nil
-}
-
-// createTemp makes the target's folder and an empty temporary file in it.
-func (s system) createTemp(path string, perm fs.FileMode) (file, string, error) {
-	dir := filepath.Dir(path)
-	var made []string
-	for try := 1; ; try++ {
-		if err := s.mkdirAll(dir, dirPerm(perm), &made); err != nil {
-			return nil, "", stepError(path, "creating folder", err)
-		}
-		temp := TempPath(dir)
-		f, err := s.create(temp, perm)
-		if err == nil {
-			// The folders are flushed now that the file keeps them from being
-			// removed as empty.
-			if err := s.syncParents(made); err != nil {
-				return nil, "", errors.Join(stepError(path, "syncing folder", err), f.Close(), s.dropTemp(temp))
-			}
-			return f, temp, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) || try == maxTries {
-			return nil, "", stepError(path, "creating temporary file", err)
-		}
-	}
-}
-
-// fill writes, flushes and closes f. With an error it names the step.
-func fill(f file, data []byte) (step string, err error) {
-	n, err := f.Write(data)
-	if err == nil && n < len(data) {
-		err = io.ErrShortWrite
-	}
-	if err != nil {
-		return "writing", errors.Join(err, f.Close())
-	}
-	if err := f.Sync(); err != nil {
-		return "syncing", errors.Join(err, f.Close())
-	}
-	return "closing", f.Close()
-}
-
-// Commit puts the content in its place and flushes the folder.
-func (f *File) Commit() error {
-	dir, err := f.sys.openDir(filepath.Dir(f.path))
-	if err != nil {
-		return errors.Join(stepError(f.path, "opening folder", err), f.Discard())
-	}
-	if err := f.sys.rename(f.temp, f.path); err != nil {
-		return errors.Join(stepError(f.path, "renaming", err), dir.Close(), f.Discard())
-	}
-	f.temp = ""
-	if err := dir.Sync(); err != nil {
-		return errors.Join(stepError(f.path, "syncing folder", err), dir.Close())
-	}
-	if err := f.sys.flushName(f.path); err != nil {
-		return errors.Join(stepError(f.path, "syncing name", err), dir.Close())
-	}
-	if err := dir.Close(); err != nil {
-		return stepError(f.path, "closing folder", err)
-	}
-	return nil
-}
-
-// Discard takes the temporary file away. After Commit it does nothing.
-func (f *File) Discard() error {
-	temp := f.temp
-	f.temp = ""
-	if temp == "" {
-		return nil
-	}
-	return f.sys.dropTemp(temp)
-}
-
-// dropTemp removes a temporary file; one that is gone already is fine.
-func (s system) dropTemp(temp string) error {
-	if err := s.remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing temporary file %q: %w", temp, err)
+// WriteFile replaces the file at path with data, and makes missing folders.
+// check is asked when all is written and nothing can be seen of it; when it
+// returns an error the target stays as it was. It may be nil.
+func WriteFile(ctx context.Context, path string, data []byte, check func() error) error {
+	if err := watcherOf(ctx).writeFile(path, data, check); err != nil {
+		return fmt.Errorf("writing file %q: %w", path, err)
 	}
 	return nil
 }
 
 // Remove removes the file at path and flushes its folder. A missing file is not
 // an error.
-func Remove(path string) error { return osSystem().removeFile(path) }
-
-func (s system) removeFile(path string) error {
-	dir, err := s.openDir(filepath.Dir(path))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+func Remove(ctx context.Context, path string) error {
+	w := watcherOf(ctx)
+	err := w.do("remove", path, func() error { return removeName(path) })
+	if err == nil {
+		err = w.syncName(path)
 	}
-	if err != nil {
-		return fmt.Errorf("removing file %q: opening folder: %w", path, err)
-	}
-	defer dir.Close() //nolint:errcheck // a folder opened to read has nothing to lose
-	err = s.remove(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("removing file %q: %w", path, err)
-	}
-	if err := dir.Sync(); err != nil {
-		return fmt.Errorf("removing file %q: syncing folder: %w", path, err)
 	}
 	return nil
 }
 
 // Mkdir makes the folder dir and its missing parents, flushing the folder above
-// each one it made. A folder that is there is left as it is.
-func Mkdir(dir string, perm fs.FileMode) error {
-	var made []string
-	s := osSystem()
-	err := s.mkdirAll(dir, perm, &made)
+// each one. A folder that is there is left as it is.
+func Mkdir(dir string) error {
+	var w watcher
+	made, err := w.mkdirAll(dir)
 	if err == nil {
-		err = s.syncParents(made)
+		err = w.syncNames(made)
 	}
 	if err != nil {
 		return fmt.Errorf("creating folder %q: %w", dir, err)
 	}
 	return nil
-}
-
-// mkdirAll makes dir and its missing parents and adds the ones it made to made.
-func (s system) mkdirAll(dir string, perm fs.FileMode, made *[]string) error {
-	for try := 1; ; try++ {
-		err := s.mkdir(dir, perm)
-		switch {
-		case err == nil:
-			*made = append(*made, dir)
-			return nil
-		case !errors.Is(err, fs.ErrNotExist):
-			return s.alreadyDir(dir, err)
-		case try == maxTries || filepath.Dir(dir) == dir:
-			return err
-		}
-		if err := s.mkdirAll(filepath.Dir(dir), perm, made); err != nil {
-			return err
-		}
-	}
-}
-
-// syncParents flushes the folders above dirs.
-func (s system) syncParents(dirs []string) error {
-	for _, dir := range dirs {
-		if err := s.syncDir(filepath.Dir(dir)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// alreadyDir drops the error of a mkdir when the folder is there, as the root
-// of a drive always is. One that existed a moment ago and has been removed
-// since is for the caller's next step to find.
-func (s system) alreadyDir(dir string, mkdirErr error) error {
-	info, err := s.stat(dir)
-	gone := errors.Is(err, fs.ErrNotExist) && errors.Is(mkdirErr, fs.ErrExist)
-	if gone || err == nil && info.IsDir() {
-		return nil
-	}
-	return mkdirErr
-}
-
-// syncDir flushes a folder. One that is gone has nothing left to flush.
-func (s system) syncDir(dir string) error {
-	d, err := s.openDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // TempPath returns a path in dir that nobody uses, for a temporary file that is
@@ -265,9 +93,125 @@ func TempPath(dir string) string { return filepath.Join(dir, tempPrefix+rand.Tex
 // of this package.
 func IsTemp(name string) bool { return strings.HasPrefix(name, tempPrefix) }
 
-func stepError(path, step string, err error) error {
-	return fmt.Errorf("writing file %q: %s: %w", path, step, err)
+// watcher is told of each system call before it is made, and can let it fail.
+type watcher func(call, path string) error
+
+// watchKey is the context key of a watcher.
+type watchKey struct{}
+
+// Watched returns a context below ctx in which watch is told of the system calls
+// of WriteFile and Remove before they are made: the name, as in the package
+// comment, and the path. A test can end the process there.
+func Watched(ctx context.Context, watch func(call, path string)) context.Context {
+	return context.WithValue(ctx, watchKey{}, watcher(func(call, path string) error {
+		watch(call, path)
+		return nil
+	}))
 }
 
-// dirPerm adds the search bits to the permissions of a file.
-func dirPerm(perm fs.FileMode) fs.FileMode { return perm | (perm&0o444)>>2 | 0o100 }
+func watcherOf(ctx context.Context) watcher {
+	w, _ := ctx.Value(watchKey{}).(watcher)
+	return w
+}
+
+func (w watcher) do(call, path string, f func() error) error {
+	if w != nil {
+		if err := w(call, path); err != nil {
+			return err
+		}
+	}
+	return f()
+}
+
+func (w watcher) writeFile(path string, data []byte, check func() error) error {
+	f, err := w.createTemp(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	temp := f.Name()
+	err = w.fill(f, data)
+	if err == nil && check != nil {
+		err = check()
+	}
+	if err == nil {
+		err = w.do("rename", path, func() error { return rename(temp, path) })
+	}
+	if err != nil {
+		return errors.Join(err, dropTemp(temp))
+	}
+	return w.syncName(path)
+}
+
+// createTemp makes an empty temporary file in dir, and dir when it is missing.
+func (w watcher) createTemp(dir string) (f *os.File, err error) {
+	var made []string
+	for try := 1; ; try++ {
+		temp := TempPath(dir)
+		err := w.do("create", temp, func() error {
+			f, err = os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+			return err
+		})
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) || try == maxTries {
+			return nil, err
+		}
+		missing, err := w.mkdirAll(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		made = append(made, missing...)
+	}
+	// The folders are flushed now that the file keeps them from being removed as
+	// empty.
+	if err := w.syncNames(made); err != nil {
+		return nil, errors.Join(err, f.Close(), dropTemp(f.Name()))
+	}
+	return f, nil
+}
+
+// fill writes, flushes and closes f.
+func (w watcher) fill(f *os.File, data []byte) error {
+	err := w.do("write", f.Name(), func() error { _, err := f.Write(data); return err })
+	if err == nil {
+		err = w.do("fsync", f.Name(), f.Sync)
+	}
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	return w.do("close", f.Name(), f.Close)
+}
+
+// dropTemp removes a temporary file; one that is gone already is fine.
+func dropTemp(temp string) error {
+	if err := removeName(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// mkdirAll makes dir and its missing parents and returns those that were missing.
+func (w watcher) mkdirAll(dir string) (missing []string, err error) {
+	for d := dir; d != filepath.Dir(d); d = filepath.Dir(d) {
+		if _, err := os.Stat(d); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		missing = append(missing, d)
+	}
+	return missing, w.do("mkdir", dir, func() error { return os.MkdirAll(dir, 0o700) })
+}
+
+func (w watcher) syncNames(paths []string) error {
+	for _, path := range paths {
+		if err := w.syncName(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// syncName makes the name at path outlive the host.
+func (w watcher) syncName(path string) error {
+	return w.do("fsync", filepath.Dir(path), func() error { return syncName(path) })
+}

@@ -20,7 +20,7 @@ import (
 func TestWriteFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a", "b", "c")
 	for _, want := range []string{"first", "", strings.Repeat("second", 1000), "3"} {
-		if err := WriteFile(path, []byte(want), 0o600); err != nil {
+		if err := WriteFile(t.Context(), path, []byte(want), nil); err != nil {
 			t.Fatal(err)
 		}
 		got, err := ReadFile(path, 1<<20)
@@ -42,114 +42,70 @@ func TestWriteFile(t *testing.T) {
 	}
 }
 
-// faultySystem is the operating system with a fault in one step. It notes the
-// steps it is asked for.
-type faultySystem struct {
-	fail  string // the step that fails
-	err   error
-	steps []string
-}
-
-func (f *faultySystem) step(name string) error {
-	f.steps = append(f.steps, name)
-	if name == f.fail {
-		return f.err
-	}
-	return nil
-}
-
-func (f *faultySystem) system() system {
-	s, real := osSystem(), osSystem()
-	s.mkdir = func(dir string, perm fs.FileMode) error {
-		return cmpErr(f.step("mkdir"), func() error { return real.mkdir(dir, perm) })
-	}
-	s.create = func(path string, perm fs.FileMode) (file, error) {
-		if err := f.step("create"); err != nil {
-			return nil, err
+// The calls are the ones that the package comment promises, in its order.
+func TestCallsAreWatchedInOrder(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a", "f")
+	var calls []string
+	ctx := Watched(t.Context(), func(call, path string) {
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			t.Error(err)
 		}
-		inner, err := real.create(path, perm)
-		return &faultyFile{inner, f}, err
-	}
-	s.openDir = func(dir string) (folder, error) {
-		if err := f.step("opendir"); err != nil {
-			return nil, err
+		if IsTemp(filepath.Base(rel)) {
+			rel = filepath.Join(filepath.Dir(rel), "temp")
 		}
-		inner, err := real.openDir(dir)
-		return &faultyDir{inner, f}, err
+		calls = append(calls, call+" "+filepath.ToSlash(rel))
+	})
+	for range 2 {
+		if err := WriteFile(ctx, path, []byte("content"), nil); err != nil {
+			t.Fatal(err)
+		}
 	}
-	s.rename = func(from, to string) error {
-		return cmpErr(f.step("rename"), func() error { return real.rename(from, to) })
+	if got, err := os.ReadFile(path); err != nil || string(got) != "content" {
+		t.Errorf("content is %q, %v", got, err)
 	}
-	s.remove = func(path string) error {
-		return cmpErr(f.step("remove"), func() error { return real.remove(path) })
-	}
-	return s
-}
-
-// cmpErr returns err, or what f returns when err is nil.
-func cmpErr(err error, f func() error) error {
-	if err != nil {
-		return err
-	}
-	return f()
-}
-
-type faultyFile struct {
-	file
-	sys *faultySystem
-}
-
-func (f *faultyFile) Write(p []byte) (int, error) {
-	if err := f.sys.step("write"); err != nil {
-		n, _ := f.file.Write(p[:len(p)/2]) // a full disk takes a part
-		return n, err
-	}
-	return f.file.Write(p)
-}
-
-func (f *faultyFile) Sync() error { return cmpErr(f.sys.step("sync"), f.file.Sync) }
-
-func (f *faultyFile) Close() error { return errors.Join(f.file.Close(), f.sys.step("close")) }
-
-type faultyDir struct {
-	folder
-	sys *faultySystem
-}
-
-func (d *faultyDir) Sync() error { return cmpErr(d.sys.step("syncdir"), d.folder.Sync) }
-
-func TestWriteFileOrder(t *testing.T) {
-	f := &faultySystem{}
-	p, err := f.system().prepare(filepath.Join(t.TempDir(), "new", "file"), []byte("x"), 0o600)
-	if err != nil {
+	if err := Remove(ctx, path); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Commit(); err != nil {
-		t.Fatal(err)
+	want := []string{
+		"create a/temp", "mkdir a", "create a/temp", "fsync .",
+		"write a/temp", "fsync a/temp", "close a/temp", "rename a/f", "fsync a",
+		"create a/temp", "write a/temp", "fsync a/temp", "close a/temp", "rename a/f", "fsync a",
+		"remove a/f", "fsync a",
 	}
-	want := strings.Fields("mkdir create opendir syncdir write sync close opendir rename syncdir")
-	if !slices.Equal(f.steps, want) {
-		t.Errorf("steps\n%q, want\n%q", f.steps, want)
+	if !slices.Equal(calls, want) {
+		t.Errorf("calls are\n%q, want\n%q", calls, want)
 	}
 }
 
 func TestWriteFileStepFails(t *testing.T) {
-	steps := map[string]string{ // step to the old or new content afterwards
-		"create": "old", "write": "old", "sync": "old", "close": "old",
-		"opendir": "old", "rename": "old", "syncdir": "new",
+	steps := []struct{ call, base, want string }{ // the old or the new content afterwards
+		{"create", "", "old"},
+		{"write", "", "old"},
+		{"fsync", "", "old"},
+		{"close", "", "old"},
+		{"rename", "f", "old"},
+		{"fsync", "d", "new"},
 	}
-	for step, want := range steps {
+	for _, step := range steps {
 		for _, cause := range []error{syscall.ENOSPC, syscall.EIO} {
-			t.Run(fmt.Sprintf("%s/%d", step, cause), func(t *testing.T) {
-				path := filepath.Join(t.TempDir(), "f")
-				if err := WriteFile(path, []byte("old"), 0o600); err != nil {
+			t.Run(fmt.Sprintf("%s %s/%d", step.call, step.base, cause), func(t *testing.T) {
+				path := filepath.Join(t.TempDir(), "d", "f")
+				if err := WriteFile(t.Context(), path, []byte("old"), nil); err != nil {
 					t.Fatal(err)
 				}
-				f := &faultySystem{fail: step, err: cause}
-				p, err := f.system().prepare(path, []byte("new"), 0o600)
-				if err == nil {
-					err = p.Commit()
-				}
+				w := watcher(func(call, path string) error {
+					base := filepath.Base(path)
+					if call != step.call || step.base != base && !(step.base == "" && IsTemp(base)) {
+						return nil
+					}
+					if call == "write" { // a full disk takes a part
+						return errors.Join(cause, os.WriteFile(path, []byte("n"), 0))
+					}
+					return cause
+				})
+				err := WriteFile(context.WithValue(t.Context(), watchKey{}, w), path, []byte("new"), nil)
 				if !errors.Is(err, cause) {
 					t.Fatalf("error %v, want %v", err, cause)
 				}
@@ -157,8 +113,8 @@ func TestWriteFileStepFails(t *testing.T) {
 					t.Errorf("the error %q does not name the path", err)
 				}
 				got, err := os.ReadFile(path)
-				if err != nil || string(got) != want {
-					t.Errorf("content is %q, %v; want %q", got, err, want)
+				if err != nil || string(got) != step.want {
+					t.Errorf("content is %q, %v; want %q", got, err, step.want)
 				}
 				onlyFile(t, path)
 			})
@@ -178,42 +134,46 @@ func onlyFile(t *testing.T, path string) {
 	}
 }
 
-func TestDiscard(t *testing.T) {
+func TestWriteFileIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
-	if err := WriteFile(path, []byte("old"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	p, err := Prepare(path, []byte("new"), 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		if err := p.Discard(); err != nil {
-			t.Error(err)
+	refused := errors.New("refused")
+	for want, check := range map[string]error{"old": nil, "new": refused} {
+		_ = os.WriteFile(path, []byte("old"), 0o600)
+		err := WriteFile(t.Context(), path, []byte("new"), func() error {
+			if got, err := os.ReadFile(path); err != nil || string(got) != "old" {
+				t.Errorf("when it is asked for the content is %q, %v", got, err)
+			}
+			return check
+		})
+		got, readErr := os.ReadFile(path)
+		if !errors.Is(err, check) || readErr != nil || (string(got) == want) {
+			t.Errorf("with the answer %v: %v, content %q, %v", check, err, got, readErr)
 		}
+		onlyFile(t, path)
 	}
-	onlyFile(t, path)
 }
 
 func TestRemove(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "d", "f")
-	if err := Remove(path); err != nil {
+	if err := Remove(t.Context(), path); err != nil {
 		t.Errorf("removing in a missing folder: %v", err)
 	}
-	if err := WriteFile(path, nil, 0o600); err != nil {
+	if err := WriteFile(t.Context(), path, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := Remove(path); err != nil {
+		if err := Remove(t.Context(), path); err != nil {
 			t.Error(err)
 		}
 	}
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the file is still there: %v", err)
 	}
-	f := &faultySystem{fail: "remove", err: syscall.EIO}
-	if err := f.system().removeFile(path); !errors.Is(err, syscall.EIO) {
-		t.Errorf("a failed removal returns %v", err)
+	if err := WriteFile(t.Context(), filepath.Join(path, "f"), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := Remove(t.Context(), path); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("a folder with a file in it is removed: %v", err)
 	}
 }
 
@@ -224,12 +184,12 @@ func TestMkdir(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, d := range []string{filepath.Join(dir, "a", "b"), filepath.Join(dir, "a"), dir, filepath.VolumeName(dir) + string(filepath.Separator)} {
-		if err := Mkdir(d, 0o700); err != nil {
+		if err := Mkdir(d); err != nil {
 			t.Errorf("Mkdir(%q): %v", d, err)
 		}
 	}
 	for _, d := range []string{f, filepath.Join(f, "x")} {
-		if err := Mkdir(d, 0o700); err == nil || !strings.Contains(err.Error(), d) {
+		if err := Mkdir(d); err == nil || !strings.Contains(err.Error(), d) {
 			t.Errorf("Mkdir(%q) where a file is: %v", d, err)
 		}
 	}
@@ -255,10 +215,10 @@ func TestWriteFileWhileFoldersVanish(t *testing.T) {
 		writers.Go(func() {
 			path := filepath.Join(dir, "b", fmt.Sprint(i))
 			for range 20 {
-				if err := WriteFile(path, []byte("x"), 0o600); err != nil {
+				if err := WriteFile(t.Context(), path, []byte("x"), nil); err != nil {
 					t.Error(err)
 				}
-				if err := Remove(path); err != nil {
+				if err := Remove(t.Context(), path); err != nil {
 					t.Error(err)
 				}
 			}
@@ -270,17 +230,17 @@ func TestWriteFileWhileFoldersVanish(t *testing.T) {
 }
 
 // A reader beside writers sees one whole content, never a mix and never nothing.
-func TestS10_ReaderSeesWholeFile(t *testing.T) {
+func TestReaderSeesWholeFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	contents := [][]byte{bytes.Repeat([]byte("a"), 10), bytes.Repeat([]byte("b"), 100_000)}
-	if err := WriteFile(path, contents[0], 0o600); err != nil {
+	if err := WriteFile(t.Context(), path, contents[0], nil); err != nil {
 		t.Fatal(err)
 	}
 	var writers sync.WaitGroup
 	for _, c := range contents {
 		writers.Go(func() {
 			for range 30 {
-				if err := WriteFile(path, c, 0o600); err != nil {
+				if err := WriteFile(t.Context(), path, c, nil); err != nil {
 					t.Error(err)
 				}
 			}

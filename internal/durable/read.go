@@ -1,10 +1,18 @@
 package durable
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 )
+
+// ErrTooLarge means that a file is longer than the caller's limit.
+var ErrTooLarge = errors.New("file too large")
+
+// ErrNotRegular means that something other than a file is in a file's place.
+var ErrNotRegular = errors.New("not a regular file")
 
 // ReadFile reads the whole regular file at path, of at most limit bytes; a
 // longer one gives ErrTooLarge and anything but a file ErrNotRegular. On Windows
@@ -31,35 +39,13 @@ func readRegular(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close() //nolint:errcheck // reading loses nothing
-	return readAll(f, info.Size(), limit)
-}
-
-// readAll reads r to its end. A file of size bytes, as it is expected to be,
-// takes one call of Read.
-func readAll(r io.Reader, size, limit int64) ([]byte, error) {
-	if size > limit {
-		return nil, tooLarge(limit)
+	var data bytes.Buffer
+	data.Grow(int(min(info.Size(), limit)) + bytes.MinRead)
+	if _, err := data.ReadFrom(io.LimitReader(f, limit+1)); err != nil {
+		return nil, err
 	}
-	data := make([]byte, size+1) // a byte more, to see the end
-	have := 0
-	for {
-		n, err := r.Read(data[have:])
-		have += n
-		switch {
-		case int64(have) > limit:
-			return nil, tooLarge(limit)
-		case err == io.EOF: //nolint:errorlint // a Reader returns it as it is
-			return data[:have], nil
-		case err != nil:
-			return nil, err
-		case int64(have) == size:
-			return data[:have], nil
-		case have == len(data): // it grows
-			data = append(data, make([]byte, len(data)+512)...)
-		}
+	if int64(data.Len()) > limit {
+		return nil, fmt.Errorf("more than %d bytes: %w", limit, ErrTooLarge)
 	}
-}
-
-func tooLarge(limit int64) error {
-	return fmt.Errorf("more than %d bytes: %w", limit, ErrTooLarge)
+	return data.Bytes(), nil
 }

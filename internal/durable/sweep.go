@@ -25,40 +25,21 @@ func Sweep(ctx context.Context, dir string, olderThan time.Duration) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err != nil {
-			if !errors.Is(err, fs.ErrNotExist) && (path == dir || !errors.Is(err, fs.ErrPermission)) {
-				errs = append(errs, err)
+		if err == nil && d.Type().IsRegular() && IsTemp(d.Name()) {
+			var info fs.FileInfo
+			if info, err = d.Info(); err == nil && info.ModTime().Before(oldest) {
+				err = os.Remove(path)
 			}
-			if d != nil && d.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
+			d = nil
 		}
-		if d.Type().IsRegular() && IsTemp(d.Name()) {
-			errs = append(errs, sweepFile(path, d, oldest))
+		passedOver := path != dir && d != nil && errors.Is(err, fs.ErrPermission)
+		if err != nil && !passedOver && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
 		}
-		return nil
+		return nil // a folder that could not be read is left by itself
 	})
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return fmt.Errorf("sweeping folder %q: %w", dir, err)
-	}
-	return nil
-}
-
-// sweepFile removes a temporary file that is older than oldest.
-func sweepFile(path string, d fs.DirEntry, oldest time.Time) error {
-	info, err := d.Info()
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if !info.ModTime().Before(oldest) {
-		return nil
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
 	}
 	return nil
 }

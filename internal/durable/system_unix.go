@@ -4,33 +4,30 @@ package durable
 
 import (
 	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
-// dirHandle is an open folder that can be flushed.
-type dirHandle struct{ *os.File }
-
-// Sync flushes the folder. A file system without such a call says EINVAL or
-// ENOTSUP; its names are as durable as it makes them.
-func (d dirHandle) Sync() error {
-	err := d.File.Sync()
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
+// syncName flushes the folder of path. One that is gone has nothing to flush,
+// and where there is no such call names are as durable as the system makes them.
+func syncName(path string) error {
+	dir, err := os.Open(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return err
-}
-
-func openFolder(dir string) (folder, error) {
-	f, err := os.Open(dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return dirHandle{f}, nil
+	err = dir.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
+		err = nil
+	}
+	return errors.Join(err, dir.Close())
 }
 
 func rename(from, to string) error { return os.Rename(from, to) }
-func flushName(string) error       { return nil }
 func removeName(path string) error { return os.Remove(path) }
 
 func openRead(path string) (*os.File, error) { return os.Open(path) }

@@ -20,7 +20,7 @@ func median(all []time.Duration) float64 {
 }
 
 func BenchmarkLockUnlock(b *testing.B) {
-	f := filelock.New(b.TempDir(), filelock.Options{})
+	f := filelock.New(b.TempDir(), 0)
 	defer f.Close()
 	for b.Loop() {
 		l, err := f.Lock(b.Context(), "a")
@@ -34,7 +34,7 @@ func BenchmarkLockUnlock(b *testing.B) {
 }
 
 func BenchmarkHeld(b *testing.B) {
-	f := filelock.New(b.TempDir(), filelock.Options{})
+	f := filelock.New(b.TempDir(), 0)
 	defer f.Close()
 	l, err := f.Lock(b.Context(), "a")
 	if err != nil {
@@ -103,7 +103,7 @@ func BenchmarkHandOff(b *testing.B) {
 // BenchmarkTakeOver is from a holder's kill -9 to another's lock.
 func BenchmarkTakeOver(b *testing.B) {
 	dir := b.TempDir()
-	f := filelock.New(dir, filelock.Options{TTL: time.Hour})
+	f := filelock.New(dir, time.Hour)
 	defer f.Close()
 	var took []time.Duration
 	for b.Loop() {

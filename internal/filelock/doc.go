@@ -4,11 +4,12 @@
 // A lock is a folder of numbered files, its generations. The highest number has
 // the lock. Whoever wants it
 //
-//   - writes a record (token, TTL, host) into a temporary file in the lock's
-//     folder and takes the kernel's lock on that file, before it has a number;
 //   - reads the highest generation n, and waits while it may not be passed;
-//   - links the file as n + 1, which one process only can do;
-//   - looks whether it is the highest, and removes the ones below.
+//   - makes a temporary file, takes the kernel's lock on it, writes a record into
+//     it (token, TTL, host) and links it as n + 1, which one process only can do;
+//   - looks whether n is still what it was, since somebody may have removed or
+//     replaced the folder, and whether n + 1 is the highest;
+//   - removes the ones below.
 //
 // Generation n may be passed when its record says free; when the kernel's lock
 // on it is free and its host is ours, so that its holder has died; and when its
@@ -24,14 +25,11 @@
 // that is empty, cut, garbled or no file at all is passed when it has not changed
 // for the TTL of the one who waits. The time that files carry plays no part.
 //
-// The temporary file ties what was read to what is linked: when somebody removed
-// or replaced the lock's folder in between, the link finds no file to link.
-//
 // A host is a boot of a kernel and a mounted file system: a kernel's lock says
 // nothing about another kernel's, nor about one taken through another mount of
-// the same network file system. Where there is no boot ID or no lock of the
-// kernel, the heartbeat alone decides. So it does on file systems without hard
-// links, where generations are made with O_EXCL in place of a link.
+// the same network file system. Where there is no boot ID, no lock of the kernel
+// or no second name for a file, the heartbeat alone decides. So it does on Windows: there a lock
+// outlives its holder's death for a TTL.
 //
 // Nothing is flushed to the disk: after the crash of a host nobody on it holds a
 // lock. Every write ends with a close, upon which network file systems send it.

@@ -1,15 +1,21 @@
 package filelock
 
-import "time"
+import (
+	"os"
+	"time"
+)
 
-// SetLink replaces os.Link for a Folder that nobody uses yet.
-func SetLink(f *Folder, link func(oldname, newname string) error) { f.link = link }
-
-// SetPatience replaces the ten seconds for a Folder that nobody uses yet.
-func SetPatience(f *Folder, d time.Duration) { f.patience = d }
+// SetCreate replaces what makes generations for a Folder that nobody uses yet.
+// It is given what does it otherwise.
+func SetCreate(f *Folder, by func(path string, create func(string) (*os.File, error)) (*os.File, error)) {
+	f.create = func(path string) (*os.File, error) { return by(path, create) }
+}
 
 // Dir returns the folder of the named lock.
 func Dir(name string) string { return folderName(name) }
 
 // DelayAfter is how long a wait so long waits for its next look, before chance.
 func DelayAfter(waited time.Duration) time.Duration { return delayAfter(waited) }
+
+// SetLink has f give files their names by other means than os.Link.
+func SetLink(f *Folder, by func(old, name string) error) { f.link = by }

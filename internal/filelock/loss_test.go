@@ -1,9 +1,11 @@
 package filelock_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,10 +24,8 @@ func TestPassedHolder(t *testing.T) {
 		if err := l.Held(); !errors.Is(err, filelock.ErrLost) {
 			t.Errorf("Held: %v", err)
 		}
-		select {
-		case <-l.Lost():
-		default:
-			t.Error("Lost is open")
+		if err := context.Cause(l.Context()); !errors.Is(err, filelock.ErrLost) {
+			t.Errorf("the context ended with %v", err)
 		}
 		if err := l.Unlock(); !errors.Is(err, filelock.ErrLost) {
 			t.Errorf("Unlock: %v", err)
@@ -49,7 +49,7 @@ func TestHeartbeatFindsLoss(t *testing.T) {
 				l := mustLock(t, open(t, dir, time.Minute), "a")
 				spoil(t, dir)
 				begun := time.Now()
-				<-l.Lost()
+				<-l.Context().Done()
 				if took := time.Since(begun); took > 21*time.Second {
 					t.Errorf("found lost after %v", took)
 				}
@@ -76,7 +76,7 @@ func TestHeartbeatThatFailsEndsLock(t *testing.T) {
 		if err := errors.Join(os.Rename(dir, dir+".away"), os.WriteFile(dir, nil, 0o600)); err != nil {
 			t.Fatal(err)
 		}
-		<-l.Lost()
+		<-l.Context().Done()
 		if took := time.Since(begun); took < ttl/2 || took >= ttl {
 			t.Errorf("lost after %v of %v", took, ttl)
 		}
@@ -96,5 +96,23 @@ func TestHeartbeatKeepsLock(t *testing.T) {
 			t.Error(err)
 		}
 		mustUnlock(t, l)
+	})
+}
+
+// As many as a large server may hold at once are kept, and their descriptors fit.
+func TestThousandLocks(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := open(t, dir, time.Minute)
+		locks := make([]*filelock.Lock, 1000)
+		for i := range locks {
+			locks[i] = mustLock(t, f, strconv.Itoa(i))
+		}
+		time.Sleep(2 * time.Minute)
+		for _, l := range locks {
+			if err := errors.Join(l.Held(), l.Unlock()); err != nil {
+				t.Fatal(err)
+			}
+		}
 	})
 }

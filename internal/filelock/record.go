@@ -1,7 +1,7 @@
 package filelock
 
 import (
-	"bytes"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -31,6 +31,11 @@ const (
 	// recordSize is the length of a generation's file in bytes.
 	recordSize = 256
 
+	// tempPrefix begins the names of files that are no generation yet, and
+	// tempAge is how long ago one was written whose taker is gone.
+	tempPrefix = ".new-"
+	tempAge    = 10 * time.Second
+
 	// maxDigits is how long a generation's name can be: what no uint64 overflows.
 	maxDigits = 18
 
@@ -38,50 +43,39 @@ const (
 	// folder, and maxReadable how many of the lock's name.
 	digestSize  = 16
 	maxReadable = 100
-
-	// tempPrefix begins the names of files that have no number yet, and of
-	// folders of locks that are being removed.
-	tempPrefix = ".new-"
 )
 
-func (r record) encode() ([]byte, error) {
-	b, err := json.Marshal(r)
-	if err != nil {
-		return nil, err
-	}
-	if len(b) >= recordSize {
-		return nil, fmt.Errorf("record of %d bytes, %d fit", len(b), recordSize-1)
-	}
-	b = append(b, bytes.Repeat([]byte{' '}, recordSize-1-len(b))...)
-	return append(b, '\n'), nil
-}
+func newRecord(ttl time.Duration) record { return record{Token: rand.Text(), TTL: ttl} }
 
-// parse reports false for what no holder has written, or not whole.
+// parse reports false, with a zero record, for what no holder has written, or not
+// whole.
 func parse(content string) (record, bool) {
 	var r record
-	if len(content) != recordSize || json.Unmarshal([]byte(content), &r) != nil {
-		return r, false
+	err := json.Unmarshal([]byte(content), &r)
+	if err != nil || len(content) != recordSize || r.Token == "" || r.TTL < minTTL || r.TTL > maxTTL {
+		return record{}, false
 	}
-	return r, r.Token != "" && minTTL <= r.TTL && r.TTL <= maxTTL
+	return r, true
 }
 
 // overwrite puts r in the place of what the file at path holds.
 func overwrite(path string, r record) error {
-	content, err := r.encode()
+	content, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("writing lock file %q: %w", path, err)
 	}
-	f, err := openFile(path, os.O_WRONLY)
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
+	content = fmt.Appendf(nil, "%-*s\n", recordSize-1, content)
 	_, err = f.WriteAt(content, 0)
 	return errors.Join(err, f.Close())
 }
 
 // readFile reads as much of the file as can matter.
 func readFile(path string) (string, error) {
-	f, err := openFile(path, os.O_RDONLY)
+	f, err := os.Open(path)
 	if err != nil {
 		return "", err
 	}
@@ -130,7 +124,7 @@ func highest(dir string) (entry, error) {
 
 // create makes an empty file that must not exist.
 func create(path string) (*os.File, error) {
-	return openFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
 func generation(dir string, number uint64) string {

@@ -9,7 +9,6 @@ import (
 	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 )
 
@@ -20,21 +19,11 @@ const (
 	lastDelay  = 100 * time.Millisecond // from 40 s on
 )
 
-// maxMkdirs bounds the tries to make a lock's folder that somebody removes.
-const maxMkdirs = 10
-
 // taker wants the lock in the folder dir. It is not safe for concurrent use.
 type taker struct {
 	folder *Folder
 	dir    string
-	plain  bool // takes no lock of the kernel
 	seen   sighting
-
-	temp   string    // path of the file that is to become a generation; empty: to be made
-	file   *os.File  // temp, with the kernel's lock on it; nil: it has none
-	host   string    // this host; empty: unknown
-	record record    // in temp
-	linked time.Time // when others may first have seen temp as a generation
 }
 
 // sighting is what a lock's highest generation was seen to hold, and since when.
@@ -46,7 +35,6 @@ type sighting struct {
 
 // wait waits until it has the lock or ctx ends.
 func (t *taker) wait(ctx context.Context) (*Lock, error) {
-	defer t.drop()
 	begun := time.Now()
 	for {
 		if ctx.Err() != nil {
@@ -74,70 +62,15 @@ func delayAfter(waited time.Duration) time.Duration {
 func jitter(d time.Duration) time.Duration { return d*3/4 + mathrand.N(d/2) }
 
 // try tries once. It returns nil and nil when another has the lock.
-func (t *taker) try() (*Lock, error) {
-	if t.temp == "" {
-		if err := t.prepare(); err != nil {
-			t.drop()
-			return nil, t.failed("making temporary lock file", err)
-		}
-	}
+func (t *taker) try() (l *Lock, err error) {
 	passable, err := t.look()
+	if err == nil && passable {
+		l, err = t.take()
+	}
 	if err != nil {
-		return nil, t.failed("looking at lock", err)
+		return nil, fmt.Errorf("%w; check that this process may read and write in folder %q and that its disk is not full", err, t.folder.dir)
 	}
-	if !passable {
-		return nil, nil
-	}
-	return t.take()
-}
-
-// failed says what was being done and what can be done about it.
-func (t *taker) failed(doing string, err error) error {
-	return fmt.Errorf("%s: %w; check that this process may read and write in folder %q and that its disk is not full",
-		doing, err, t.folder.dir)
-}
-
-// prepare makes the temporary file and takes the kernel's lock on it.
-func (t *taker) prepare() error {
-	token := rand.Text()
-	temp := filepath.Join(t.dir, tempPrefix+token)
-	file, err := t.createIn(temp)
-	if err != nil {
-		return err
-	}
-	t.temp, t.file = temp, file
-	t.record = record{Token: token, TTL: t.folder.ttl}
-	if t.host, err = hostOf(t.folder.boot, file); err != nil {
-		return err
-	}
-	locked := false
-	if t.host != "" && !t.plain {
-		if locked, err = tryKernelLock(file, exclusive); err != nil {
-			return err
-		}
-	}
-	if locked {
-		t.record.Host = t.host
-	} else if err := t.closeFile(); err != nil {
-		return err
-	}
-	return overwrite(temp, t.record)
-}
-
-// createIn makes the file in the lock's folder, and the folder when it is
-// missing. The folder above all locks is made too, but nothing above that.
-func (t *taker) createIn(temp string) (*os.File, error) {
-	for try := 1; ; try++ {
-		file, err := create(temp)
-		if !errors.Is(err, fs.ErrNotExist) || try > maxMkdirs {
-			return file, err
-		}
-		for _, dir := range []string{t.folder.dir, t.dir} {
-			if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-				return nil, err
-			}
-		}
-	}
+	return l, nil
 }
 
 // look reads the highest generation and reports whether it may be passed.
@@ -167,19 +100,16 @@ func (t *taker) look() (bool, error) {
 		t.seen = sighting{top.number, content, time.Now()}
 	}
 	r, ok := parse(content)
-	if dead || ok && r.Free {
-		return true, nil
-	}
 	ttl := t.folder.ttl
 	if ok {
 		ttl = r.TTL
 	}
-	return begun.Sub(t.seen.since) >= ttl, nil
+	return dead || r.Free || begun.Sub(t.seen.since) >= ttl, nil
 }
 
 // inspect reads a generation and reports whether its holder died on this host.
 func (t *taker) inspect(path string) (content string, dead bool, err error) {
-	f, err := openFile(path, os.O_RDONLY)
+	f, err := os.Open(path)
 	if err != nil {
 		return "", false, err
 	}
@@ -188,104 +118,129 @@ func (t *taker) inspect(path string) (content string, dead bool, err error) {
 	if err != nil {
 		return "", false, err
 	}
-	if r, ok := parse(content); !ok || r.Free || r.Host == "" || r.Host != t.host {
+	r, _ := parse(content)
+	if r.Free || r.Host == "" {
 		return content, false, nil
 	}
-	dead, err = tryKernelLock(f, shared) // those who look are not in each other's way
-	if dead {
-		err = unlockKernel(f)
+	host, err := hostOf(t.folder.boot, f)
+	if err != nil || r.Host != host {
+		return content, false, err
 	}
+	dead, err = kernelLockIsFree(f)
 	return content, dead, err
 }
 
 // take tries to make the generation after the one last seen. It returns nil and
 // nil when another was faster.
 func (t *taker) take() (*Lock, error) {
-	number := t.seen.number + 1
-	path := generation(t.dir, number)
+	path := generation(t.dir, t.seen.number+1)
 	if len(filepath.Base(path)) > maxDigits {
 		return nil, fmt.Errorf("no number is left for lock file %q; remove folder %q while nobody uses it", path, t.dir)
 	}
-	t.linked = time.Now()
-	if made, err := t.publish(path); !made || err != nil {
+	if t.seen.number == 0 { // nothing above the folder of all locks is made
+		for _, dir := range []string{t.folder.dir, t.dir} {
+			if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+				return nil, err
+			}
+		}
+	}
+	begun := time.Now()
+	file, err := t.folder.create(filepath.Join(t.dir, tempPrefix+rand.Text()))
+	if vanished(err) { // somebody removed the folder
+		return nil, nil
+	}
+	if err != nil {
 		return nil, err
 	}
-	l := newLock(t, number)
-	t.file = nil // is the lock's
-	t.drop()
-	if err := l.Held(); err != nil {
-		unlockErr := l.Unlock()
-		if errors.Is(err, ErrLost) {
-			return nil, nil
+	l := newLock(t, file, begun)
+	if err := t.begin(l, file.Name()); err != nil {
+		l.discard()
+		if errors.Is(err, ErrLost) || errors.Is(err, fs.ErrExist) || vanished(err) {
+			return nil, nil // another was faster
 		}
-		return nil, t.failed("looking at lock", errors.Join(err, unlockErr))
+		return nil, err
 	}
 	l.sweep()
 	return l, nil
 }
 
-// publish makes the temporary file the generation at path, if there is none, and
-// reports whether it did. When in doubt the file itself says: over a network an
-// error may come of an answer that was lost.
-func (t *taker) publish(path string) (bool, error) {
-	err := t.folder.link(t.temp, path)
-	if noLinks(err) {
-		err = t.publishPlain(path)
-	}
-	if err == nil {
-		return true, nil
-	}
-	if content, readErr := readFile(path); readErr == nil {
-		if r, ok := parse(content); ok && r.Token == t.record.Token {
-			return true, nil
-		}
-	}
-	switch {
-	case errors.Is(err, fs.ErrExist):
-		return false, nil
-	case vanished(err): // somebody removed the folder, or the temporary file
-		t.drop()
-		return false, nil
-	}
-	return false, t.failed("making lock file", err)
-}
-
-// noLinks reports whether the file system has no hard links: 1 is EPERM, and
-// ERROR_INVALID_FUNCTION of Windows.
-func noLinks(err error) bool {
-	return errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.Errno(1)) || errors.Is(err, syscall.EINVAL)
-}
-
-// publishPlain is publish without hard links. The file is empty for a moment,
-// which is only a generation that has not yet changed for a TTL.
-func (t *taker) publishPlain(path string) error {
-	t.record.Host = "" // the kernel's lock is on another file
-	f, err := create(path)
+// begin makes a lock of a temporary file. The file has the kernel's lock and a
+// whole record before it has its name: a holder that dies at any moment leaves a
+// generation that is seen to be dead.
+func (t *taker) begin(l *Lock, temp string) error {
+	defer os.Remove(temp) //nolint:errcheck // one that stays is swept
+	host, err := hostOf(t.folder.boot, l.file)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(f.Close(), overwrite(path, t.record)); err != nil {
+	locked := false
+	if host != "" {
+		if locked, err = kernelLock(l.file); err != nil {
+			return err
+		}
+	}
+	if locked {
+		l.record.Host = host
+	} else {
+		err = l.file.Close()
+		l.file = nil
+	}
+	if err != nil {
 		return err
 	}
-	// Still there: the folder is the one in which the number was read.
-	if _, err := os.Stat(t.temp); err != nil {
-		return errors.Join(err, os.Remove(path))
+	if err := overwrite(temp, l.record); err != nil {
+		return err
 	}
-	return t.closeFile()
+	if err := t.name(l, temp); err != nil {
+		return err
+	}
+	if t.seen.content != "" {
+		// In a folder that is another one now there may be a lower number that is
+		// held. Nobody but a holder above it removes what was passed.
+		content, err := readFile(generation(t.dir, t.seen.number))
+		if err == nil && content != t.seen.content {
+			err = fmt.Errorf("%w: another wrote into what was passed", ErrLost)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return l.Held()
 }
 
-// closeFile gives the kernel's lock up.
-func (t *taker) closeFile() error {
-	f := t.file
-	t.file = nil
-	return dropKernelLock(f)
+// name gives a generation's file its name, which must be nobody's. Where files
+// have but one name it is made under that name, with the heartbeat alone: the
+// kernel's lock would come too late.
+func (t *taker) name(l *Lock, temp string) error {
+	err := t.folder.link(temp, l.path())
+	if err != nil && !errors.Is(err, fs.ErrExist) && sameFile(temp, l.path()) {
+		err = nil // only the answer was lost
+	}
+	if err == nil {
+		l.named = true
+		return nil
+	}
+	if !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	file, err := t.folder.create(l.path())
+	if err != nil {
+		return err
+	}
+	l.named, l.record.Host = true, ""
+	err = file.Close()
+	if l.file != nil {
+		err = errors.Join(err, l.file.Close())
+		l.file = nil
+	}
+	return errors.Join(err, overwrite(l.path(), l.record))
 }
 
-// drop removes the temporary file. Tidy sees to one that stays.
-func (t *taker) drop() {
-	_ = t.closeFile()
-	if t.temp != "" {
-		_ = os.Remove(t.temp)
+func sameFile(a, b string) bool {
+	x, err := os.Stat(a)
+	if err != nil {
+		return false
 	}
-	t.temp = ""
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y)
 }

@@ -8,8 +8,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/certwright/certwright/internal/filelock"
 )
 
 // age sets the times of all below dir to long ago.
@@ -45,7 +43,7 @@ func TestTidyRemovesFreeLocksOnly(t *testing.T) {
 	f := open(t, dir, 0)
 	free, held, young := mustLock(t, f, "free"), mustLock(t, f, "a"), mustLock(t, f, "young")
 	mustUnlock(t, free)
-	for _, path := range []string{"lost+found/x", "other/1", ".new-OLD/1", filelock.Dir("a") + "/.new-DEAD"} {
+	for _, path := range []string{"lost+found/x", "other/1", ".gone-OLD/1"} {
 		path = filepath.Join(dir, path)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)

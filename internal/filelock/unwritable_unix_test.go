@@ -24,7 +24,7 @@ func TestFolderThatCannotBeWritten(t *testing.T) {
 		paths = append(paths, readOnly)
 	}
 	for _, path := range paths {
-		_, err := filelock.New(path, filelock.Options{}).Lock(t.Context(), "a")
+		_, err := filelock.New(path, 0).Lock(t.Context(), "a")
 		if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "check that this process may") {
 			t.Errorf("Lock: %v; want an error that names %s and the cure", err, path)
 		}

@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/caddyserver/certmagic v0.25.6
 	github.com/certwright/certwright v0.0.0
+	github.com/certwright/certwright/acmetest v0.0.0
 	github.com/go-acme/lego/v5 v5.6.0
 	github.com/mholt/acmez/v3 v3.1.7
 	go.uber.org/zap v1.28.0
@@ -31,4 +32,7 @@ require (
 	software.sslmate.com/src/go-pkcs12 v0.7.4 // indirect
 )
 
-replace github.com/certwright/certwright => ../..
+replace (
+	github.com/certwright/certwright => ../..
+	github.com/certwright/certwright/acmetest => ../../acmetest
+)

@@ -9,91 +9,44 @@ import (
 const MaxSNI = maxName
 
 // FromSNI returns the normalised form of the server name in a TLS ClientHello
-// and reports whether it is one. It allocates nothing when s is normalised
-// already. One trailing dot is taken off, letters are lower-cased, and an IP
-// address, which RFC 6066 §3 does not allow there but clients send, comes back
-// as canonical text.
+// and reports whether it is one, as [AppendSNI] does. It allocates nothing when s
+// is normalised already.
+func FromSNI(s string) (string, bool) {
+	var buf [MaxSNI]byte
+	name, ok := AppendSNI(buf[:0], s)
+	if s = strings.TrimSuffix(s, "."); string(name) == s {
+		return s, ok
+	}
+	return string(name), ok
+}
+
+// AppendSNI appends the normalised form of the server name in a TLS ClientHello
+// to dst and reports whether it is one. It allocates nothing when dst has room
+// for MaxSNI bytes. One trailing dot is taken off, letters are lower-cased, and an
+// IP address, which RFC 6066 §3 does not allow there but clients send, becomes
+// canonical text.
 //
 // It is for looking a name up, where more is at large than may be asked of a
 // CA: it lets hyphens stand anywhere and does not check A-labels. Whoever means
 // to order a certificate for the name gives it to [Normalize] first. Everything
 // else is refused: the empty name, names too long, wildcards, non-ASCII, spaces,
 // control bytes and ports.
-func FromSNI(s string) (string, bool) {
+func AppendSNI(dst []byte, s string) ([]byte, bool) {
 	s = strings.TrimSuffix(s, ".")
 	switch formOf(s) {
 	case formLower:
-		return s, true
+		return append(dst, s...), true
 	case formUpper:
-		return lowerASCII(s), true
-	case formAddress:
-		addr, ok := addressFromSNI(s)
-		switch {
-		case !ok:
-			return "", false
-		case !strings.ContainsAny(s, ":["):
-			return s, true // netip takes IPv4 in canonical form only
-		}
-		return addr.String(), true
-	}
-	return "", false
-}
-
-// A Form says how a server name is written.
-type Form int
-
-const (
-	NoName         Form = iota // not a name
-	NormalizedForm             // as it is normalised
-	OtherForm                  // in another way
-)
-
-// FormOf says how a server name is written, as AppendSNI does, without writing it
-// anew. It takes what may be an IP address for a name in another form.
-func FormOf(s string) Form {
-	switch formOf(s) {
-	case formLower:
-		return NormalizedForm
-	case formNone:
-		if !strings.HasSuffix(s, ".") {
-			return NoName
-		}
-	}
-	return OtherForm
-}
-
-// AppendSNI is FromSNI for a buffer: it appends the normalised form to dst, and
-// says whether s differs from it. It allocates nothing when dst has room for
-// MaxSNI bytes.
-func AppendSNI(dst []byte, s string) ([]byte, Form) {
-	name := strings.TrimSuffix(s, ".")
-	form, n := OtherForm, len(dst)
-	switch formOf(name) {
-	case formLower:
-		if name == s {
-			form = NormalizedForm
-		}
-		return append(dst, name...), form
-	case formUpper:
-		dst = append(dst, name...)
+		n := len(dst)
+		dst = append(dst, s...)
 		lowerBytes(dst[n:])
-		return dst, form
+		return dst, true
 	case formAddress:
-		if addr, ok := addressFromSNI(name); ok {
-			return addr.AppendTo(dst), form
+		if addr, ok := addressFromSNI(s); ok {
+			return addr.AppendTo(dst), true
 		}
 	}
-	return dst, NoName
-}
-
-// IsLabel reports whether s is one label of a normalised DNS name, but for where
-// its hyphens stand.
-func IsLabel(s string) bool {
-	var all class
-	for i := range len(s) {
-		all |= classes[s[i]]
-	}
-	return s != "" && len(s) <= maxLabel && all&^classLetter == 0
+	return dst, false
 }
 
 // form is what a server name looks like.
@@ -193,17 +146,8 @@ func isASCII(s string) bool {
 
 // lowerASCII lower-cases A to Z only: the rest is for idna to map.
 func lowerASCII(s string) string {
-	for i := range len(s) {
-		if 'A' <= s[i] && s[i] <= 'Z' {
-			return lowerASCIIFrom(s, i)
-		}
-	}
-	return s
-}
-
-func lowerASCIIFrom(s string, first int) string {
 	b := []byte(s)
-	lowerBytes(b[first:])
+	lowerBytes(b)
 	return string(b)
 }
 

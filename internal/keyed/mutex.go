@@ -1,5 +1,5 @@
-// Package keyed has a mutex and a shared call for each key out of any number,
-// and keeps nothing for keys that nobody uses.
+// Package keyed has a mutex for each key out of any number, and nothing for keys
+// that nobody uses.
 package keyed
 
 import (

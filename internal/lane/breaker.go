@@ -41,8 +41,8 @@ func (l *Lane) StoppedUntil() time.Time {
 	return time.Now().Add(time.Until(l.until)).Round(0) // also after the clock was set
 }
 
-// openLocked reports whether the breaker lets a flight take off now.
-func (l *Lane) openLocked(now time.Time) bool {
+// mayFlyLocked reports whether the breaker lets a flight take off now.
+func (l *Lane) mayFlyLocked(now time.Time) bool {
 	switch {
 	case l.until.IsZero():
 		return true

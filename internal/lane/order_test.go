@@ -107,7 +107,7 @@ func TestResultsReachDone(t *testing.T) {
 				Name: test.name, Context: t.Context(), Timeout: time.Minute, Do: test.do,
 				Done: func(err error) {
 					asked++
-					if err != test.want {
+					if !errors.Is(err, test.want) {
 						t.Errorf("%s: %v; want %v", test.name, err, test.want)
 					}
 					l.Status() // no lock is held

@@ -40,10 +40,10 @@ func Idle(ctx context.Context) (back func()) {
 		return func() {}
 	}
 	t.leave()
-	left := true
+	away := true
 	return func() {
-		if left {
-			left = false
+		if away {
+			away = false
 			t.comeBack()
 		}
 	}

@@ -60,7 +60,7 @@ func TestSleepEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		l.Submit(n.flight(ctx, "sleeps", func(ctx context.Context) error {
 			err := lane.Sleep(ctx, time.Hour)
-			if again := lane.Sleep(ctx, time.Hour); again != err {
+			if again := lane.Sleep(ctx, time.Hour); !errors.Is(again, err) {
 				t.Errorf("a second Sleep: %v; want %v", again, err)
 			}
 			time.Sleep(100 * time.Millisecond) // cleans up

@@ -14,7 +14,7 @@ type Status struct {
 	Queued      int       // have not taken off
 	Abandoned   []string  // names of flights that do not return, sorted; nil: none
 	Flying      []string  // names of the others in flight, the oldest first; nil: none
-	OldestSince time.Time // when the first of Flying took off; zero: none flies
+	OldestSince time.Time // when the first of Flying and Abandoned took off; zero: there are none
 	Panics      int       // since New, those of Done too
 }
 
@@ -29,6 +29,9 @@ func (l *Lane) Status() Status {
 	}
 	var trips []*trip
 	for t := range l.flying {
+		if s.OldestSince.IsZero() || t.since.Before(s.OldestSince) {
+			s.OldestSince = t.since
+		}
 		switch {
 		case t.lost:
 			s.Abandoned = append(s.Abandoned, t.flight.Name)
@@ -48,8 +51,19 @@ func (l *Lane) Status() Status {
 	for _, t := range trips {
 		s.Flying = append(s.Flying, t.flight.Name)
 	}
-	if len(trips) > 0 {
-		s.OldestSince = trips[0].since
-	}
 	return s
+}
+
+// Waits returns when the lane's next token comes, for a queued flight that needs
+// one while there is none, and zero for any other.
+func (l *Lane) Waits(f *Flight) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f.index == 0 || !f.Token || l.interval == 0 {
+		return time.Time{}
+	}
+	if next := l.full.Add(l.interval - l.burst); next.After(time.Now()) {
+		return next
+	}
+	return time.Time{}
 }

@@ -20,7 +20,7 @@ func (l *Lane) takeOffLocked() {
 		close(t.ready)
 		t.ready = nil
 	}
-	for l.working < l.opts.Slots && len(l.flying) < l.opts.Most && l.openLocked(now) {
+	for l.working < l.opts.Slots && len(l.flying) < l.opts.Most && l.mayFlyLocked(now) {
 		f := l.nextLocked(now)
 		if f == nil {
 			return

@@ -110,7 +110,8 @@ func (b *Bundle) KeyKind() certpem.KeyKind {
 	return certpem.KindRSA
 }
 
-// CA returns the directory URL of the CA, empty when it is not known.
+// CA returns the name of the CA, as the issuer gives it, empty when it is not
+// known.
 func (b *Bundle) CA() string { return b.origin.CA }
 
 // Account returns the ID of the issuer that got it, empty when it is not known.
@@ -130,9 +131,9 @@ func (b *Bundle) Usable(now int64) bool { return b.NotBefore <= now && now < b.E
 // false for no names.
 func (b *Bundle) Covers(names []string) bool { return coversAll(b.Names, names) }
 
-func coversAll(held, names []string) bool {
+func coversAll(have, names []string) bool {
 	for _, name := range names {
-		if !slices.ContainsFunc(held, func(pattern string) bool { return hostname.Covers(pattern, name) }) {
+		if !slices.ContainsFunc(have, func(pattern string) bool { return hostname.Covers(pattern, name) }) {
 			return false
 		}
 	}

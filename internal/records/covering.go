@@ -146,8 +146,8 @@ func (r *Records) candidates(in *index, names []string) []candidate {
 	set := setOf(ID(names, ""))
 	var all []candidate
 	for _, id := range in.having(names[0]) {
-		held, _ := r.search.namesOf(id)
-		if !coversAll(held, names) {
+		have, _ := r.search.namesOf(id)
+		if !coversAll(have, names) {
 			continue
 		}
 		c := candidate{id: id, exact: 1}
@@ -155,7 +155,7 @@ func (r *Records) candidates(in *index, names []string) []candidate {
 			c.exact = 0
 		}
 		for _, name := range names {
-			if !slices.Contains(held, name) {
+			if !slices.Contains(have, name) {
 				c.wild++
 			}
 		}

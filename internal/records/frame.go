@@ -74,7 +74,12 @@ func (r *Records) loadJSON(ctx context.Context, key, kind string, v any) error {
 	if err != nil {
 		return err
 	}
-	err = decodeJSON(kind, value, v)
+	return r.readJSON(key, kind, value, v)
+}
+
+// readJSON is loadJSON for a value that was loaded.
+func (r *Records) readJSON(key, kind string, value []byte, v any) error {
+	err := decodeJSON(kind, value, v)
 	r.noteNewer(key, err)
 	switch {
 	case err == nil:

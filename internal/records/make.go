@@ -4,13 +4,10 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/x509"
-	"encoding/asn1"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
-	"net/url"
-	"slices"
 	"time"
 
 	"github.com/certwright/certwright/internal/certpem"
@@ -20,7 +17,7 @@ import (
 type NewBundle struct {
 	Names   []string        // normalised, at least one; the Bundle shares the slice
 	KeyType certpem.KeyType // empty: that of Key
-	CA      string          // directory URL; empty when it is not known
+	CA      string          // its name, as the issuer gives it; empty when it is not known
 	Account string          // ID of the issuer; empty when it is not known
 	Profile string          // that was asked for; empty for none
 	Key     crypto.Signer   // in memory
@@ -126,21 +123,11 @@ func endOf(chain []*x509.Certificate) time.Time {
 
 // flagsOf returns the flags that follow from a leaf.
 func flagsOf(leaf *x509.Certificate) (f Flag) {
-	for _, s := range leaf.OCSPServer {
-		if u, err := url.Parse(s); err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" {
-			f |= OCSP
-		}
+	if len(certpem.Responders(leaf)) > 0 {
+		f |= OCSP
 	}
-	for _, ext := range leaf.Extensions {
-		// RFC 7633 §6: id-pe-tlsfeature with the extension status_request, which
-		// is 5 (RFC 6066 §8).
-		var features []int
-		if !ext.Id.Equal(asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}) {
-			continue
-		}
-		if rest, err := asn1.Unmarshal(ext.Value, &features); err == nil && len(rest) == 0 && slices.Contains(features, 5) {
-			f |= MustStaple
-		}
+	if certpem.MustStaple(leaf) {
+		f |= MustStaple
 	}
 	return f
 }

@@ -18,7 +18,7 @@ type answer[T any] struct {
 	done chan struct{}
 	v    T
 	err  error
-	left bool // by the one who wanted to find it out
+	cut  bool // short: the context of the one who asked ended
 }
 
 var errAborted = errors.New("the call was ended from within")
@@ -31,7 +31,7 @@ func (m *memo[T]) get(ctx context.Context, key string, find func(context.Context
 		m.mu.Lock()
 		a := m.answers[key]
 		if a == nil {
-			a = &answer[T]{done: make(chan struct{}), err: errAborted, left: true}
+			a = &answer[T]{done: make(chan struct{}), err: errAborted, cut: true}
 			if m.answers == nil {
 				m.answers = make(map[string]*answer[T])
 			}
@@ -46,7 +46,7 @@ func (m *memo[T]) get(ctx context.Context, key string, find func(context.Context
 			var zero T
 			return zero, context.Cause(ctx)
 		}
-		if a.err == nil || !a.left {
+		if a.err == nil || !a.cut {
 			return a.v, a.err
 		}
 	}
@@ -62,6 +62,6 @@ func (m *memo[T]) ask(ctx context.Context, key string, a *answer[T], find func(c
 		close(a.done)
 	}()
 	v, err := find(ctx)
-	a.v, a.err, a.left = v, err, err != nil && ctx.Err() != nil
+	a.v, a.err, a.cut = v, err, err != nil && ctx.Err() != nil
 	return v, err
 }

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"io/fs"
 	"sync"
+	"time"
 )
 
 // Storage is what records are kept on: package storage says what its methods do.
@@ -66,27 +67,37 @@ type Records struct {
 	shared shared
 	search search
 
-	mu    sync.Mutex          // guards newer
-	newer map[string]struct{} // keys at which a newer version's record was seen
+	mu      sync.Mutex           // guards the fields below
+	newer   map[string]struct{}  // keys at which a newer version's record was seen
+	failing map[string]time.Time // since when the value at a key could not be loaded
 }
+
+// lostAfter is for how long a value may fail to be loaded, while others can be
+// stored and loaded, before it counts as damaged: no name is given up for it.
+const lostAfter = time.Hour
 
 // New returns the records on s. It asks nothing of s.
 func New(s Storage, o Options) *Records {
-	return &Records{s: s, damage: o.Damage, newer: make(map[string]struct{})}
+	return &Records{s: s, damage: o.Damage, newer: make(map[string]struct{}), failing: make(map[string]time.Time)}
 }
 
 // load returns the value at a key. Its error satisfies errors.Is(err,
 // fs.ErrNotExist) when there is none, and is a *DamagedError when the storage
-// says that the value is damaged.
+// says that the value is damaged, or has not given it for an hour while it gave
+// others.
 func (r *Records) load(ctx context.Context, key string) ([]byte, error) {
 	value, err := r.s.Load(ctx, key)
 	switch {
 	case err == nil:
+		r.noteLoaded(key)
 		return value, nil
 	case errors.Is(err, fs.ErrNotExist):
+		r.noteLoaded(key)
 		r.noteNewer(key, nil) // somebody has removed it
 	case r.isDamage(err):
 		return nil, &DamagedError{Key: key, Err: err}
+	case ctx.Err() == nil && r.isLost(ctx, key):
+		return nil, &DamagedError{Key: key, Err: fmt.Errorf("it cannot be loaded while others can: %w", err)}
 	}
 	return nil, fmt.Errorf("loading %q: %w", key, err)
 }
@@ -94,6 +105,26 @@ func (r *Records) load(ctx context.Context, key string) ([]byte, error) {
 func (r *Records) isDamage(err error) bool {
 	var d interface{ Damaged() bool }
 	return errors.As(err, &d) && d.Damaged() || r.damage != nil && r.damage(err)
+}
+
+// isLost notes that the value at a key could not be loaded, and reports whether
+// that has gone on for long while the storage as a whole works.
+func (r *Records) isLost(ctx context.Context, key string) bool {
+	r.mu.Lock()
+	since, known := r.failing[key]
+	if !known {
+		r.failing[key] = time.Now()
+	}
+	r.mu.Unlock()
+	return known && key != keyProbe && time.Since(since) >= lostAfter && r.Probe(ctx) == nil
+}
+
+func (r *Records) noteLoaded(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.failing) > 0 {
+		delete(r.failing, key)
+	}
 }
 
 // store makes value the record at a key.

@@ -9,13 +9,13 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/crypto/ocsp"
 
 	"github.com/certwright/certwright/internal/backoff"
+	"github.com/certwright/certwright/internal/certpem"
 )
 
 const (
@@ -33,8 +33,6 @@ var ErrNoResponder = errors.New("revocation: certificate names no OCSP responder
 // ResponderError is an answer without a verdict: an OCSPResponseStatus other than
 // successful (RFC 6960 §4.2.1), or an HTTP status other than 200.
 type ResponderError struct {
-	// Responder is the URL that was asked; empty when the answer was parsed.
-	Responder string
 	// Status is the OCSPResponseStatus, or 0 when HTTPStatus says what happened.
 	Status ocsp.ResponseStatus
 	// HTTPStatus is the HTTP status code, or 0 when Status says what happened.
@@ -52,26 +50,9 @@ func (e *ResponderError) Error() string {
 	return fmt.Sprintf("responder answered %q", e.Status)
 }
 
-// Temporary reports whether the same question may be answered later: after
-// tryLater, internalError, and the HTTP statuses 408, 429 and 5xx.
-func (e *ResponderError) Temporary() bool {
-	switch {
-	case e.HTTPStatus != 0:
-		return e.HTTPStatus >= 500 || e.HTTPStatus == http.StatusTooManyRequests ||
-			e.HTTPStatus == http.StatusRequestTimeout
-	default:
-		return e.Status == ocsp.TryLater || e.Status == ocsp.InternalError
-	}
-}
-
-// Fetcher asks OCSP responders. The zero Fetcher is ready. It is safe for
-// concurrent use as long as its fields are not changed.
+// Fetcher asks OCSP responders. It is safe for concurrent use.
 type Fetcher struct {
-	// Client sends the requests. Nil means http.DefaultClient.
-	Client *http.Client
-	// Overrides says for the URL of a responder, as the leaf spells it, which
-	// URL to ask in its place. An empty one means not to ask it at all.
-	Overrides map[string]string
+	Client *http.Client // sends the requests; required
 }
 
 // Fetch asks the responders of leaf in turn, in the leaf's order, and returns the
@@ -83,7 +64,7 @@ type Fetcher struct {
 // Fetch ends with ctx. A responder that hangs does not use up the time of those
 // after it: each gets an equal share of what is left, and 15 s at most.
 func (f Fetcher) Fetch(ctx context.Context, leaf, issuer *x509.Certificate) (*Staple, error) {
-	urls := f.responders(leaf)
+	urls := certpem.Responders(leaf)
 	if len(urls) == 0 {
 		return nil, ErrNoResponder
 	}
@@ -118,20 +99,6 @@ func (f Fetcher) Fetch(ctx context.Context, leaf, issuer *x509.Certificate) (*St
 	return nil, errors.Join(errs...)
 }
 
-// responders returns the URLs to ask for leaf, overrides applied.
-func (f Fetcher) responders(leaf *x509.Certificate) []string {
-	var urls []string
-	for _, u := range responders(leaf) {
-		if o, ok := f.Overrides[u]; ok {
-			u = o
-		}
-		if u != "" && !slices.Contains(urls, u) {
-			urls = append(urls, u)
-		}
-	}
-	return urls
-}
-
 // question is what every responder is asked.
 type question struct {
 	der          []byte // OCSPRequest
@@ -150,7 +117,6 @@ func (f Fetcher) ask(ctx context.Context, responder string, q question, left int
 	}
 	var re *ResponderError
 	if errors.As(err, &re) {
-		re.Responder = responder
 		re.RetryAfter, _ = backoff.ParseRetryAfter(header.Get("Retry-After"), time.Now())
 		return nil, err
 	}
@@ -182,11 +148,7 @@ func (f Fetcher) post(ctx context.Context, responder string, der []byte) ([]byte
 	}
 	req.Header.Set("Content-Type", "application/ocsp-request")
 	req.Header.Set("Accept", "application/ocsp-response")
-	client := f.Client
-	if client == nil {
-		client = http.DefaultClient
-	}
-	resp, err := client.Do(req)
+	resp, err := f.Client.Do(req)
 	if err != nil {
 		// Fetch names the URL already.
 		var ue *url.Error

@@ -144,21 +144,20 @@ func TestFetchResponderErrors(t *testing.T) {
 		}
 	}
 	for _, tt := range []struct {
-		name      string
-		serve     http.HandlerFunc
-		want      ResponderError
-		temporary bool
+		name  string
+		serve http.HandlerFunc
+		want  ResponderError
 	}{
 		{"tryLater", func(w http.ResponseWriter, req *http.Request) {
 			w.Header().Set("Retry-After", "120")
 			write(ocsp.TryLaterErrorResponse)(w, req)
-		}, ResponderError{Status: ocsp.TryLater, RetryAfter: 2 * time.Minute}, true},
-		{"unauthorized", write(ocsp.UnauthorizedErrorResponse), ResponderError{Status: ocsp.Unauthorized}, false},
-		{"500", status(500, ""), ResponderError{HTTPStatus: 500}, true},
-		{"503", status(503, "3600"), ResponderError{HTTPStatus: 503, RetryAfter: time.Hour}, true},
-		{"429", status(429, ""), ResponderError{HTTPStatus: 429}, true},
-		{"404", status(404, ""), ResponderError{HTTPStatus: 404}, false},
-		{"204", status(204, ""), ResponderError{HTTPStatus: 204}, false},
+		}, ResponderError{Status: ocsp.TryLater, RetryAfter: 2 * time.Minute}},
+		{"unauthorized", write(ocsp.UnauthorizedErrorResponse), ResponderError{Status: ocsp.Unauthorized}},
+		{"500", status(500, ""), ResponderError{HTTPStatus: 500}},
+		{"503", status(503, "3600"), ResponderError{HTTPStatus: 503, RetryAfter: time.Hour}},
+		{"429", status(429, ""), ResponderError{HTTPStatus: 429}},
+		{"404", status(404, ""), ResponderError{HTTPStatus: 404}},
+		{"204", status(204, ""), ResponderError{HTTPStatus: 204}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r.serve = tt.serve
@@ -167,9 +166,8 @@ func TestFetchResponderErrors(t *testing.T) {
 			if !errors.As(err, &re) {
 				t.Fatalf("got %v", err)
 			}
-			tt.want.Responder = r.URL
-			if *re != tt.want || re.Temporary() != tt.temporary {
-				t.Errorf("got %+v, temporary %v", *re, re.Temporary())
+			if *re != tt.want {
+				t.Errorf("got %+v", *re)
 			}
 		})
 	}
@@ -234,34 +232,18 @@ func TestA13_NoResponderIsAskedNothing(t *testing.T) {
 	ca := newFakeCA(t, time.Now())
 	r := newFakeResponder(t, http.NotFound)
 	for _, tt := range []struct {
-		name      string
-		leaf      *x509.Certificate
-		overrides map[string]string
+		name string
+		leaf *x509.Certificate
 	}{
-		{"nil", nil, nil},
-		{"no responder", ca.leaf(42), nil},
-		{"not HTTP", ca.leaf(42, "ldap://localhost"), nil},
-		{"an override for another", ca.leaf(42), map[string]string{"": r.URL, "http://other": r.URL}},
-		{"overridden by nothing", ca.leaf(42, r.URL), map[string]string{r.URL: ""}},
+		{"no responder", ca.leaf(42)},
+		{"not HTTP", ca.leaf(42, "ldap://localhost")},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s, err := Fetcher{Client: r.Client(), Overrides: tt.overrides}.Fetch(t.Context(), tt.leaf, ca.cert)
+			s, err := Fetcher{Client: r.Client()}.Fetch(t.Context(), tt.leaf, ca.cert)
 			if !errors.Is(err, ErrNoResponder) || s != nil || r.asked.Load() != 0 {
 				t.Errorf("got %v, %v; asked %d times", s, err, r.asked.Load())
 			}
 		})
-	}
-}
-
-func TestFetchOverrides(t *testing.T) {
-	ca := newFakeCA(t, time.Now())
-	r := newFakeResponder(t, nil)
-	leaf := ca.leaf(42, "http://a.invalid", "http://b.invalid")
-	r.serve = write(ca.respond(ca.good(leaf)))
-	f := Fetcher{Client: r.Client(), Overrides: map[string]string{"http://a.invalid": "", "http://b.invalid": r.URL}}
-	s, err := f.Fetch(t.Context(), leaf, ca.cert)
-	if err != nil || s.Status != Good || s.Responder != r.URL || r.asked.Load() != 1 {
-		t.Errorf("got %+v, %v; asked %d times", s, err, r.asked.Load())
 	}
 }
 

@@ -3,8 +3,6 @@ package revocation
 import (
 	"bytes"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"testing"
 	"time"
 
@@ -54,20 +52,6 @@ func FuzzParse(f *testing.F) {
 		}
 		if at := RefreshAt(s, leaf.NotAfter, 1); !at.After(s.ThisUpdate) || !at.Before(s.end(leaf.NotAfter)) {
 			t.Errorf("refreshed at %v", at)
-		}
-	})
-}
-
-func FuzzMustStaple(f *testing.F) {
-	f.Add([]byte{0x30, 3, 2, 1, 5})
-	f.Add([]byte{0x30, 6, 2, 1, 17, 2, 1, 5})
-	f.Add([]byte{0x30, 0x80, 2, 1, 5, 0, 0})
-	f.Fuzz(func(t *testing.T, value []byte) {
-		leaf := &x509.Certificate{Extensions: []pkix.Extension{{
-			Id: asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}, Value: value,
-		}}}
-		if MustStaple(leaf) && !bytes.Contains(value, []byte{2, 1, 5}) {
-			t.Errorf("%x has no status_request", value)
 		}
 	})
 }

@@ -59,8 +59,7 @@ func parse(raw []byte, leaf, issuer *x509.Certificate, now time.Time) (*Staple, 
 		return nil, err
 	}
 	s := &Staple{
-		Raw: raw, ThisUpdate: r.ThisUpdate, NextUpdate: r.NextUpdate, ProducedAt: r.ProducedAt,
-		leafNotAfter: leaf.NotAfter,
+		Raw: raw, ThisUpdate: r.ThisUpdate, NextUpdate: r.NextUpdate, leafNotAfter: leaf.NotAfter,
 	}
 	if err := s.setStatus(r); err != nil {
 		return nil, err
@@ -82,6 +81,12 @@ func (s *Staple) setStatus(r *ocsp.Response) error {
 		// real one has a time.
 		if r.RevokedAt.IsZero() {
 			return errors.New("no certificate status")
+		}
+		// RFC 6960 §2.2: so a responder may answer for a serial that was never
+		// issued as far as it knows, which it may not know yet.
+		if r.RevocationReason == ocsp.CertificateHold && r.RevokedAt.Unix() == 0 {
+			s.Status = Unknown
+			return nil
 		}
 		s.Status, s.RevokedAt, s.Reason = Revoked, r.RevokedAt, r.RevocationReason
 	default:

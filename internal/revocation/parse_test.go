@@ -49,8 +49,8 @@ func TestParseGood(t *testing.T) {
 			if s.Status != Good || string(s.Raw) != string(tt.raw) || !Usable(s, now) {
 				t.Errorf("got %v, usable %v", s.Status, Usable(s, now))
 			}
-			if !s.NextUpdate.Equal(now.Add(7*24*time.Hour)) || s.ProducedAt.IsZero() || !s.RevokedAt.IsZero() {
-				t.Errorf("got times %v, %v, %v", s.NextUpdate, s.ProducedAt, s.RevokedAt)
+			if !s.NextUpdate.Equal(now.Add(7*24*time.Hour)) || !s.RevokedAt.IsZero() {
+				t.Errorf("got times %v, %v", s.NextUpdate, s.RevokedAt)
 			}
 		})
 	}
@@ -262,20 +262,19 @@ func TestParseErrorStatus(t *testing.T) {
 	ca := newFakeCA(t, now)
 	leaf := ca.leaf(42)
 	for _, tt := range []struct {
-		raw       []byte
-		status    ocsp.ResponseStatus
-		temporary bool
+		raw    []byte
+		status ocsp.ResponseStatus
 	}{
-		{ocsp.MalformedRequestErrorResponse, ocsp.Malformed, false},
-		{ocsp.InternalErrorErrorResponse, ocsp.InternalError, true},
-		{ocsp.TryLaterErrorResponse, ocsp.TryLater, true},
-		{ocsp.SigRequredErrorResponse, ocsp.SignatureRequired, false},
-		{ocsp.UnauthorizedErrorResponse, ocsp.Unauthorized, false},
+		{ocsp.MalformedRequestErrorResponse, ocsp.Malformed},
+		{ocsp.InternalErrorErrorResponse, ocsp.InternalError},
+		{ocsp.TryLaterErrorResponse, ocsp.TryLater},
+		{ocsp.SigRequredErrorResponse, ocsp.SignatureRequired},
+		{ocsp.UnauthorizedErrorResponse, ocsp.Unauthorized},
 	} {
 		t.Run(tt.status.String(), func(t *testing.T) {
 			_, err := Parse(tt.raw, leaf, ca.cert, now)
 			var re *ResponderError
-			if !errors.As(err, &re) || re.Status != tt.status || re.Temporary() != tt.temporary {
+			if !errors.As(err, &re) || re.Status != tt.status {
 				t.Errorf("got %v", err)
 			}
 		})

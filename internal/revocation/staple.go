@@ -65,8 +65,6 @@ type Staple struct {
 	// ThisUpdate and NextUpdate bound the time in which the verdict holds. A
 	// zero NextUpdate means that the responder gave none.
 	ThisUpdate, NextUpdate time.Time
-	// ProducedAt is when the response was signed.
-	ProducedAt time.Time
 	// RevokedAt is zero unless Status is Revoked.
 	RevokedAt time.Time
 	// Reason is the CRLReason of RFC 5280 §5.3.1, 1 being keyCompromise. It is

@@ -1,55 +1,64 @@
 package schedule
 
-import (
-	"container/heap"
-	"slices"
-)
+import "container/heap"
 
-// waiting is a heap of what waits, the first due at index 0. It has nothing
-// beside the Works, so that each entry is small.
-type waiting []Work
-
-func (h waiting) first() *Task { return h[0].Schedule() }
-
-// grow makes room for n more at once.
-func (h *waiting) grow(n int) { *h = slices.Grow(*h, n) }
-
-func (h *waiting) push(w Work) { heap.Push((*works)(h), w) }
-
-func (h *waiting) pop() Work { return heap.Pop((*works)(h)).(Work) }
-
-func (h *waiting) fix(t *Task) { heap.Fix((*works)(h), int(t.index)-1) }
-
-func (h *waiting) remove(t *Task) { heap.Remove((*works)(h), int(t.index)-1) }
-
-// before counts the tasks at i and below that come before t. None comes before
-// its parent, so the search ends at each one that does not count.
-func (h waiting) before(i int, t *Task) int {
-	if i >= len(h) || !h[i].Schedule().less(t) {
-		return 0
-	}
-	return 1 + h.before(2*i+1, t) + h.before(2*i+2, t)
+// A Task is one work's place in a [Queue]. Its zero value is in no Queue. It may
+// be in one Queue at a time, and only that Queue uses it. It must not be copied
+// after first use.
+type Task struct {
+	_     noCopy
+	at    int64 // Unix seconds
+	index int32 // in the heap, plus one; 0 when it does not wait
 }
 
-// works has the methods that package heap wants.
+// noCopy has go vet complain of copies.
+type noCopy struct{}
+
+func (*noCopy) Lock()   {}
+func (*noCopy) Unlock() {}
+
+// works is a heap of what waits, the first due at index 0.
 type works []Work
 
-func (s works) Len() int { return len(s) }
+func (h *works) push(w Work) { heap.Push((*heaped)(h), w) }
 
-func (s works) Less(i, j int) bool { return s[i].Schedule().less(s[j].Schedule()) }
+func (h *works) pop() Work { return heap.Pop((*heaped)(h)).(Work) }
 
-func (s works) Swap(i, j int) {
+func (h *works) fix(t *Task) { heap.Fix((*heaped)(h), int(t.index)-1) }
+
+func (h *works) remove(t *Task) { heap.Remove((*heaped)(h), int(t.index)-1) }
+
+// add puts a work at the end, where it is out of order until order is called.
+func (h *works) add(w Work) { (*heaped)(h).Push(w) }
+
+func (h *works) order() { heap.Init((*heaped)(h)) }
+
+// setAll gives all the same time; then any order is one.
+func (h works) setAll(at int64) {
+	for _, w := range h {
+		w.Schedule().at = at
+	}
+}
+
+// heaped has the methods that package heap wants.
+type heaped []Work
+
+func (s heaped) Len() int { return len(s) }
+
+func (s heaped) Less(i, j int) bool { return s[i].Schedule().at < s[j].Schedule().at }
+
+func (s heaped) Swap(i, j int) {
 	s[i], s[j] = s[j], s[i]
 	s[i].Schedule().index, s[j].Schedule().index = int32(i+1), int32(j+1)
 }
 
-func (s *works) Push(x any) {
+func (s *heaped) Push(x any) {
 	w := x.(Work)
 	*s = append(*s, w)
 	w.Schedule().index = int32(len(*s))
 }
 
-func (s *works) Pop() any {
+func (s *heaped) Pop() any {
 	old := *s
 	last := len(old) - 1
 	w := old[last]

@@ -1,100 +1,113 @@
-// Package schedule runs work at its times: one queue in order of time, and a
-// bounded number of workers that never sleep. Whoever has the work embeds its
-// place in the queue, a [Task], so that a queue of very many stays small.
+// Package schedule keeps one time for each of very many works, and calls each
+// when it is due. Whoever has the work embeds its place in the queue, a [Task].
 package schedule
 
 import (
 	"context"
 	"errors"
+	"math"
+	"math/bits"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 )
 
-// Defaults of [Options].
+// Never is a time for [Queue.Set]: the work does not wait.
+const Never int64 = math.MaxInt64
+
 const (
-	DefaultWorkers = 16
-	DefaultMaxIdle = time.Minute
+	// maxSleep is the longest time between two looks at the wall clock.
+	maxSleep = time.Minute
+	// retryAfter is when a work is due again whose Due panicked, in seconds.
+	retryAfter = 60
+	// setBack is by how many seconds the wall clock must have been set back for
+	// all works to be due: less only delays them by as much.
+	setBack = 120
 )
+
+// Work is what a [Queue] calls. It is usually a pointer to a struct that has a
+// [Task] in it.
+type Work interface {
+	// Schedule returns the work's place in the queue: the same one each time, and
+	// no other work's. The queue calls it with its lock held and often, so it
+	// must do no more than return the address of a field.
+	Schedule() *Task
+
+	// Due is called when the work is due and has left the queue; it usually sets
+	// its time anew. It must not block, because all others wait for it. It may
+	// call the queue's methods but Run. It is also called when the wall clock
+	// was found set back, so it decides itself whether there is something to do.
+	Due()
+
+	// String names the work for who is told of a panic.
+	String() string
+}
 
 // Options of a Queue. They are read by [New] and not after.
 type Options struct {
-	// Workers is the most Works that run at once; zero or less is DefaultWorkers.
-	Workers int
-
-	// Panic is told of a panic in a Work's Run, on the goroutine that ran, while
-	// the Work still counts as running. It may set the Work again; a Work that
-	// nobody set or removed since is run again after MaxIdle, so that none is
-	// lost. It is told too, with an error as value, when Run ends its goroutine.
-	// Nil only counts.
+	// Panic is told of a panic in a work's Due, on the queue's goroutine; with
+	// an error as value when Due ended its goroutine. Nil only counts.
 	Panic func(w Work, value any, stack []byte)
-
-	// MaxIdle is the longest time between two looks at the wall clock, and so
-	// the longest delay after the clock jumped or the host slept; zero or less
-	// is DefaultMaxIdle.
-	MaxIdle time.Duration
 }
 
-var errExited = errors.New("run ended its goroutine")
-
-// A Queue holds Works, each with one time at which it is due, and runs them. A
-// Work never runs twice at once. A wake-up costs as much as there is due and not
-// as much as there is in the queue. It is safe for concurrent use; make it with
-// [New].
+// A Queue calls works when they are due by the wall clock. While nothing is due
+// it does nothing but to read the clock once a minute: so long at most a jump of
+// the clock, or the host's sleep, stays unnoticed. It is safe for concurrent
+// use; make it with [New].
 type Queue struct {
 	opts Options
-	now  func() time.Time
-	wake chan struct{} // holds one value when the dispatcher should look again
-	turn chan struct{} // holds one value while Run runs
+	wall func() time.Time
+	wake chan struct{} // holds one value when Run should look again
 
-	mu       sync.Mutex // guards what follows and the Task of each Work
-	waiting  waiting
-	active   map[*Task]active // running now, at most opts.Workers
-	workers  int
-	seq      uint64
+	mu       sync.Mutex // guards what follows and the Task of each work
+	works    works
 	lastWake time.Time
 	panics   int
 }
 
-// active is a Work that runs.
-type active struct {
-	work  Work
-	since time.Time
+// Health is the state of a Queue, for a check that it still works.
+type Health struct {
+	LastWake time.Time // the last look at the clock, a minute ago at most while Run runs and no Due hangs; zero before Run
+	NextDue  time.Time // of the first that waits; zero when none waits
+	Waiting  int
+	Panics   int // of Due, since New
 }
 
-// New returns an empty Queue, which does nothing until [Queue.Run].
-func New(opts Options) *Queue {
-	if opts.Workers <= 0 {
-		opts.Workers = DefaultWorkers
-	}
-	if opts.MaxIdle <= 0 {
-		opts.MaxIdle = DefaultMaxIdle
-	}
+var errExited = errors.New("due ended its goroutine")
+
+// New returns an empty Queue, which calls nothing until [Queue.Run].
+func New(o Options) *Queue {
 	return &Queue{
-		opts:   opts,
-		now:    time.Now,
-		wake:   make(chan struct{}, 1),
-		turn:   make(chan struct{}, 1),
-		active: make(map[*Task]active),
+		opts: o,
+		wall: func() time.Time { return time.Now().Round(0) },
+		wake: make(chan struct{}, 1),
 	}
 }
 
-// Run runs what is due until ctx ends, and returns when all that it began has
-// returned. Works that wait then stay in the queue. A second Run waits for the
-// first to end.
+// Run calls what is due, one at a time and always on one goroutine, until ctx
+// ends; it returns when the last call has returned. It is called once.
 func (q *Queue) Run(ctx context.Context) {
-	select {
-	case q.turn <- struct{}{}:
-		defer func() { <-q.turn }()
-	case <-ctx.Done():
-		return
+	for ctx.Err() == nil {
+		done := make(chan struct{})
+		go func() { // a goroutine that a Due may end
+			defer close(done)
+			q.loop(ctx)
+		}()
+		<-done
 	}
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	timer := time.NewTimer(0)
+}
+
+func (q *Queue) loop(ctx context.Context) {
+	timer := time.NewTimer(maxSleep)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		timer.Reset(q.dispatch(ctx, &wg))
+		w, sleep := q.next()
+		if w != nil {
+			q.call(w)
+			continue
+		}
+		timer.Reset(sleep)
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
@@ -103,147 +116,135 @@ func (q *Queue) Run(ctx context.Context) {
 	}
 }
 
-// dispatch starts workers for what is due and returns the time to the next look.
-func (q *Queue) dispatch(ctx context.Context, wg *sync.WaitGroup) time.Duration {
+// next takes out the first work if it is due, or returns when to look again.
+func (q *Queue) next() (w Work, sleep time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	now := q.wallClock()
+	now := q.wall()
+	if now.Unix() < q.lastWake.Unix()-setBack {
+		q.works.setAll(now.Unix())
+	}
 	q.lastWake = now
-	for q.workers < q.opts.Workers {
-		w := q.takeLocked(now)
-		if w == nil {
-			break
-		}
-		q.workers++
-		wg.Go(func() { q.work(ctx, w) })
+	if len(q.works) == 0 {
+		return nil, maxSleep
 	}
-	if len(q.waiting) == 0 || q.workers == q.opts.Workers {
-		return q.opts.MaxIdle // a worker that ends its work looks for more itself
+	at := q.works[0].Schedule().at
+	if at <= now.Unix() {
+		return q.works.pop(), 0
 	}
-	return max(0, min(q.opts.MaxIdle, moment(q.waiting.first().due).Sub(now)))
+	if at-now.Unix() > int64(maxSleep/time.Second) {
+		return nil, maxSleep
+	}
+	return nil, time.Unix(at, 0).Sub(now)
 }
 
-// work runs a Work, and then what is due, until nothing is.
-func (q *Queue) work(ctx context.Context, w Work) {
-	for w != nil {
-		w = q.step(ctx, w)
-	}
-}
-
-func (q *Queue) step(ctx context.Context, w Work) (next Work) {
+// call calls Due. A work that panics and has set no time is due again after a
+// minute, so that none is lost.
+func (q *Queue) call(w Work) {
 	returned := false
 	defer func() {
-		if !returned { // runtime.Goexit: this goroutine takes nothing more
-			q.report(w, errExited)
-			q.mu.Lock()
-			defer q.mu.Unlock()
-			q.endLocked(w, failed)
-			q.leaveLocked()
+		if !returned {
+			value := recover()
+			if value == nil { // runtime.Goexit
+				value = errExited
+			}
+			q.failed(w, value)
 		}
 	}()
-	end := q.call(ctx, w)
+	w.Due()
 	returned = true
-
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.endLocked(w, end)
-	if ctx.Err() == nil {
-		next = q.takeLocked(q.wallClock())
-	}
-	switch {
-	case next == nil:
-		q.leaveLocked()
-	case q.workers < q.opts.Workers:
-		q.wakeUp() // what comes next is not what the dispatcher waits for
-	}
-	return next
 }
 
-// ending is how a run ended.
-type ending int
-
-const (
-	completed ending = iota
-	failed
-)
-
-func (q *Queue) call(ctx context.Context, w Work) (end ending) {
-	defer func() {
-		if v := recover(); v != nil {
-			end = failed
-			q.report(w, v)
-		}
-	}()
-	w.Run(ctx)
-	return completed
-}
-
-func (q *Queue) report(w Work, value any) {
+func (q *Queue) failed(w Work, value any) {
 	stack := debug.Stack()
 	q.mu.Lock()
 	q.panics++
+	if w.Schedule().index == 0 {
+		q.setLocked(w, q.wall().Unix()+retryAfter)
+	}
 	q.mu.Unlock()
 	if q.opts.Panic == nil {
 		return
 	}
-	defer func() {
-		if recover() != nil { // nobody is left to tell; the count shows it
-			q.mu.Lock()
-			q.panics++
-			q.mu.Unlock()
-		}
-	}()
+	defer func() { _ = recover() }() // nobody is left to tell
 	q.opts.Panic(w, value, stack)
 }
 
-// takeLocked takes the first Work off the queue, when it is due, to be run.
-func (q *Queue) takeLocked(now time.Time) Work {
-	if len(q.waiting) == 0 || !q.waiting.first().ready(nanoseconds(now)) {
-		return nil
-	}
-	w := q.waiting.pop()
-	t := w.Schedule()
-	t.flags |= running
-	q.active[t] = active{work: w, since: now}
-	return w
+// Set makes a work due at a time in Unix seconds, in place of its time until now
+// if it has one. A past time is due at once, and Never takes the work out. Works
+// that are due at the same second are called in any order.
+func (q *Queue) Set(w Work, at int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.setLocked(w, at)
 }
 
-// endLocked puts a Work that ran back into the queue, or out of it.
-func (q *Queue) endLocked(w Work, end ending) {
-	t := w.Schedule()
-	delete(q.active, t)
-	if end == failed && !t.is(again) && !t.is(removed) {
-		t.due = nanoseconds(q.wallClock().Add(q.opts.MaxIdle))
-		t.seq = q.nextLocked()
-		t.flags = again
-	}
-	if !t.is(again) {
-		t.flags = 0
+// SetNow makes works due now. Many at once cost less than each alone.
+func (q *Queue) SetNow(ws ...Work) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := q.wall().Unix()
+	if n := len(q.works) + len(ws); len(ws)*bits.Len(uint(n)) < n {
+		for _, w := range ws {
+			q.setLocked(w, now)
+		}
 		return
 	}
-	t.flags &= urgent
-	q.waiting.push(w)
+	q.works = slices.Grow(q.works, len(ws))
+	for _, w := range ws {
+		t := w.Schedule()
+		t.at = now
+		if t.index == 0 {
+			q.works.add(w)
+		}
+	}
+	q.works.order()
+	q.lookAgain()
 }
 
-// leaveLocked ends a worker. The dispatcher looks anew: with all workers busy
-// it did not watch for what comes next.
-func (q *Queue) leaveLocked() {
-	q.workers--
-	q.wakeUp()
+// Remove takes a work out; one that does not wait is passed over. A Due that
+// runs goes on.
+func (q *Queue) Remove(w Work) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t := w.Schedule(); t.index > 0 {
+		q.works.remove(t)
+	}
 }
 
-func (q *Queue) wakeUp() {
+// Health returns the state now.
+func (q *Queue) Health() Health {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	h := Health{LastWake: q.lastWake, Waiting: len(q.works), Panics: q.panics}
+	if len(q.works) > 0 {
+		h.NextDue = time.Unix(q.works[0].Schedule().at, 0)
+	}
+	return h
+}
+
+func (q *Queue) setLocked(w Work, at int64) {
+	t := w.Schedule()
+	if at == Never {
+		if t.index > 0 {
+			q.works.remove(t)
+		}
+		return
+	}
+	t.at = at
+	if t.index == 0 {
+		q.works.push(w)
+	} else {
+		q.works.fix(t)
+	}
+	if t.index == 1 {
+		q.lookAgain() // it is the first
+	}
+}
+
+func (q *Queue) lookAgain() {
 	select {
 	case q.wake <- struct{}{}:
 	default: // it will look anyway
 	}
 }
-
-func (q *Queue) nextLocked() uint64 {
-	q.seq++
-	return q.seq
-}
-
-// wallClock leaves out the monotonic reading, which stands still while the host
-// sleeps and does not follow when the clock is set.
-func (q *Queue) wallClock() time.Time { return q.now().Round(0) }

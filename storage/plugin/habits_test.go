@@ -117,3 +117,19 @@ func TestDeleteIsFenced(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A component that goes on in a folder is not below one that begins alike.
+func TestListOfLongComponents(t *testing.T) {
+	s := CertMagic(newFakePlugin())
+	short := "v1/" + strings.Repeat("x", 200)
+	for _, key := range []string{short + "/a", short + "y/b"} {
+		if err := s.Store(t.Context(), key, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for prefix, want := range map[string]string{short: short + "/a", short + "y": short + "y/b"} {
+		if got, err := s.List(t.Context(), prefix); err != nil || len(got) != 1 || got[0] != want {
+			t.Errorf("List(%q) = %q, %v; want %q", prefix, got, err, want)
+		}
+	}
+}

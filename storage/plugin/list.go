@@ -37,7 +37,7 @@ func (s *Storage) List(ctx context.Context, prefix string) ([]string, error) {
 	keys := make([]string, 0, len(found))
 	for _, text := range found {
 		// A folder, or a file that a writer is at work on, is no key.
-		if key, ok := fromPluginKey(text); ok {
+		if key, ok := fromPluginKey(text); ok && (prefix == "" || strings.HasPrefix(key, prefix+"/")) {
 			keys = append(keys, key)
 		}
 	}

@@ -46,36 +46,28 @@ func (s *Storage) Lock(ctx context.Context, name string) (storage.Lease, error) 
 	if err != nil {
 		return nil, fmt.Errorf("locking name %q: %w", name, ended(ctx))
 	}
-	answer := make(chan error)
-	left := make(chan struct{})
+	answer := make(chan error, 1)
 	var said atomic.Pointer[error] // by the plugin, last
-	s.calls.Go(func() {
-		err := s.acquire(ctx, name, &said)
-		select {
-		case answer <- err:
-			return
-		case <-left:
-		}
-		if err == nil {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockPatience)
-			defer cancel()
-			_ = s.release(ctx, name) // nobody is left to be told
-		}
-		pass()
-	})
+	s.calls.Go(func() { answer <- s.acquire(ctx, name, &said) })
 	select {
-	case err := <-answer:
+	case err = <-answer:
 		if err == nil {
 			return s.newLease(ctx, name, pass), nil
 		}
 		pass()
 	case <-ctx.Done():
-		close(left)
+		s.calls.Go(func() {
+			if <-answer == nil {
+				s.releaseLate(ctx, name)
+			}
+			pass()
+		})
 	}
-	if err := said.Load(); err != nil {
-		return nil, fmt.Errorf("locking name %q: %w; the plugin: %w", name, ended(ctx), *err)
+	err = ended(ctx)
+	if last := said.Load(); last != nil {
+		err = fmt.Errorf("%w; the plugin: %w", err, *last)
 	}
-	return nil, fmt.Errorf("locking name %q: %w", name, ended(ctx))
+	return nil, fmt.Errorf("locking name %q: %w", name, err)
 }
 
 // acquire asks the plugin for the lock until it has it or ctx ends. Whether an
@@ -110,9 +102,17 @@ func (s *Storage) release(ctx context.Context, name string) error {
 	return err
 }
 
+// releaseLate gives back a lock of which nobody is left to be told.
+func (s *Storage) releaseLate(ctx context.Context, name string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockPatience)
+	defer cancel()
+	_ = s.release(ctx, name)
+}
+
 // newLease returns the lease on a lock that the plugin has granted, and renews it
 // where the plugin can. pass hands the lock on within this Storage.
 func (s *Storage) newLease(ctx context.Context, name string, pass func()) *storage.HeldLease {
+	// The lock is held until it is unlocked, whatever becomes of ctx.
 	renewing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	stopped := make(chan struct{})
 	lease := storage.NewLease(ctx, name, storage.LeaseOptions{Release: func(ctx context.Context) error {
@@ -134,45 +134,39 @@ func (s *Storage) newLease(ctx context.Context, name string, pass func()) *stora
 	}
 	s.calls.Go(func() {
 		defer close(stopped)
-		left, lost := renew(renewing, r, name)
-		if !lost || !lease.Lose() {
+		until := renew(renewing, r, name)
+		if renewing.Err() != nil || !lease.Lose() {
 			return
 		}
-		defer pass()
 		// As long as the plugin promised to keep the lock it is still this
 		// holder's, and must not stay behind.
-		if left > 0 {
-			ctx, cancel := context.WithTimeout(renewing, unlockPatience)
-			defer cancel()
-			_ = s.release(ctx, name) // the lease is reported as lost
+		if time.Now().Before(until) {
+			s.releaseLate(renewing, name)
 		}
+		pass()
 	})
 	return lease
 }
 
-// renew keeps the plugin's lock until ctx ends. It goes on when the lease's own
-// context ends by its parent: the lock is held until it is unlocked. lost says
-// that a renewal has failed, and left how long the lock has still to live.
-func renew(ctx context.Context, r renewer, name string) (left time.Duration, lost bool) {
-	renewed := time.Now()
+// renew keeps the plugin's lock until ctx ends or a renewal fails. It returns when
+// the lock runs out.
+func renew(ctx context.Context, r renewer, name string) time.Time {
+	until := time.Now().Add(leaseLife)
 	ticker := time.NewTicker(leaseLife / 3)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			return 0, false
+			return until
 		}
+		begun := time.Now()
 		call, cancel := context.WithTimeout(ctx, leaseLife/3)
-		began := time.Now()
 		err := r.RenewLockLease(call, pluginLock(name), leaseLife)
 		cancel()
-		switch {
-		case ctx.Err() != nil:
-			return 0, false
-		case err != nil:
-			return leaseLife - time.Since(renewed), true
+		if err != nil {
+			return until
 		}
-		renewed = began
+		until = begun.Add(leaseLife)
 	}
 }

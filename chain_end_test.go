@@ -1,0 +1,119 @@
+package certwright_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	. "github.com/certwright/certwright"
+)
+
+// below makes a CA certificate for key, signed by the test root.
+func below(t *testing.T, root *x509.Certificate, rootKey *ecdsa.PrivateKey, key *ecdsa.PublicKey, from, to time.Time) []byte {
+	t.Helper()
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano() + 7), Subject: pkix.Name{CommonName: "test intermediate"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: from, NotAfter: to,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, root, key, rootKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// signBelow has f sign by an intermediate that lives for a time, and is made anew
+// when it has lived for two thirds of that, as private CAs do. f's own key is the
+// root's.
+func signBelow(t *testing.T, f *fakeSigner, life time.Duration) {
+	root, rootKey := f.root, f.key
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var made time.Time
+	f.hook = func(context.Context) error {
+		f.set(func() {
+			if now := time.Now(); made.IsZero() || now.Sub(made) > life*2/3 {
+				made = now
+				der := below(t, root, rootKey, &key.PublicKey, now.Add(-time.Hour), now.Add(life))
+				cert, err := x509.ParseCertificate(der)
+				if err != nil {
+					t.Error(err)
+				}
+				f.by, f.key, f.above = cert, key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+			}
+		})
+		return nil
+	}
+}
+
+// TestChainEndsWithItsFirstCertificate has leaves of 90 days below intermediates
+// of 30: for 120 days, at each hour, all that is served is valid, and Status says
+// when the chain ends. (F9)
+func TestChainEndsWithItsFirstCertificate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeSigner(t)
+		signBelow(t, f, 30*day)
+		var events eventLog
+		m := offline(t, f, func(c *Config) { c.OnEvent = events.add })
+		manage(t, m, "a.example.com")
+		for range 120 * 24 {
+			time.Sleep(time.Hour)
+			cert, err := m.GetCertificate(helloFor("a.example.com", ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			end := cert.Leaf.NotAfter
+			for i, der := range cert.Certificate {
+				c, err := x509.ParseCertificate(der)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !time.Now().Before(c.NotAfter) {
+					t.Fatalf("certificate %d of the chain ended at %v", i, c.NotAfter)
+				}
+				if c.NotAfter.Before(end) {
+					end = c.NotAfter
+				}
+			}
+			if s := statusFor(t, m, "a.example.com"); !s.NotAfter.Equal(end) || s.State != StateValid && s.State != StateRenewing {
+				t.Fatalf("the chain ends at %v, Status is %+v", end, s)
+			}
+		}
+		if n := f.count(); n < 5 || n > 14 || events.count(EventExpired)+events.count(EventFailed) != 0 {
+			t.Errorf("%d orders in 120 days, events %v", n, events.kinds(""))
+		}
+	})
+}
+
+// TestExpiredExtraCertificateIsNoReasonToRenew has a CA send a cross-sign that
+// ended years ago behind the chain. (F9)
+func TestExpiredExtraCertificateIsNoReasonToRenew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeSigner(t)
+		rootKey := f.key
+		f.addIntermediate(t)
+		now := time.Now()
+		der := below(t, f.root, rootKey, &f.key.PublicKey, now.Add(-4000*day), now.Add(-day))
+		f.above = append(f.above, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+		m := offline(t, f)
+		manage(t, m, "a.example.com")
+		time.Sleep(30 * day)
+		if s := statusFor(t, m, "a.example.com"); s.State != StateValid || f.count() != 1 {
+			t.Errorf("%d orders in 30 days, Status is %+v", f.count(), s)
+		}
+		cert, err := m.GetCertificate(helloFor("a.example.com", ""))
+		if err != nil || len(cert.Certificate) != 2 {
+			t.Errorf("served are %d certificates, %v; want leaf and intermediate", len(cert.Certificate), err)
+		}
+	})
+}

@@ -1,0 +1,72 @@
+package certwright_test
+
+import (
+	"context"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/storage"
+)
+
+// TestInstancesServeWhatTheOthersStored renews on one of two instances, as is done
+// when a key is known to others: just after the start of the other one, and later
+// (F52).
+func TestInstancesServeWhatTheOthersStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, conf := newFake(t, fakeca.Options{})
+		a, b := start(t, conf), start(t, conf)
+		manage(t, a, "a.example.com")
+		manage(t, b, "a.example.com")
+		for range 2 {
+			if err := a.Renew(t.Context(), "a.example.com"); err != nil {
+				t.Fatal(err)
+			}
+			want := mustLeaf(t, a, "a.example.com")
+			if mustLeaf(t, b, "a.example.com").Equal(want) {
+				t.Fatal("the other instance serves the new certificate before it can have looked")
+			}
+			time.Sleep(33 * time.Second) // 2 until it is told of, 30 until the next look
+			if !mustLeaf(t, b, "a.example.com").Equal(want) {
+				t.Error("half a minute later the other instance serves the certificate that was replaced")
+			}
+		}
+		if n := ca.Count("newOrder"); n != 3 {
+			t.Errorf("%d orders for a certificate and two renewals", n)
+		}
+	})
+}
+
+// badChanges is a storage that never returns when it lists changes.
+type badChanges struct {
+	*storage.Memory
+	calls atomic.Int32
+}
+
+func (s *badChanges) List(ctx context.Context, prefix string) ([]string, error) {
+	if strings.HasPrefix(prefix, keyChanges) {
+		if s.calls.Add(1)%2 == 0 {
+			runtime.Goexit()
+		}
+		panic("list")
+	}
+	return s.Memory.List(ctx, prefix)
+}
+
+func TestStorageThatPanicsWhenChangesAreLookedAt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, conf := newFake(t, fakeca.Options{})
+		bad := &badChanges{Memory: storage.NewMemory()}
+		conf.Storage = bad
+		m := start(t, conf)
+		time.Sleep(5 * time.Minute)
+		manage(t, m, "a.example.com")
+		if n := bad.calls.Load(); n < 5 || n > 15 {
+			t.Errorf("changes were looked at %d times in five minutes", n)
+		}
+	})
+}

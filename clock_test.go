@@ -1,0 +1,189 @@
+package certwright_test
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	. "github.com/certwright/certwright"
+	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/storage"
+)
+
+// valuesOf returns all that is stored.
+func valuesOf(t *testing.T, s Storage) map[string][]byte {
+	t.Helper()
+	values := map[string][]byte{}
+	for _, key := range keysOf(t, s) {
+		values[key] = mustLoad(t, s, key)
+	}
+	return values
+}
+
+// TestClockThatWasAhead lets a host's clock be a year ahead for a while, in which
+// all goes wrong, and sets it right: what was noted meanwhile holds nothing up.
+// The two times are those of two bubbles, which begin at the same moment. (F3)
+func TestClockThatWasAhead(t *testing.T) {
+	const good, missing = "good.example.com", "missing.example.com"
+	var values map[string][]byte
+	opt := fakeca.Options{BaseURL: "https://ca.clock.test", Backdate: time.Hour, ARIRetryAfter: 6 * time.Hour}
+	synctest.Test(t, func(t *testing.T) {
+		ca, conf := newFake(t, opt)
+		m := start(t, conf)
+		manage(t, m, good)
+		time.Sleep(time.Minute)
+		closeManager(t, m)
+		value := mustLoad(t, conf.Storage, certKey(good))
+		time.Sleep(365 * day)
+		ca.On(fakeca.Rule{Endpoint: "newOrder", Problem: fakeca.RateLimited(167*time.Hour, "slow down")})
+		m = start(t, conf)
+		if m.ManageSync(t.Context(), []string{good, missing}) == nil {
+			t.Fatal("a certificate came from a CA that refuses all orders")
+		}
+		time.Sleep(25 * time.Hour) // it is cleaned, too
+		closeManager(t, m)
+		values = valuesOf(t, conf.Storage)
+		values[certKey(good)] = value
+	})
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Hour)
+		ca, conf := newFake(t, opt)
+		storeAll(t, conf.Storage, values)
+		m := start(t, conf)
+		if err := m.ManageAsync([]string{good, missing}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		first := mustLeaf(t, m, good)
+		if leafOf(m, missing) == nil {
+			t.Errorf("not tried although the clock was wrong when it failed: %+v", statusFor(t, m, missing))
+		}
+		for range 70 {
+			time.Sleep(day)
+			if leaf := mustLeaf(t, m, good); !time.Now().Before(leaf.NotAfter) {
+				t.Fatal("an expired certificate is served")
+			}
+		}
+		if mustLeaf(t, m, good).Equal(first) {
+			t.Errorf("not renewed: %+v", statusFor(t, m, good))
+		}
+		if ca.Count("renewalInfo") == 0 {
+			t.Error("the CA was never asked when to renew")
+		}
+	})
+}
+
+// TestWrongClockOfOneHostStopsNoOther has a second instance, whose clock is a
+// year ahead, note on the shared storage that an issuer is held up. (F3)
+func TestWrongClockOfOneHostStopsNoOther(t *testing.T) {
+	var ahead map[string][]byte
+	opt := fakeca.Options{BaseURL: "https://ca.clock.test"}
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(365 * day)
+		ca, conf := newFake(t, opt)
+		ca.Down(nil)
+		m := start(t, conf)
+		if m.ManageSync(t.Context(), []string{"a.example.com"}) == nil {
+			t.Fatal("a certificate came from a CA that is down")
+		}
+		closeManager(t, m)
+		ahead = valuesOf(t, conf.Storage)
+		maps.DeleteFunc(ahead, func(k string, _ []byte) bool { return len(k) < len(keyHolds) || k[:len(keyHolds)] != keyHolds })
+		if len(ahead) == 0 {
+			t.Fatal("nothing was noted")
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		_, conf := newFake(t, opt)
+		storeAll(t, conf.Storage, ahead)
+		manage(t, start(t, conf), "a.example.com", "b.example.com")
+	})
+}
+
+// expiring is a name whose certificate has expired because its issuer has failed
+// since it was due.
+func expiring(t *testing.T) (*fakeSigner, *Manager) {
+	t.Helper()
+	f := newFakeSigner(t)
+	m := offline(t, f)
+	manage(t, m, "a.example.com")
+	f.set(func() { f.err = errors.New("down") })
+	time.Sleep(90*day + time.Minute)
+	if leaf := mustLeaf(t, m, "a.example.com"); time.Now().Before(leaf.NotAfter) {
+		t.Fatal("the certificate has not expired")
+	}
+	return f, m
+}
+
+// TestHandshakeAtADeadCAWaitsForNothing asks for a name whose certificate has
+// expired while nothing is under way. (F7)
+func TestHandshakeAtADeadCAWaitsForNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, m := expiring(t)
+		synctest.Wait()
+		began := time.Now()
+		if leaf := mustLeaf(t, m, "a.example.com"); time.Now().Before(leaf.NotAfter) || !time.Now().Equal(began) {
+			t.Errorf("waited %v for a certificate until %v", time.Since(began), leaf.NotAfter)
+		}
+	})
+}
+
+// TestHandshakeWaitsForAnIssueUnderWay asks for a name whose certificate has
+// expired while another is being issued: it waits, but for five seconds at most.
+// (F7)
+func TestHandshakeWaitsForAnIssueUnderWay(t *testing.T) {
+	for _, takes := range []time.Duration{3 * time.Second, time.Minute} {
+		t.Run(takes.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, m := expiring(t)
+				f.set(func() {
+					f.err = nil
+					f.hook = func(ctx context.Context) error { return waitFor(ctx, takes) }
+				})
+				done := make(chan error, 1)
+				go func() { done <- m.Renew(context.Background(), "a.example.com") }()
+				time.Sleep(time.Millisecond)
+				began := time.Now()
+				leaf := mustLeaf(t, m, "a.example.com")
+				took := time.Since(began)
+				if isNew := time.Now().Before(leaf.NotAfter); isNew != (takes < 5*time.Second) {
+					t.Errorf("after %v the new certificate is served: %v", took, isNew)
+				}
+				if took > min(takes, 5*time.Second) {
+					t.Errorf("the handshake waited %v for an issue of %v", took, takes)
+				}
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				if leaf := mustLeaf(t, m, "a.example.com"); !time.Now().Before(leaf.NotAfter) {
+					t.Error("the new certificate is not served")
+				}
+			})
+		})
+	}
+}
+
+// TestHandshakeAtAStartWithAnExpiredCertificate is a host that was off for long:
+// the first handshake for a name that was not read yet waits for what the CA gives
+// at once. (F7)
+func TestHandshakeAtAStartWithAnExpiredCertificate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeSigner(t)
+		mem := storage.NewMemory()
+		on := func(c *Config) { c.Storage = mem }
+		m := offline(t, f, on)
+		manage(t, m, "a.example.com")
+		closeManager(t, m)
+		time.Sleep(91 * day)
+		m = offline(t, f, on)
+		if err := m.ManageAsync([]string{"a.example.com"}); err != nil {
+			t.Fatal(err)
+		}
+		if leaf := mustLeaf(t, m, "a.example.com"); !time.Now().Before(leaf.NotAfter) {
+			t.Error("an expired certificate is served although the CA gives another at once")
+		}
+	})
+}

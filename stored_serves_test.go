@@ -1,0 +1,225 @@
+package certwright_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	. "github.com/certwright/certwright"
+	"github.com/certwright/certwright/internal/fakeca"
+)
+
+// TestStoredCertificateIsServedUntilTheWantedOneIsThere changes the configuration
+// while the CA is down: what is stored and covers the name is served from the
+// start on, and what is wanted comes when the CA is back, once. (F1)
+func TestStoredCertificateIsServedUntilTheWantedOneIsThere(t *testing.T) {
+	names := func(list ...string) func(*Config, *Spec) { return func(_ *Config, s *Spec) { s.Names = list } }
+	tests := []struct {
+		name   string
+		change func(conf *Config, s *Spec)
+		orders int // that the change asks for
+		wanted func(leaf *x509.Certificate) bool
+	}{
+		{"another issuer", nil, 1, nil},
+		{"another EAB key", func(c *Config, _ *Spec) { c.Issuers[0].(*ACME).EAB = eab("two") }, 0, nil},
+		{"another account", func(c *Config, _ *Spec) { c.Issuers[0].(*ACME).Account = "second" }, 0, nil},
+		{"names in another order", names("b.example.com", "a.example.com"), 0, nil},
+		{"a name taken away", names("a.example.com"), 1, func(l *x509.Certificate) bool { return len(l.DNSNames) == 1 }},
+		{"P-256 to P-384", func(_ *Config, s *Spec) { s.KeyTypes = []KeyType{P384} }, 1, func(l *x509.Certificate) bool {
+			return l.PublicKey.(*ecdsa.PublicKey).Curve == elliptic.P384()
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ca, conf := newFake(t, fakeca.Options{EAB: map[string][]byte{"one": []byte("secret"), "two": []byte("secret")}})
+				conf.Issuers[0].(*ACME).EAB = eab("one")
+				spec := Spec{Names: []string{"a.example.com", "b.example.com"}}
+				m := start(t, conf)
+				if err := m.Manage(t.Context(), spec); err != nil {
+					t.Fatal(err)
+				}
+				first := mustLeaf(t, m, "a.example.com")
+				time.Sleep(10 * day)
+				closeManager(t, m)
+
+				now := issuerAt(ca)
+				now.EAB = eab("one")
+				conf.Issuers = []Issuer{now}
+				if tt.change == nil {
+					ca, _ = newFake(t, fakeca.Options{BaseURL: "https://" + testHost(t, "other")})
+					conf.Issuers = []Issuer{issuerAt(ca)}
+				} else {
+					tt.change(&conf, &spec)
+				}
+				ca.Down(nil)
+				before := len(ca.Orders())
+				m = start(t, conf)
+				if err := m.Manage(t.Context(), spec); err != nil {
+					t.Errorf("Manage: %v", err)
+				}
+				for range 2 * 24 {
+					time.Sleep(time.Hour)
+					if leaf := mustLeaf(t, m, "a.example.com"); !leaf.Equal(first) {
+						t.Fatalf("served is %x of %v", leaf.SerialNumber, leaf.DNSNames)
+					}
+				}
+				ca.Up()
+				time.Sleep(time.Hour)
+				leaf := mustLeaf(t, m, "a.example.com")
+				if n := len(ca.Orders()) - before; n != tt.orders || leaf.Equal(first) != (tt.orders == 0) {
+					t.Errorf("%d orders, want %d; the first is still served: %v", n, tt.orders, leaf.Equal(first))
+				}
+				if tt.wanted != nil && !tt.wanted(leaf) {
+					t.Errorf("served is %x of %v, a %T", leaf.SerialNumber, leaf.DNSNames, leaf.PublicKey)
+				}
+				if s := statusFor(t, m, spec.Names[0]); s.State != StateValid || s.LastError != "" {
+					t.Errorf("Status is %+v", s)
+				}
+			})
+		})
+	}
+}
+
+// eab is a binding that the CA of these tests knows.
+func eab(id string) *EAB { return &EAB{KeyID: id, MACKey: "c2VjcmV0"} }
+
+// TestNameAddedToASetKeepsTheOthersServed adds a name to the set while the CA is
+// down: what is stored does not cover the set, and still serves the names that it
+// has. (F1)
+func TestNameAddedToASetKeepsTheOthersServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, conf := newFake(t, fakeca.Options{})
+		spec := Spec{Names: []string{"a.example.com", "b.example.com"}}
+		m := start(t, conf)
+		if err := m.Manage(t.Context(), spec); err != nil {
+			t.Fatal(err)
+		}
+		first := mustLeaf(t, m, "a.example.com")
+		time.Sleep(10 * day)
+		closeManager(t, m)
+		ca.Down(nil)
+		m = start(t, conf)
+		spec.Names = append(spec.Names, "c.example.com")
+		if err := m.Manage(t.Context(), spec); err == nil {
+			t.Error("a certificate for all three came from a CA that is down")
+		}
+		for _, name := range spec.Names[:2] {
+			if leaf := leafOf(m, name); leaf == nil || !leaf.Equal(first) {
+				t.Errorf("%s: served is %v", name, leaf)
+			}
+		}
+		ca.Up()
+		time.Sleep(time.Hour)
+		for _, name := range spec.Names {
+			if leaf := mustLeaf(t, m, name); len(leaf.DNSNames) != 3 {
+				t.Errorf("%s: served is one for %v", name, leaf.DNSNames)
+			}
+		}
+	})
+}
+
+// TestCoveringCertificatesAreReplacedOnceEach restarts 200 names with another CA:
+// all are served at once, and each is ordered once. (F1)
+func TestCoveringCertificatesAreReplacedOnceEach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, conf := newFake(t, fakeca.Options{})
+		names := numbered(200, "example.com")
+		m := start(t, conf)
+		manage(t, m, names...)
+		closeManager(t, m)
+		other, second := newFake(t, fakeca.Options{BaseURL: "https://" + testHost(t, "other")})
+		conf.Issuers = second.Issuers
+		other.Down(nil)
+		m = start(t, conf)
+		began := time.Now()
+		manage(t, m, names...)
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("what is stored was served after %v", took)
+		}
+		time.Sleep(day)
+		other.Up()
+		time.Sleep(time.Hour)
+		if n := len(other.Orders()); n != len(names) {
+			t.Errorf("%d orders for %d names", n, len(names))
+		}
+		for _, name := range names {
+			if s := statusFor(t, m, name); s.Issuer != second.Issuers[0].ID() {
+				t.Errorf("%s is served from %s", name, s.Issuer)
+			}
+		}
+	})
+}
+
+// TestCertificateOfATestCACountsAsNone begins with a CA whose certificates no
+// client trusts and goes on with another: what the first has issued is not
+// served. To go back to it is to be served what is stored. (F1)
+func TestCertificateOfATestCACountsAsNone(t *testing.T) {
+	const name = "a.example.com"
+	synctest.Test(t, func(t *testing.T) {
+		trial, conf := newFake(t, fakeca.Options{BaseURL: "https://acme-staging." + testHost(t, "ca")})
+		staged := slices.Clone(conf.Issuers)
+		m := start(t, conf)
+		manage(t, m, name)
+		first := mustLeaf(t, m, name)
+		closeManager(t, m)
+
+		real, second := newFake(t, fakeca.Options{})
+		real.Down(nil)
+		conf.Issuers = second.Issuers
+		m = start(t, conf)
+		if err := m.ManageSync(t.Context(), []string{name}); err == nil {
+			t.Error("the certificate of a test CA counts as one of the other's")
+		}
+		if leaf := leafOf(m, name); leaf != nil {
+			t.Errorf("served is %v", leaf)
+		}
+		closeManager(t, m)
+
+		conf.Issuers = []Issuer{&ACME{Directory: staged[0].(*ACME).Directory, HTTPClient: trial.Client()}}
+		trial.Down(nil)
+		m = start(t, conf)
+		manage(t, m, name)
+		if !mustLeaf(t, m, name).Equal(first) {
+			t.Error("another certificate is served than is stored")
+		}
+	})
+}
+
+// TestWildcardServesAUntilANameHasItsOwn manages a name below a stored wildcard
+// while the CA is down. (F1)
+func TestWildcardServesUntilANameHasItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, conf := newFake(t, fakeca.Options{Challenges: []string{"dns-01"}})
+		solve := func() []Issuer {
+			iss := issuerAt(ca)
+			iss.Solvers = map[string]Solver{"dns-01": noSolver{}}
+			return []Issuer{iss}
+		}
+		conf.Issuers = solve()
+		m := start(t, conf)
+		manage(t, m, "*.example.com")
+		wild := mustLeaf(t, m, "a.example.com")
+		closeManager(t, m)
+		ca.Down(nil)
+		conf.Issuers = solve()
+		m = start(t, conf)
+		manage(t, m, "a.example.com")
+		if !mustLeaf(t, m, "a.example.com").Equal(wild) {
+			t.Error("the wildcard's certificate is not served")
+		}
+		if leaf := leafOf(m, "b.example.com"); leaf != nil {
+			t.Errorf("a name that nobody manages is served: %v", leaf.DNSNames)
+		}
+		ca.Up()
+		time.Sleep(time.Hour)
+		if leaf := mustLeaf(t, m, "a.example.com"); fmt.Sprint(leaf.DNSNames) != "[a.example.com]" {
+			t.Errorf("served is one for %v", leaf.DNSNames)
+		}
+	})
+}
