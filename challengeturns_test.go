@@ -49,7 +49,7 @@ func TestChallengesForOneNameTakeTurns(t *testing.T) {
 			check := func() error {
 				got, err := alpnAnswer(m, ch.Identifier.Value)
 				if err != nil || string(got) != string(want[:]) {
-					return fmt.Errorf("answered with another challenge's digest, or with none: %v", err)
+					return fmt.Errorf("answered with another challenge's digest, or with none: %w", err)
 				}
 				return nil
 			}
