@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 )
 
 // ErrTooLarge means that a file is longer than the caller's limit.
@@ -26,19 +25,18 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 }
 
 func readRegular(path string, limit int64) ([]byte, error) {
-	// Looked at before it is opened: opening a FIFO would wait for a writer.
-	info, err := os.Stat(path)
+	f, err := openRead(path) // which does not wait for the writer of a FIFO
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // reading loses nothing
+	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
 		return nil, ErrNotRegular
 	}
-	f, err := openRead(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // reading loses nothing
 	var data bytes.Buffer
 	data.Grow(int(min(info.Size(), limit)) + bytes.MinRead)
 	if _, err := data.ReadFrom(io.LimitReader(f, limit+1)); err != nil {

@@ -30,4 +30,10 @@ func syncName(path string) error {
 func rename(from, to string) error { return os.Rename(from, to) }
 func removeName(path string) error { return os.Remove(path) }
 
-func openRead(path string) (*os.File, error) { return os.Open(path) }
+func openRead(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, syscall.ENXIO) { // a socket
+		return nil, ErrNotRegular
+	}
+	return f, err
+}

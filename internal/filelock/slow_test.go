@@ -38,7 +38,9 @@ func TestWithoutLinks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, other := open(t, dir, time.Minute), open(t, dir, time.Minute)
 		for _, f := range []*filelock.Folder{one, other} {
-			filelock.SetLink(f, func(old, name string) error { return &os.LinkError{Op: "link", Old: old, New: name, Err: errors.ErrUnsupported} })
+			filelock.SetLink(f, func(old, name string) error {
+				return &os.LinkError{Op: "link", Old: old, New: name, Err: errors.ErrUnsupported}
+			})
 		}
 		l := mustLock(t, one, "a")
 		if _, _, err := lockWithin(t, other, 30*time.Second); !errors.Is(err, context.DeadlineExceeded) {

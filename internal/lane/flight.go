@@ -89,31 +89,42 @@ func (l *Lane) boardLocked(f *Flight, now time.Time) *trip {
 	t := &trip{lane: l, flight: f, since: now}
 	l.giveSlotLocked(t, now)
 	l.flying[t] = struct{}{}
-	l.later = append(l.later, t.fly)
+	l.boarded = append(l.boarded, t)
 	return t
 }
 
-// fly runs on the trip's goroutine.
+// fly runs on the trip's goroutine, and then flies what may take off next.
 func (t *trip) fly() {
+	for t != nil {
+		t = t.once()
+	}
+}
+
+// once flies the trip, and returns one that the goroutine can go on with.
+func (t *trip) once() (next *trip) {
 	f := t.flight
-	ctx, cancel := context.WithCancel(context.WithValue(f.Context, tripKey{}, t))
-	defer cancel()
+	ctx, cancel := context.WithValue(f.Context, tripKey{}, t), context.CancelFunc(nil)
 	if f.Timeout > 0 {
 		ctx, cancel = context.WithTimeout(ctx, f.Timeout)
-		defer cancel()
+	} else {
+		ctx, cancel = context.WithCancel(ctx)
 	}
+	defer cancel()
 	err, returned := error(nil), false
 	defer func() {
 		if !returned { // runtime.Goexit
 			err = &PanicError{Value: errExited, Stack: debug.Stack()}
 		}
-		t.land(err)
+		if next = t.land(err); next != nil && !returned {
+			t.lane.opts.Go(next.fly)
+		}
 	}()
 	t.ctx = ctx
 	forget := context.AfterFunc(ctx, t.contextEnded)
 	defer forget()
 	err = call(ctx, f.Do)
 	returned = true
+	return nil // the deferred call sets it
 }
 
 func call(ctx context.Context, do func(context.Context) error) (err error) {
@@ -138,7 +149,7 @@ func (t *trip) contextEnded() {
 
 // land ends a trip on its goroutine. Its slot is another's only when Done has
 // returned, so that a probe's Done can stop the lane first.
-func (t *trip) land(err error) {
+func (t *trip) land(err error) (next *trip) {
 	l := t.lane
 	l.mu.Lock()
 	told := t.over
@@ -147,17 +158,22 @@ func (t *trip) land(err error) {
 		l.panics++
 	}
 	l.mu.Unlock()
+	ended := true
 	defer func() { // also when Done ends the goroutine
 		l.mu.Lock()
-		defer l.unlock()
 		l.leaveLineLocked(t) // a goroutine of Do may have outlived it
 		l.freeSlotLocked(t)
 		delete(l.flying, t)
 		l.probeEndedLocked(t)
+		if next = l.unlockForOne(); next != nil && ended {
+			l.opts.Go(next.fly)
+		}
 	}()
 	if !told {
 		l.tell(t.flight, err)
 	}
+	ended = false
+	return nil
 }
 
 // abandonLocked gives up a trip whose goroutine goes on. It stays in flight.

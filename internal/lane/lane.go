@@ -72,7 +72,8 @@ type Lane struct {
 	panics  int
 	closed  bool
 
-	later []func() // what unlock starts
+	later   []func() // what unlock starts
+	boarded []*trip  // what has taken off and unlock starts
 
 	timer *time.Timer // calls tick
 	alarm time.Time   // when timer fires; zero: it does not
@@ -167,13 +168,29 @@ func (l *Lane) Close() {
 
 // unlock has take off what may, unlocks, and starts what was left to start.
 func (l *Lane) unlock() {
+	if t := l.unlockForOne(); t != nil {
+		l.opts.Go(t.fly)
+	}
+}
+
+// unlockForOne is unlock for a goroutine that may be used on: it returns a trip
+// that the caller flies, nil when there is none. A goroutine whose stack has grown
+// is worth more than a new one.
+func (l *Lane) unlockForOne() *trip {
 	l.takeOffLocked()
-	later := l.later
-	l.later = nil
+	later, boarded := l.later, l.boarded
+	l.later, l.boarded = nil, nil
 	l.mu.Unlock()
 	for _, f := range later {
 		l.opts.Go(f)
 	}
+	if len(boarded) == 0 {
+		return nil
+	}
+	for _, t := range boarded[1:] {
+		l.opts.Go(t.fly)
+	}
+	return boarded[0]
 }
 
 // queueOf returns the queue for a flight.
