@@ -168,12 +168,15 @@ func (v *validations) serve(t *testing.T, ca *acmetest.CA, m *Manager, host stri
 		plain.ServeHTTP(w, r)
 	}))
 	srv := m.TLS(&http.Server{Handler: http.HandlerFunc(hello)})
-	get := srv.TLSConfig.GetCertificate
-	srv.TLSConfig.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	choose := srv.TLSConfig.GetConfigForClient
+	srv.TLSConfig.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 		if slices.Equal(h.SupportedProtos, []string{alpnProto}) {
 			v.tls.Add(1)
 		}
-		return get(h)
+		if choose == nil {
+			return nil, nil
+		}
+		return choose(h)
 	}
 	serveTLS(t, listeners[1], srv)
 }
