@@ -143,7 +143,7 @@ func (c *cleaner) round(ctx context.Context) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	now := time.Now().UTC().Round(0)
+	now := time.Now().UTC().Truncate(time.Second) // as the schedule has it
 	if err := c.m.records.StoreCleaned(ctx, records.Cleaned{At: now, Removed: removed}); err != nil {
 		return time.Time{}, err
 	}
