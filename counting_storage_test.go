@@ -59,6 +59,6 @@ func (s *countingStorage) Delete(ctx context.Context, key string) error {
 }
 
 func (s *countingStorage) List(ctx context.Context, prefix string) ([]string, error) {
-	s.count("list")
+	s.count("list " + prefix)
 	return s.Memory.List(ctx, prefix)
 }

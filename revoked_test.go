@@ -92,7 +92,7 @@ const ocspURL = "http://ocsp.test"
 func startWith(t testing.TB, conf Config, r *ocspResponder) *Manager {
 	t.Helper()
 	m := start(t, conf)
-	m.SetOCSPTransport(r)
+	UseResponder(m, r)
 	return m
 }
 
@@ -244,7 +244,7 @@ func TestResponderThatCallsAllRevokedMakesNoLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, conf := newFake(t, fakeca.Options{OCSPURL: ocspURL})
 		m := start(t, conf)
-		m.SetOCSPTransport(everRevoked{&ocspResponder{ca: ca}})
+		UseResponder(m, everRevoked{&ocspResponder{ca: ca}})
 		manage(t, m, "a.example.com")
 		time.Sleep(7 * day)
 		if n := len(ca.Orders()); n < 5 || n > 1+7*4 {
@@ -289,7 +289,7 @@ func TestSerialThatAResponderDoesNotKnowIsNotRevoked(t *testing.T) {
 		var events eventLog
 		conf.OnEvent = events.add
 		m := start(t, conf)
-		m.SetOCSPTransport(unknownSerials{&ocspResponder{ca: ca}})
+		UseResponder(m, unknownSerials{&ocspResponder{ca: ca}})
 		manage(t, m, "a.example.com")
 		time.Sleep(day)
 		if s := statusFor(t, m, "a.example.com"); s.Revoked || len(ca.Orders()) != 1 || events.count(EventRevoked) != 0 {
