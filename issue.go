@@ -33,6 +33,10 @@ const (
 	// records can be, to be gone without.
 	storeFor = time.Hour
 
+	// leastLife is what a new certificate has to be good for: one that ends before
+	// is of no use, and would be replaced at once.
+	leastLife = 30 * time.Second
+
 	// quickRetry is when work is tried again that failed for no fault of a CA:
 	// a lease that was lost, another instance that took too long.
 	quickRetry = 10 * time.Second
@@ -348,8 +352,12 @@ func (m *Manager) accept(ctx context.Context, c *managed, a attempt, r accepting
 	for _, w := range warnings {
 		m.log.Warn("the CA's chain is served without what is not needed or cannot be used", "name", c.Names[0], "issuer", a.iss.id, "err", w)
 	}
-	if b.NotAfter <= now.Unix() {
-		return nil, fail("verify", fmt.Errorf("the certificate ended at %s, which is past by this host's clock: set the clock right", time.Unix(b.NotAfter, 0).UTC().Format(time.RFC3339)))
+	switch soon := now.Add(leastLife).Unix(); {
+	case b.NotAfter <= soon: // the order is good
+		return nil, fail("verify", fmt.Errorf("the certificate ends at %s, which is now or past by this host's clock: set the clock right", time.Unix(b.NotAfter, 0).UTC().Format(time.RFC3339)))
+	case b.End <= soon:
+		m.dropOrder(ctx, c, a.iss)
+		return nil, fail("verify", &refusedError{fmt.Errorf("a certificate above the leaf ends at %s, so that no client accepts the chain: the CA has to send another", time.Unix(b.End, 0).UTC().Format(time.RFC3339))})
 	}
 	if old := r.old; old.Bundle != nil && old.Usable(now.Unix()) && (!b.Usable(now.Unix()) || b.Has(records.MustStaple)) {
 		if err := m.records.KeepPrevious(ctx, old); err != nil {
