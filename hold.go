@@ -183,8 +183,7 @@ func (l holds) hasFailed() bool {
 // hold that ends last.
 func (m *Manager) noteFailure(ctx context.Context, c *managed, a attempt, err error) records.Hold {
 	now := time.Now()
-	asked, _ := RetryAfter(err)
-	asked = max(asked, pauseOf(err))
+	asked := askedFor(err, a.left)
 	h := records.Hold{
 		Account: a.iss.id, Noted: now.Unix(), Last: now.Unix(), ByCA: asked > 0 || isProblem(err, "rateLimited"), Error: err.Error(),
 	}
@@ -211,6 +210,18 @@ func (m *Manager) noteFailure(ctx context.Context, c *managed, a attempt, err er
 		a.holds[subject] = &h
 	}
 	return a.holds.latest(now.Unix())
+}
+
+// askedFor returns how long not to come back after an error, 0 when it does not say.
+// No more is kept than a hold can say. What was refused here is asked for again
+// while what is served is good.
+func askedFor(err error, left time.Duration) time.Duration {
+	asked, _ := RetryAfter(err)
+	var refused *refusedError
+	if errors.As(err, &refused) && left > 0 {
+		asked = min(asked, max(left/3, 5*time.Minute))
+	}
+	return min(max(asked, pauseOf(err)), backoff.MaxRetryAfter)
 }
 
 // noteDown keeps an issuer from being asked for any name.
