@@ -54,7 +54,7 @@ func TestBacksOffForAWeekAcrossRestarts(t *testing.T) {
 		f.refuse()
 		began := time.Now()
 		for time.Since(began) < 7*day {
-			m := start(t, f.conf)
+			m := startAlone(t, f.conf)
 			if err := m.ManageAsync([]string{f.name}); err != nil {
 				t.Fatal(err)
 			}
@@ -101,7 +101,7 @@ func TestRenewalBackOffIsBoundedByTheLifeLeft(t *testing.T) {
 		storage := &slowStorage{Memory: storage.NewMemory()}
 		var log eventLog
 		f.conf.Storage, f.conf.OnEvent = storage, log.add
-		m := start(t, f.conf)
+		m := startAlone(t, f.conf)
 		manage(t, m, f.name)
 		f.refuse()
 		leaf := mustLeaf(t, m, f.name)
@@ -161,7 +161,7 @@ func TestRepeatedManageSyncIsCheap(t *testing.T) {
 		remove := ca.On(fakeca.Rule{Endpoint: "newOrder", Problem: fakeca.RateLimited(0, "slow down")})
 		log, logs := observed(slog.LevelError)
 		conf.Logger = log
-		m := start(t, conf)
+		m := startAlone(t, conf)
 		for began := time.Now(); time.Since(began) < time.Hour; time.Sleep(5 * time.Second) {
 			err := m.ManageSync(t.Context(), []string{"a.example.com"})
 			var failure *IssueError

@@ -52,7 +52,7 @@ func (m *Manager) watchChanges(ctx context.Context) {
 
 func (m *Manager) tellAndLook(ctx context.Context) {
 	m.lookAtChanges(ctx) // where the others are now; what they store from here on is found
-	look := time.NewTicker(changesEvery)
+	look := time.NewTicker(m.lookEvery)
 	defer look.Stop()
 	var tell <-chan time.Time // nil: there is nothing to tell
 	for {

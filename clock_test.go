@@ -32,14 +32,14 @@ func TestClockThatWasAhead(t *testing.T) {
 	opt := fakeca.Options{BaseURL: "https://ca.clock.test", Backdate: time.Hour, ARIRetryAfter: 6 * time.Hour}
 	synctest.Test(t, func(t *testing.T) {
 		ca, conf := newFake(t, opt)
-		m := start(t, conf)
+		m := startAlone(t, conf)
 		manage(t, m, good)
 		time.Sleep(time.Minute)
 		closeManager(t, m)
 		value := mustLoad(t, conf.Storage, certKey(good))
 		time.Sleep(365 * day)
 		ca.On(fakeca.Rule{Endpoint: "newOrder", Problem: fakeca.RateLimited(167*time.Hour, "slow down")})
-		m = start(t, conf)
+		m = startAlone(t, conf)
 		if m.ManageSync(t.Context(), []string{good, missing}) == nil {
 			t.Fatal("a certificate came from a CA that refuses all orders")
 		}
@@ -52,7 +52,7 @@ func TestClockThatWasAhead(t *testing.T) {
 		time.Sleep(time.Hour)
 		ca, conf := newFake(t, opt)
 		storeAll(t, conf.Storage, values)
-		m := start(t, conf)
+		m := startAlone(t, conf)
 		if err := m.ManageAsync([]string{good, missing}); err != nil {
 			t.Fatal(err)
 		}
@@ -85,7 +85,7 @@ func TestWrongClockOfOneHostStopsNoOther(t *testing.T) {
 		time.Sleep(365 * day)
 		ca, conf := newFake(t, opt)
 		ca.Down(nil)
-		m := start(t, conf)
+		m := startAlone(t, conf)
 		if m.ManageSync(t.Context(), []string{"a.example.com"}) == nil {
 			t.Fatal("a certificate came from a CA that is down")
 		}
@@ -99,7 +99,7 @@ func TestWrongClockOfOneHostStopsNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, conf := newFake(t, opt)
 		storeAll(t, conf.Storage, ahead)
-		manage(t, start(t, conf), "a.example.com", "b.example.com")
+		manage(t, startAlone(t, conf), "a.example.com", "b.example.com")
 	})
 }
 

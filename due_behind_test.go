@@ -20,7 +20,7 @@ func TestManageSyncDoesNotWaitForADueRenewal(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ca, conf := newFake(t, fakeca.Options{})
-				m := start(t, conf)
+				m := startAlone(t, conf)
 				manage(t, m, name)
 				first := mustLeaf(t, m, name)
 				closeManager(t, m)
@@ -35,7 +35,7 @@ func TestManageSyncDoesNotWaitForADueRenewal(t *testing.T) {
 					}
 					free = func() { _ = lease.Unlock(context.Background()) }
 				}
-				m = start(t, conf)
+				m = startAlone(t, conf)
 				began := time.Now()
 				manage(t, m, name)
 				if took := time.Since(began); took > time.Second {

@@ -23,7 +23,7 @@ func TestBackOffIsOneIssuers(t *testing.T) {
 						a, conf := newFake(t, fakeca.Options{BaseURL: "https://" + testHost(t, "a")})
 						b, other := newFake(t, fakeca.Options{BaseURL: "https://" + testHost(t, "b")})
 						first := conf.Issuers[0]
-						m := start(t, conf)
+						m := startAlone(t, conf)
 						if renewal {
 							manage(t, m, name)
 							time.Sleep(58 * day)
@@ -45,7 +45,7 @@ func TestBackOffIsOneIssuers(t *testing.T) {
 						if way == "restart" {
 							closeManager(t, m)
 							conf.Issuers = issuers
-							m = start(t, conf)
+							m = startAlone(t, conf)
 							manage(t, m, name)
 						} else if err := m.Manage(t.Context(), Spec{Names: []string{name}, Issuers: issuers}); err != nil {
 							t.Error(err)
@@ -75,7 +75,7 @@ func TestNextIsTheEarliestOfTheIssuers(t *testing.T) {
 		conf.Issuers = append(conf.Issuers, other.Issuers...)
 		a.On(fakeca.Rule{Endpoint: "newOrder", Problem: fakeca.RateLimited(5*day, "slow down")})
 		remove := b.On(fakeca.Rule{Endpoint: "newOrder", Problem: fakeca.RateLimited(2*day, "slow down")})
-		m := start(t, conf)
+		m := startAlone(t, conf)
 		if m.ManageSync(t.Context(), []string{"a.example.com"}) == nil {
 			t.Fatal("a certificate came from CAs that refuse all orders")
 		}
@@ -84,7 +84,7 @@ func TestNextIsTheEarliestOfTheIssuers(t *testing.T) {
 				t.Errorf("tried again in %v, want two days", wait)
 			}
 			closeManager(t, m)
-			m = start(t, conf)
+			m = startAlone(t, conf)
 			if err := m.ManageAsync([]string{"a.example.com"}); err != nil {
 				t.Fatal(err)
 			}

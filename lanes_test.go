@@ -89,7 +89,7 @@ func TestManyNamesAtOnce(t *testing.T) {
 			what string
 			each time.Duration
 		}{{"ordering", 20*pause + 50*time.Millisecond}, {"loading", 3 * pause}} {
-			m := start(t, conf)
+			m := startAlone(t, conf)
 			began := time.Now()
 			if err := m.ManageSync(t.Context(), list); err != nil {
 				t.Fatal(err)
@@ -135,7 +135,7 @@ func TestHangingNameDelaysNoOther(t *testing.T) {
 					ca.On(fakeca.Rule{Endpoint: "newOrder", When: func(r *fakeca.Request) bool { return orderFor(r, bad) }, Hang: true})
 				}
 				conf.Workers, conf.CleanInterval = 2, -1
-				m := start(t, conf)
+				m := startAlone(t, conf)
 				began := time.Now()
 				if err := m.ManageAsync([]string{bad}); err != nil {
 					t.Fatal(err)

@@ -39,18 +39,19 @@ type Manager struct {
 	log        *slog.Logger
 	policy     renewalPolicy
 
-	cache   *certcache.Cache
-	table   *challenge.Table
-	records *records.Records
-	changes *records.Changes
-	changed chan struct{} // has a value when there is a change to tell
-	ports   *challenge.Ports
-	queue   *schedule.Queue
-	events  events
-	files   []*staticCert
-	env     *issuerEnv
-	sources *sources
-	cleaner *cleaner
+	cache     *certcache.Cache
+	table     *challenge.Table
+	records   *records.Records
+	changes   *records.Changes
+	lookEvery time.Duration // at changes of other instances
+	changed   chan struct{} // has a value when there is a change to tell
+	ports     *challenge.Ports
+	queue     *schedule.Queue
+	events    events
+	files     []*staticCert
+	env       *issuerEnv
+	sources   *sources
+	cleaner   *cleaner
 
 	// What blocks runs in these and in those of the issuers.
 	storageLane *lane.Lane
@@ -90,13 +91,17 @@ type Manager struct {
 
 // New returns a Manager for conf, or an error that names the field at fault. It
 // makes no request to a CA. The Manager must be closed.
-func New(conf Config) (*Manager, error) {
+func New(conf Config) (*Manager, error) { return newManager(conf, changesEvery) }
+
+// newManager is New for a Manager that looks so often at what other instances have
+// changed.
+func newManager(conf Config, lookEvery time.Duration) (*Manager, error) {
 	conf.Certificates = slices.Clone(conf.Certificates)
 	if err := conf.validate(); err != nil {
 		return nil, err
 	}
 	m := &Manager{
-		log: conf.Logger, began: time.Now(), policy: renewalPolicy{fraction: conf.RenewalFraction},
+		log: conf.Logger, began: time.Now(), lookEvery: lookEvery, policy: renewalPolicy{fraction: conf.RenewalFraction},
 		cache: certcache.New(conf.hotCertificates()), closed: make(chan struct{}), changed: make(chan struct{}, 1), ocspClient: newOCSPClient(),
 		issuers: map[string]*issuer{}, given: map[Issuer]*issuer{}, upkeep: map[string]*lane.Lane{}, sets: map[string]*managed{},
 	}

@@ -17,7 +17,7 @@ func TestClockIsLookedAtEveryMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, conf := newFake(t, fakeca.Options{})
 		conf.DisableRenewalInfo, conf.CleanInterval = true, -1
-		m := start(t, conf)
+		m := startAlone(t, conf)
 		manage(t, m, "a.example.com", "b.example.com", "c.example.com")
 		synctest.Wait()
 		first := m.Health()
@@ -72,7 +72,7 @@ func outage(t *testing.T, from time.Duration, noARI bool) {
 			return &fakeca.Window{Start: half.Add(-90 * time.Minute), End: half.Add(90 * time.Minute)}
 		},
 	})
-	m := start(t, conf)
+	m := startAlone(t, conf)
 	var names []string
 	for i := range 5 {
 		names = append(names, fmt.Sprintf("n%d.example.com", i))

@@ -33,13 +33,13 @@ func TestExpiredInStorageIsReplacedWhateverTheWindow(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/%v", name, ago), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					ca, conf := newFake(t, fakeca.Options{ARI: ari})
-					m := start(t, conf)
+					m := startAlone(t, conf)
 					manage(t, m, "a.example.com")
 					first := mustLeaf(t, m, "a.example.com")
 					synctest.Wait()
 					closeManager(t, m)
 					time.Sleep(time.Until(first.NotAfter) + ago)
-					m = start(t, conf)
+					m = startAlone(t, conf)
 					began := time.Now()
 					manage(t, m, "a.example.com")
 					if leaf := mustLeaf(t, m, "a.example.com"); !leaf.NotAfter.After(time.Now()) {
@@ -70,7 +70,7 @@ func TestMassRevocationIsSpread(t *testing.T) {
 			return l.NotBefore.Add(60 * day), l.NotBefore.Add(63 * day)
 		}
 		conf.Issuers, conf.Workers = []Issuer{iss}, 8
-		m := start(t, conf)
+		m := startAlone(t, conf)
 		names := numbered(n, "example.com")
 		manage(t, m, names...)
 		time.Sleep(day)
@@ -129,7 +129,7 @@ func TestOrdersInALife(t *testing.T) {
 					ca, conf := newFake(t, fakeca.Options{DefaultLifetime: life, NoARI: !ari, ARIRetryAfter: life / 20})
 					var events eventLog
 					conf.OnEvent = events.add
-					m := start(t, conf)
+					m := startAlone(t, conf)
 					manage(t, m, "a.example.com")
 					lives := 10
 					if testing.Short() {
@@ -178,7 +178,7 @@ func TestOddSuggestionsCostFewOrders(t *testing.T) {
 				ca, conf := newFake(t, fakeca.Options{ARI: tt.ari, ARIRetryAfter: day})
 				log, logs := observed(slog.LevelWarn)
 				conf.Logger = log
-				m := start(t, conf)
+				m := startAlone(t, conf)
 				manage(t, m, "a.example.com")
 				lives := 2.0
 				if tt.perLife > 100 {

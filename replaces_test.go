@@ -22,7 +22,7 @@ func TestRenewsAlthoughTheCASaysAlreadyReplaced(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ca, conf := newFake(t, fakeca.Options{ARIRetryAfter: day})
-				m := start(t, conf)
+				m := startAlone(t, conf)
 				manage(t, m, "a.example.com")
 				first := mustLeaf(t, m, "a.example.com")
 				remove := ca.On(fakeca.Rule{Endpoint: "newOrder", When: replacing, Problem: fakeca.NewProblem(kind, http.StatusConflict, "already has a replacement order")})
@@ -47,7 +47,7 @@ func TestRenewsAlthoughTheCASaysAlreadyReplaced(t *testing.T) {
 func TestRefusedReplacesIsRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, conf := newFake(t, fakeca.Options{})
-		m := start(t, conf)
+		m := startAlone(t, conf)
 		manage(t, m, "a.example.com")
 		ca.On(fakeca.Rule{Endpoint: "newOrder", When: replacing, Problem: fakeca.NewProblem("alreadyReplaced", http.StatusConflict, "")})
 		ca.On(fakeca.Rule{Endpoint: "newOrder", N: 2, Problem: fakeca.RateLimited(time.Hour, "")})
@@ -71,7 +71,7 @@ func TestReplacesAfterALongSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, conf := newFake(t, fakeca.Options{})
 		conf.DisableRenewalInfo = true
-		m := start(t, conf)
+		m := startAlone(t, conf)
 		manage(t, m, "a.example.com")
 		time.Sleep(30 * day)
 		if err := m.Renew(t.Context(), "a.example.com"); err != nil {
@@ -87,7 +87,7 @@ func TestRenewsAlthoughTheCAFailsOnReplaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, conf := newFake(t, fakeca.Options{})
 		ca.On(fakeca.Rule{Endpoint: "newOrder", When: replacing, Status: 500})
-		m := start(t, conf)
+		m := startAlone(t, conf)
 		manage(t, m, "a.example.com")
 		first := mustLeaf(t, m, "a.example.com")
 		time.Sleep(65 * day)

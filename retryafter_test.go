@@ -18,7 +18,7 @@ func TestPausedAccountIsLeftAloneForADay(t *testing.T) {
 			Endpoint: "newOrder", NoNonce: true,
 			Problem: fakeca.RateLimited(0, "Your account is temporarily prevented from requesting certificates for a.example.com. Please visit: "+url),
 		})
-		m := start(t, conf)
+		m := startAlone(t, conf)
 		err := m.ManageSync(t.Context(), []string{"a.example.com"})
 		if err == nil || !strings.Contains(err.Error(), url) {
 			t.Errorf("ManageSync = %v; want the URL in it", err)
@@ -58,7 +58,7 @@ func TestRetryAfterIsObeyedEverywhere(t *testing.T) {
 						Endpoint: endpoint, Problem: fakeca.RateLimited(0, "slow down"),
 						Header: http.Header{"Retry-After": {tt.header(time.Now())}},
 					})
-					m := start(t, conf)
+					m := startAlone(t, conf)
 					err := m.ManageSync(t.Context(), []string{"a.example.com"})
 					if err == nil || !strings.Contains(err.Error(), "rateLimited") {
 						t.Fatalf("ManageSync = %v; want the CA's problem", err)

@@ -91,7 +91,7 @@ const ocspURL = "http://ocsp.test"
 // startWith is start with a responder.
 func startWith(t testing.TB, conf Config, r *ocspResponder) *Manager {
 	t.Helper()
-	m := start(t, conf)
+	m := startAlone(t, conf)
 	UseResponder(m, r)
 	return m
 }
@@ -132,7 +132,7 @@ func TestNoResponderNoWarning(t *testing.T) {
 		_, conf := newFake(t, fakeca.Options{NoARI: true})
 		log, logs := observed(slog.LevelWarn)
 		conf.Logger = log
-		m := start(t, conf)
+		m := startAlone(t, conf)
 		manage(t, m, "a.example.com")
 		time.Sleep(100 * day)
 		if logs.Len() != 0 {
@@ -243,7 +243,7 @@ func (f everRevoked) RoundTrip(r *http.Request) (*http.Response, error) {
 func TestResponderThatCallsAllRevokedMakesNoLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, conf := newFake(t, fakeca.Options{OCSPURL: ocspURL})
-		m := start(t, conf)
+		m := startAlone(t, conf)
 		UseResponder(m, everRevoked{&ocspResponder{ca: ca}})
 		manage(t, m, "a.example.com")
 		time.Sleep(7 * day)
@@ -288,7 +288,7 @@ func TestSerialThatAResponderDoesNotKnowIsNotRevoked(t *testing.T) {
 		ca, conf := newFake(t, fakeca.Options{OCSPURL: ocspURL})
 		var events eventLog
 		conf.OnEvent = events.add
-		m := start(t, conf)
+		m := startAlone(t, conf)
 		UseResponder(m, unknownSerials{&ocspResponder{ca: ca}})
 		manage(t, m, "a.example.com")
 		time.Sleep(day)

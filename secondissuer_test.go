@@ -50,7 +50,7 @@ func TestSecondIssuerIsAskedWhenTheFirstIsOfNoUse(t *testing.T) {
 					first := issuerAt(a)
 					first.Timeout = 30 * time.Second
 					conf.Issuers = []Issuer{first, issuerAt(b)}
-					m := start(t, conf)
+					m := startAlone(t, conf)
 					switch way {
 					case "Renew":
 						manage(t, m, name)

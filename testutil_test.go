@@ -56,7 +56,19 @@ func testHost(t testing.TB, first string) string {
 // start returns a Manager that is closed at the end of the test.
 func start(t testing.TB, conf Config) *Manager {
 	t.Helper()
-	m, err := New(conf)
+	return started(t, New, conf)
+}
+
+// startAlone is start for a test of long times in which no other Manager uses the
+// storage meanwhile.
+func startAlone(t testing.TB, conf Config) *Manager {
+	t.Helper()
+	return started(t, NewAlone, conf)
+}
+
+func started(t testing.TB, new func(Config) (*Manager, error), conf Config) *Manager {
+	t.Helper()
+	m, err := new(conf)
 	if err != nil {
 		t.Fatal(err)
 	}

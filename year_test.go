@@ -120,7 +120,7 @@ func (s script) run(t *testing.T, n int) {
 	}
 	var wg sync.WaitGroup
 	for range n {
-		m := start(t, conf)
+		m := startAlone(t, conf)
 		y.managers = append(y.managers, m)
 		wg.Go(func() {
 			if err := m.Manage(context.Background(), y.specs...); err != nil {
