@@ -338,34 +338,6 @@ func TestOlderRecordDoesNotReplaceANewerOne(t *testing.T) {
 	})
 }
 
-// Lists that grow by one name hold no memory but for that one.
-func TestNamesGivenOnceMoreCostNoMemory(t *testing.T) {
-	const n, rounds = 2000, 50
-	f := newFakeSigner(t)
-	list := func(extra int) (names []string) {
-		for i := range n + extra {
-			names = append(names, fmt.Sprintf("customer-%06d.shops.example.com", i))
-		}
-		return names
-	}
-	mem := storedBy(t, f, list(rounds)...)
-	m := offline(t, f, func(c *Config) { c.Storage = mem })
-	give := func(extra int) {
-		if err := m.ManageSync(t.Context(), list(extra)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	give(0)
-	before := heapInUse()
-	for k := range rounds {
-		give(k + 1)
-	}
-	if each := (heapInUse() - before) / rounds; each > 4<<10 {
-		t.Errorf("%d bytes for each new name", each)
-	}
-	runtime.KeepAlive(m)
-}
-
 // The names of one call are answered and managed when it returns.
 func TestManageAsyncOfMany(t *testing.T) {
 	f := newFakeSigner(t)
