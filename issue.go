@@ -394,7 +394,7 @@ func (m *Manager) openOrder(ctx context.Context, c *managed, a attempt) (*record
 	}
 	stored, err := m.records.LoadOrder(ctx, c.id(), a.iss.id)
 	switch {
-	case isNewer(err): // not to be overwritten
+	case isNewer(err), err != nil && ctx.Err() != nil: // not to be overwritten
 		return nil, nil, err
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		m.degraded(c, "the record of an issue in progress cannot be read; it begins anew", err)
