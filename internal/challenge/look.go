@@ -275,11 +275,12 @@ func (l *look) clean(ctx context.Context) (removed int, err error) {
 		if err == nil && (ch.Token == "" || time.Since(ch.Presented) <= lifetime) {
 			continue
 		}
+		what := "loading"
 		if err == nil {
-			err = l.store.Delete(ctx, key)
+			what, err = "deleting", l.store.Delete(ctx, key)
 		}
 		if err != nil {
-			errs = append(errs, err)
+			errs = append(errs, fmt.Errorf("%s challenge %q: %w", what, key, err))
 			continue
 		}
 		removed++
