@@ -131,8 +131,12 @@ func (m *Manager) loadHold(ctx context.Context, iss *issuer, subject string) *re
 	if err == nil {
 		return h
 	}
-	if !errors.Is(err, fs.ErrNotExist) && ctx.Err() == nil {
-		m.log.Warn("a stored back-off cannot be read and counts as none", "issuer", iss.id, "err", err)
+	if errors.Is(err, fs.ErrNotExist) || ctx.Err() != nil {
+		return nil
+	}
+	m.log.Warn("a stored back-off cannot be read and counts as none", "issuer", iss.id, "err", err)
+	if isMissing(err) { // it is damaged, and replaced or removed with the next attempt
+		return &records.Hold{Account: iss.id, Subject: subject}
 	}
 	return nil
 }

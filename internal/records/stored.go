@@ -75,6 +75,9 @@ func (r *Records) loadBundle(ctx context.Context, key, id string) (Stored, error
 	if s.Bundle != nil {
 		r.search.remember(id, s.Names)
 	}
+	if s.Mended != nil {
+		s.Mended = fmt.Errorf("reading %q: %w", key, s.Mended)
+	}
 	switch {
 	case err == nil:
 		return s, nil
