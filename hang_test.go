@@ -25,9 +25,9 @@ import (
 )
 
 const (
-	hanging = 40  // names that hang
-	others  = 300 // that do not, given with them
-	later   = 100 // given an hour later
+	hanging  = 40  // names that hang
+	others   = 300 // that do not, given with them
+	lateOnes = 100 // given an hour later
 )
 
 func isHanging(text string) bool { return strings.Contains(text, "hangs.example.org") }
@@ -292,7 +292,7 @@ func (h hangs) run(t *testing.T, withHanging bool) (out took) {
 		}
 		out.first = h.await(t, m, numbered(others, "first.example.com"))
 		time.Sleep(time.Hour)
-		out.later = h.await(t, m, numbered(later, "later.example.com"))
+		out.later = h.await(t, m, numbered(lateOnes, "later.example.com"))
 		for _, s := range m.Status() {
 			if strings.Contains(s.Name, "hangs") && s.State == StateValid && h.done == nil {
 				t.Errorf("%s does not hang", s.Name)
