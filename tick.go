@@ -193,7 +193,12 @@ func (m *Manager) startLocked(c *managed, a action, n *news) {
 	f.lane = l
 	c.busy |= 1 << a.do
 	c.trouble().flights[a.do] = f
-	n.add(func() { l.Submit(f.Flight) })
+	n.add(func() {
+		if a.do == doObtain { // who waits may have passed what has stopped it
+			l.Probe()
+		}
+		l.Submit(f.Flight)
+	})
 }
 
 // needOf orders flights: what somebody waits for goes first, then what ends first.

@@ -2,24 +2,30 @@ package lane
 
 import "time"
 
-// Stop lets nothing take off before a time; what is in flight goes on. Then one
-// flight takes off as a probe, while the others wait. When it ends, all go on,
-// unless Stop was called while it flew or by its Done: then what is queued gets
-// Done(ErrStopped), and the lane is stopped until the new time. Of two times that
-// are given before there is a probe, the later counts. The wait is measured by
-// the monotonic clock, so that setting the clock does not change it.
+// Stop lets nothing take off before a time; what is in flight goes on. What is
+// queued gets Done(ErrStopped): it may have somewhere else to go. What is
+// submitted from then on waits. At the time one flight takes off as a probe,
+// while the others wait; when it ends, all go on, unless Stop was called while it
+// flew or by its Done. Of two times that are given before there is a probe, the
+// later counts. The wait is measured by the monotonic clock, so that setting the
+// clock does not change it.
 func (l *Lane) Stop(until time.Time) {
 	l.mu.Lock()
 	defer l.unlock()
 	now := time.Now()
 	at := now.Add(max(0, time.Until(until)))
-	if l.probe != nil {
+	if l.probe != nil || at.After(l.until) {
 		l.probe, l.until = nil, at
-		l.sendAllBackLocked(ErrStopped)
-		return
 	}
-	if at.After(l.until) {
-		l.until = at
+	l.sendAllBackLocked(ErrStopped)
+}
+
+// Probe ends the wait of a stopped lane: the next flight is the probe.
+func (l *Lane) Probe() {
+	l.mu.Lock()
+	defer l.unlock()
+	if now := time.Now(); l.until.After(now) && l.probe == nil {
+		l.until = now
 	}
 }
 

@@ -37,7 +37,7 @@ type Flight struct {
 	// Done is called exactly once, on some goroutine and with no lock held. Its
 	// error is that of Do, a *PanicError, or one that wraps ErrAbandoned (Do
 	// goes on: it has ignored the end of its context); when Do was never
-	// called, it is ErrClosed, ErrStopped or the cause of Context's end.
+	// called, it is ErrClosed, ErrStopped, ErrFull or the cause of Context's end.
 	Done func(err error)
 
 	seq    uint64 // the order in which flights were submitted; 0: not yet
@@ -164,6 +164,9 @@ func (t *trip) land(err error) (next *trip) {
 		l.leaveLineLocked(t) // a goroutine of Do may have outlived it
 		l.freeSlotLocked(t)
 		delete(l.flying, t)
+		if t.lost {
+			l.lost--
+		}
 		l.probeEndedLocked(t)
 		if next = l.unlockForOne(); next != nil && ended {
 			l.opts.Go(next.fly)
@@ -179,6 +182,7 @@ func (t *trip) land(err error) (next *trip) {
 // abandonLocked gives up a trip whose goroutine goes on. It stays in flight.
 func (l *Lane) abandonLocked(t *trip) {
 	t.over, t.lost = true, true
+	l.lost++
 	l.freeSlotLocked(t)
 	l.later = append(l.later, func() {
 		l.tell(t.flight, fmt.Errorf("%w: %w", ErrAbandoned, context.Cause(t.ctx)))

@@ -23,8 +23,11 @@ var (
 	// ErrClosed is the result of a flight that had not taken off at Close.
 	ErrClosed = errors.New("not started: closing down")
 	// ErrStopped is the result of a queued flight that was sent back because
-	// the lane was stopped again by its probe.
-	ErrStopped = errors.New("not started: what it needs is still down")
+	// the lane was stopped.
+	ErrStopped = errors.New("not started: what it needs is down")
+	// ErrFull is the result of a flight that found as many abandoned ones as may
+	// be in flight at all.
+	ErrFull = errors.New("not started: as many calls as may run do not return although they were told to")
 	// ErrAbandoned is the result of a flight that did not return within
 	// Options.Grace after its context had ended. The error with it is the
 	// context's cause.
@@ -67,6 +70,7 @@ type Lane struct {
 	queues  [2]waiting // queued flights: those that need no token, those that do
 	flying  map[*trip]struct{}
 	working int     // trips that have a slot
+	lost    int     // trips that were abandoned
 	back    []*trip // trips that want a slot again, the first in line first
 	seq     uint64
 	panics  int
@@ -178,6 +182,9 @@ func (l *Lane) unlock() {
 // is worth more than a new one.
 func (l *Lane) unlockForOne() *trip {
 	l.takeOffLocked()
+	if l.lost >= l.opts.Most {
+		l.sendAllBackLocked(ErrFull)
+	}
 	later, boarded := l.later, l.boarded
 	l.later, l.boarded = nil, nil
 	l.mu.Unlock()
