@@ -111,7 +111,9 @@ func (m *Manager) lookAtChanges(ctx context.Context) {
 // readAgain has storage read again for c.
 func (m *Manager) readAgain(c *managed, at int64) {
 	m.change(c, func(*news) {
-		if c.know&isLoaded != 0 && (c.readAt == 0 || at < c.readAt) {
+		switch {
+		case c.know&isLoaded == 0 && !c.busy.has(doLoad): // it will be read in any case
+		case c.readAt == 0 || at < c.readAt:
 			c.readAt = at
 		}
 	})

@@ -19,6 +19,7 @@ import (
 	"github.com/certwright/certwright/internal/hostname"
 	"github.com/certwright/certwright/internal/lane"
 	"github.com/certwright/certwright/internal/records"
+	"github.com/certwright/certwright/storage"
 )
 
 const (
@@ -173,13 +174,16 @@ func (m *Manager) obtainedLocked(c *managed, a attempt, b *records.Bundle) {
 
 // obtainFailed sorts a failed attempt by whose fault it is.
 func (m *Manager) obtainFailed(ctx context.Context, c *managed, a attempt, err error) func(*news) {
+	if ctx.Err() != nil && a.f.Context.Err() == nil && !isWait(err) && !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", storage.ErrLeaseLost, err) // by a Locker that does not say so
+	}
 	switch {
 	case isWait(err):
 		m.log.Warn("another instance works on a name", "name", c.Names[0], "due", time.Now().Add(quickRetry), "err", err)
 		return func(*news) {
 			c.trouble().retry, c.why.err = time.Now().Add(quickRetry).Unix(), err
 		}
-	case m.ctx.Err() != nil || context.Cause(ctx) == context.Canceled: //nolint:errorlint // unmanaged
+	case a.f.Context.Err() != nil: // closed or unmanaged
 		return func(*news) {}
 	case !isStepError(err), errors.Is(err, errNotStored), errors.Is(err, errNotKept):
 		return func(n *news) { m.troubleLocked(c, fmt.Errorf("issuing a certificate for %q: %w", c.Names[0], err), n) }

@@ -25,6 +25,7 @@ type found struct {
 func (m *Manager) load(ctx context.Context, c *managed) func(*news) {
 	c.mu.Lock()
 	first, had, cfg := c.know&isLoaded == 0, c.newest(), c.cfg
+	c.readAt = 0 // what is changed from here on is read once more
 	c.mu.Unlock()
 	f, err := m.find(ctx, c, cfg)
 	if err != nil {
@@ -36,16 +37,22 @@ func (m *Manager) load(ctx context.Context, c *managed) func(*news) {
 		}
 		f = found{}
 	}
+	if had != nil && f.b != nil && cfg.wants(had) && !cfg.wants(f.b) && had.Usable(time.Now().Unix()) {
+		f = found{} // of an instance with other issuers: neither is to replace what the other wants, over and over
+	}
 	return func(n *news) {
+		now := time.Now().Unix()
 		c.know |= isLoaded
-		c.readAt = 0
 		c.wellLocked()
-		if f.prev != nil && !c.usable(time.Now().Unix()) {
+		if f.prev != nil && !c.usable(now) {
 			c.next = f.prev
 			m.installLocked(c)
 		}
 		if f.b != nil && !f.b.Same(c.newest()) {
 			c.next, c.ocspAt = f.b, 0
+			if c.why != nil && !first && now < renewalTime(f.b, nil, c.cfg.policy) {
+				c.why.tries, c.why.orders = nil, nil // they were for what is there now
+			}
 			if f.from.Kind == "" && !first {
 				f.from.Kind = EventAdopted // by another instance
 			}
@@ -149,9 +156,13 @@ func (m *Manager) loadFailed(c *managed, err error) func(*news) {
 	if m.ctx.Err() != nil {
 		return func(*news) {}
 	}
-	return func(n *news) {
-		m.troubleLocked(c, fmt.Errorf("loading the certificate for %q: %w", c.Names[0], err), n)
-	}
+	return func(n *news) { m.unreadLocked(c, err, n) }
+}
+
+// unreadLocked has storage read once more for c, after a pause.
+func (m *Manager) unreadLocked(c *managed, err error, n *news) {
+	c.readAt = time.Now().Unix()
+	m.troubleLocked(c, fmt.Errorf("loading the certificate for %q: %w", c.Names[0], err), n)
 }
 
 // putBack stores b once more, which somebody who had lost its lease replaced by

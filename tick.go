@@ -87,8 +87,8 @@ func (m *Manager) endLocked(c *managed, a action, n *news) bool {
 	if a.held {
 		m.reportLocked(c, n)
 	}
-	if c.wish == 0 && c.know&isTried == 0 {
-		return false
+	if c.wish == 0 && c.know&isTried == 0 || c.why != nil && isWait(c.why.err) {
+		return false // or it is wanted as soon as the other instance is done
 	}
 	c.wish = 0
 	c.know &^= isTried
@@ -234,7 +234,7 @@ func (m *Manager) land(c *managed, a action, f *flight, err error) {
 			iss := c.cfg.issuers[min(a.issuer, len(c.cfg.issuers)-1)]
 			c.failed(iss, &StepError{Issuer: iss.id, Step: "issue", Err: err})
 		case a.do == doLoad:
-			m.troubleLocked(c, fmt.Errorf("loading the certificate for %q: %w", c.Names[0], err), n)
+			m.unreadLocked(c, err, n)
 		default:
 			c.postpone(a.do)
 			n.add(func() {
