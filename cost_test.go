@@ -76,7 +76,7 @@ func TestErrorOfAnUnknownName(t *testing.T) {
 		sni, want  string
 		notManaged bool
 	}{
-		{"other.example.com", `no certificate for "other.example.com": certwright: name is not managed`, true},
+		{"other.example.com", `no certificate for "other.example.com": the name is not managed`, true},
 		{"pending.example.com", `no certificate for "pending.example.com" yet; see Status`, false},
 		{"a.pending.example.com", `no certificate for "a.pending.example.com" yet; see Status`, false},
 		{"not a name", `no certificate: the server name is not a DNS name`, false},

@@ -53,16 +53,25 @@ func challengeCert(identifier, keyAuthorization string) (*tls.Certificate, error
 // The config needs "acme-tls/1" in its NextProtos for tls-alpn-01; see
 // [Manager.TLSConfig].
 func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if !m.servesTLS.Load() {
-		m.servesTLS.Store(true)
-	}
 	if isValidation(hello) {
+		m.noteHandshake()
 		if !m.wiredTLS.Load() {
 			m.validations.bare.Store(time.Now().Unix())
 		}
 		return m.challengeCertificate(hello)
 	}
-	return m.certificate(hello)
+	cert, why := m.certificate(hello)
+	if cert == nil {
+		return m.instead(hello, why)
+	}
+	return cert, nil
+}
+
+// noteHandshake notes that a server of the program's runs.
+func (m *Manager) noteHandshake() {
+	if !m.servesTLS.Load() {
+		m.servesTLS.Store(true)
+	}
 }
 
 // isValidation reports whether a handshake is a tls-alpn-01 validation (RFC 8737
@@ -71,16 +80,27 @@ func isValidation(hello *tls.ClientHelloInfo) bool {
 	return len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == alpnProto
 }
 
-// certificate selects for an ordinary handshake.
-func (m *Manager) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+// miss says why there is no certificate of its own for a handshake.
+type miss uint8
+
+const (
+	missUnknown miss = iota // the name is not managed
+	missPending             // it has none yet
+	missUnnamed             // the client named no server, and it cannot be told which it wants
+)
+
+// certificate selects for an ordinary handshake, before Config.FallbackName is
+// thought of; why is only for a nil certificate.
+func (m *Manager) certificate(hello *tls.ClientHelloInfo) (cert *tls.Certificate, why miss) {
+	m.noteHandshake()
 	sni := hello.ServerName
 	if sni == "" {
-		return m.unnamed(hello)
+		return m.unnamed(hello), missUnnamed
 	}
 	var buf [hostname.MaxSNI]byte
 	name, ok := hostname.AppendSNI(buf[:0], sni)
 	if !ok {
-		return m.instead(hello, certcache.None)
+		return nil, missUnknown
 	}
 	r := m.cache.FindBytes(name, hello)
 	if r.Match != certcache.None && !r.Valid {
@@ -88,11 +108,13 @@ func (m *Manager) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, err
 	}
 	switch {
 	case r.Cert != nil:
-		return r.Cert, nil
-	case r.Match == certcache.None && isAddress(name):
-		return m.unnamed(hello) // which RFC 6066 §3 would have it be
+		return r.Cert, 0
+	case r.Match != certcache.None:
+		return nil, missPending
+	case isAddress(name):
+		return m.unnamed(hello), missUnnamed // which RFC 6066 §3 would have it be
 	}
-	return m.instead(hello, r.Match)
+	return nil, missUnknown
 }
 
 // isAddress allocates nothing for what is none at first sight.
@@ -155,52 +177,48 @@ func needNotWait(c *managed, now time.Time) (error, bool) {
 	return nil, c.cur.b == nil || !c.busy.has(doObtain)
 }
 
-// instead returns what is served in place of a name that has no certificate.
-func (m *Manager) instead(hello *tls.ClientHelloInfo, match certcache.Match) (*tls.Certificate, error) {
+// instead returns what is served where there is no certificate.
+func (m *Manager) instead(hello *tls.ClientHelloInfo, why miss) (*tls.Certificate, error) {
 	if cert := m.lookup(hello, m.conf.FallbackName); cert != nil {
 		return cert, nil
 	}
-	if match != certcache.None {
+	switch {
+	case why == missPending:
 		return nil, (*pendingError)(hello)
+	case why == missUnknown:
+		return nil, (*unknownError)(hello)
+	case m.cache.Len() == 0:
+		return nil, fmt.Errorf("%w: no name is managed", ErrNoCertificate)
 	}
-	return nil, (*unknownError)(hello)
+	return nil, fmt.Errorf("%w: the client named no server and it cannot be told which one it wants; set Config.DefaultName", ErrNoCertificate)
 }
 
-// unnamed selects for a client that sent no server name. What is in memory goes
-// before what has to be waited for.
-func (m *Manager) unnamed(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+// unnamed selects for a client that sent no server name, nil when it cannot be
+// told. What is in memory goes before what has to be waited for.
+func (m *Manager) unnamed(hello *tls.ClientHelloInfo) *tls.Certificate {
 	addr, hasAddr := localAddr(hello.Conn)
 	if hasAddr {
 		if r := m.cache.FindIP(addr, hello); r.Valid {
-			return r.Cert, nil
+			return r.Cert
 		}
 	}
 	if name := m.conf.DefaultName; name != "" {
 		if r := m.cache.Find(name, hello); r.Valid {
-			return r.Cert, nil
+			return r.Cert
 		}
 	}
 	if hasAddr {
 		if cert := m.lookupAddr(hello, addr); cert != nil {
-			return cert, nil
+			return cert
 		}
 	}
 	if cert := m.lookup(hello, m.conf.DefaultName); cert != nil {
-		return cert, nil
+		return cert
 	}
 	if cert := m.cache.SoleIP(hello); cert != nil { // behind NAT the local address is another one
-		return cert, nil
+		return cert
 	}
-	if cert := m.cache.Sole(hello); cert != nil {
-		return cert, nil
-	}
-	if cert := m.lookup(hello, m.conf.FallbackName); cert != nil {
-		return cert, nil
-	}
-	if m.cache.Len() == 0 {
-		return nil, fmt.Errorf("%w: no name is managed", ErrNoCertificate)
-	}
-	return nil, fmt.Errorf("%w: the client named no server and it cannot be told which one it wants; set Config.DefaultName", ErrNoCertificate)
+	return m.cache.Sole(hello)
 }
 
 // lookupAddr is lookup for an address.
@@ -243,7 +261,7 @@ func (e *unknownError) Error() string {
 	if _, ok := hostname.FromSNI(e.ServerName); !ok {
 		return ErrNoCertificate.Error() + ": the server name is not a DNS name"
 	}
-	return fmt.Sprintf("%v for %q: %v", ErrNoCertificate, e.ServerName, ErrNotManaged)
+	return fmt.Sprintf("%v for %q: the name is not managed", ErrNoCertificate, e.ServerName)
 }
 
 // Is reports whether the error is of that kind.

@@ -27,15 +27,18 @@ func (m *Manager) validationConfig() *tls.Config {
 		GetCertificate: m.GetCertificate,
 		NextProtos:     []string{alpnProto},
 		MinVersion:     tls.VersionTLS12,
+
+		SessionTicketsDisabled: true, // nothing of it holds for another handshake
 	}
 }
 
 // TLS sets srv up to serve the managed certificates and returns it; nil means a
 // new server. What srv.TLSConfig says is kept: its GetCertificate and its
-// Certificates answer for names that the Manager has no certificate for, its
-// NextProtos are extended by tls-alpn-01, its GetConfigForClient is asked for
-// all but validation handshakes, and a config from there that has no certificates
-// gets the Manager's. HTTP/2 is offered unless srv has turned it off.
+// Certificates answer for names that the Manager has no certificate for, before
+// Config.FallbackName does, its NextProtos are extended by tls-alpn-01, its
+// GetConfigForClient is asked for all but validation handshakes, and a config
+// from there that has no certificates gets those of the server. HTTP/2 is offered
+// unless srv has turned it off.
 //
 // Validation handshakes have a config of their own: ClientAuth, VerifyConnection
 // and the like do not hold for them.
@@ -48,12 +51,7 @@ func (m *Manager) TLS(srv *http.Server) *http.Server {
 	if srv.TLSConfig != nil {
 		conf = srv.TLSConfig.Clone()
 	}
-	if len(conf.NextProtos) == 0 {
-		conf.NextProtos = protocolsOf(srv)
-	}
-	if !slices.Contains(conf.NextProtos, alpnProto) {
-		conf.NextProtos = append(slices.Clone(conf.NextProtos), alpnProto)
-	}
+	conf.NextProtos = protocolsFor(srv, conf.NextProtos)
 	if conf.MinVersion == 0 {
 		conf.MinVersion = tls.VersionTLS12
 	}
@@ -62,38 +60,51 @@ func (m *Manager) TLS(srv *http.Server) *http.Server {
 	certs := conf.Certificates
 	conf.Certificates = nil
 	conf.GetCertificate = m.before(conf.GetCertificate, certs)
-	conf.GetConfigForClient = m.choose(conf.GetConfigForClient)
+	conf.GetConfigForClient = m.choose(conf.GetConfigForClient, conf.GetCertificate)
 	srv.TLSConfig = conf
 	return srv
 }
 
-// protocolsOf returns what srv speaks over TLS, as ALPN has it (RFC 7301).
-func protocolsOf(srv *http.Server) []string {
+// protocolsFor returns what a server speaks over TLS, as ALPN has it (RFC 7301):
+// own, or what it would speak by itself, and tls-alpn-01. As in net/http, what was
+// turned off is not offered.
+func protocolsFor(srv *http.Server, own []string) []string {
 	http1, http2 := true, srv.TLSNextProto == nil || srv.TLSNextProto["h2"] != nil
 	if p := srv.Protocols; p != nil {
 		http1, http2 = p.HTTP1(), p.HTTP2()
 	}
-	var list []string
-	if http2 {
-		list = append(list, "h2")
+	list := slices.Clone(own)
+	if len(own) == 0 {
+		list = []string{"h2", "http/1.1"}
 	}
-	if http1 {
-		list = append(list, "http/1.1")
+	list = slices.DeleteFunc(list, func(p string) bool { return p == "h2" && !http2 || p == "http/1.1" && !http1 })
+	if !slices.Contains(list, alpnProto) {
+		list = append(list, alpnProto)
 	}
 	return list
 }
 
-// before returns a GetCertificate that asks the Manager first, and the caller's
-// for what it has no certificate for.
-func (m *Manager) before(own func(*tls.ClientHelloInfo) (*tls.Certificate, error), certs []tls.Certificate) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+// getCertificate is crypto/tls's hook.
+type getCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+
+// before returns a hook that asks the Manager first, then the caller's hook and
+// certificates for what it has none for, and FallbackName after them.
+func (m *Manager) before(own getCertificate, certs []tls.Certificate) getCertificate {
+	if own == nil && len(certs) == 0 {
+		return m.GetCertificate
+	}
 	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		cert, err := m.GetCertificate(hello)
-		switch {
-		case cert != nil || isValidation(hello):
-			return cert, err
-		case own != nil:
-			if cert, err := own(hello); cert != nil || err != nil || len(certs) == 0 {
-				return cert, err
+		if isValidation(hello) {
+			return m.GetCertificate(hello)
+		}
+		cert, why := m.certificate(hello)
+		if cert != nil {
+			return cert, nil
+		}
+		var ownErr error
+		if own != nil {
+			if cert, ownErr = own(hello); cert != nil {
+				return cert, nil
 			}
 		}
 		for i := range certs {
@@ -101,16 +112,22 @@ func (m *Manager) before(own func(*tls.ClientHelloInfo) (*tls.Certificate, error
 				return &certs[i], nil
 			}
 		}
-		if len(certs) > 0 {
-			return &certs[0], nil
+		cert, err := m.instead(hello, why)
+		switch {
+		case cert != nil:
+			return cert, nil
+		case ownErr != nil:
+			return nil, ownErr
+		case len(certs) > 0:
+			return &certs[0], nil // as crypto/tls does
 		}
 		return nil, err
 	}
 }
 
 // choose returns a GetConfigForClient that asks the caller's for all but
-// validation handshakes.
-func (m *Manager) choose(own func(*tls.ClientHelloInfo) (*tls.Config, error)) func(*tls.ClientHelloInfo) (*tls.Config, error) {
+// validation handshakes. get is for configs from there that have no certificates.
+func (m *Manager) choose(own func(*tls.ClientHelloInfo) (*tls.Config, error), get getCertificate) func(*tls.ClientHelloInfo) (*tls.Config, error) {
 	validation := m.validationConfig()
 	return func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		switch {
@@ -124,7 +141,7 @@ func (m *Manager) choose(own func(*tls.ClientHelloInfo) (*tls.Config, error)) fu
 			return conf, err
 		}
 		conf = conf.Clone()
-		conf.GetCertificate = m.GetCertificate
+		conf.GetCertificate = get
 		return conf, nil
 	}
 }
