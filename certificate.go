@@ -152,10 +152,11 @@ func isWait(err error) bool { return errors.Is(err, errBusy) || errors.Is(err, s
 
 // try is what came of the last attempts at one issuer.
 type try struct {
-	hold records.Hold // the one that ends last
-	err  error        // of the last attempt in this process; nil: the hold was read from storage
-	at   int64        // Unix nanoseconds of that attempt; 0: it was made by another process
-	wish int64        // the wish that it was made for; 0: none
+	hold  records.Hold // the one that ends last
+	holds holds        // all; nil: there is no other. They are not changed
+	err   error        // of the last attempt in this process; nil: the hold was read from storage
+	at    int64        // Unix nanoseconds of that attempt; 0: it was made by another process
+	wish  int64        // the wish that it was made for; 0: none
 }
 
 // flight is work for a certificate that is under way.

@@ -73,16 +73,15 @@ func (s *state) pass() pass { return pass{wish: s.wish, tried: s.know&isTried !=
 // until returns when h lets an issuer be asked; what is past is now. tried is the
 // wish that this process asked it for last, 0 for none.
 func (p pass) until(h *records.Hold, tried, now int64) int64 {
-	if h == nil || !h.Counts(now) {
-		return 0
-	}
-	free := int64(0)
+	free := int64(0) // of failed validations, which count also when the back-off has ended
 	if n := h.FailedSince(now - failedFor); n >= mostFailed {
 		free = h.Failed[len(h.Failed)-mostFailed] + failedFor
 	}
 	switch {
+	case !h.Counts(now):
+		return free
 	case h.ByCA:
-		return h.Until
+		return max(h.Until, free)
 	case p.wish != 0 && tried != p.wish, p.tried && now-h.Last >= passAfter && free <= now:
 		return free
 	}
@@ -105,6 +104,15 @@ func (s *state) heldUntil(iss *issuer, now int64) int64 {
 	at := p.until(iss.down.Load(), t.wish, now)
 	if t.hold.Subject != "" { // the account's is the issuer's to keep
 		at = max(at, p.until(&t.hold, t.wish, now))
+	}
+	return max(at, t.holds.until(p, t.wish, now))
+}
+
+// until returns when all of l let an issuer be asked: who waits passes one, and not
+// another beside it.
+func (l holds) until(p pass, tried, now int64) (at int64) {
+	for _, h := range l {
+		at = max(at, p.until(h, tried, now))
 	}
 	return at
 }
@@ -155,20 +163,14 @@ func (m *Manager) readAccountHold(ctx context.Context, iss *issuer) {
 	}
 }
 
-// latest returns the one that ends last, with the failed validations of the
-// identifier that has most of them. It is zero when there is none.
+// latest returns the one that ends last. It is zero when there is none.
 func (l holds) latest(now int64) records.Hold {
 	var out records.Hold
-	var failed []int64
 	for _, h := range l {
-		if len(h.Failed) > len(failed) {
-			failed = h.Failed
-		}
 		if h.Counts(now) && h.Until > out.Until {
 			out = *h
 		}
 	}
-	out.Failed = failed
 	return out
 }
 

@@ -98,8 +98,11 @@ func (m *Manager) obtain(ctx context.Context, c *managed, a attempt) func(*news)
 	}
 	a.holds = m.loadHolds(ctx, c, a.iss)
 	now := time.Now().Unix()
-	if h := a.holds.latest(now); max(a.pass.until(&h, 0, now), a.pass.until(a.iss.down.Load(), 0, now)) > now {
-		return func(*news) { c.tryOf(a.iss).hold = h }
+	if max(a.holds.until(a.pass, 0, now), a.pass.until(a.iss.down.Load(), 0, now)) > now {
+		return func(*news) {
+			t := c.tryOf(a.iss)
+			t.hold, t.holds = a.holds.latest(now), a.holds
+		}
 	}
 	a.began = time.Now()
 	b, err := m.issue(ctx, c, a, old)
@@ -195,7 +198,7 @@ func (m *Manager) obtainFailed(ctx context.Context, c *managed, a attempt, err e
 	return func(*news) {
 		c.wellLocked()
 		t := c.tryOf(a.iss)
-		t.hold, t.err, t.at, t.wish = h, err, time.Now().UnixNano(), a.pass.wish
+		t.hold, t.holds, t.err, t.at, t.wish = h, a.holds, err, time.Now().UnixNano(), a.pass.wish
 		if errors.Is(err, ErrOrderGone) {
 			delete(c.why.orders, a.iss.id)
 		}

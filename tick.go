@@ -271,7 +271,7 @@ func (f *flight) abandon(m *Manager) {
 func (c *managed) failed(iss *issuer, err error) {
 	now := time.Now()
 	t := c.tryOf(iss)
-	t.err, t.at, t.wish = err, now.UnixNano(), c.wish
+	t.holds, t.err, t.at, t.wish = nil, err, now.UnixNano(), c.wish
 	t.hold = records.Hold{
 		Account: iss.id, Subject: c.id(), Noted: now.Unix(), Last: now.Unix(), Attempts: t.hold.Attempts + 1, Error: err.Error(),
 	}
