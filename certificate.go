@@ -226,12 +226,16 @@ func (c *managed) noteLostLocked(f *flight) {
 
 // stuckUntil returns until when nothing is begun on what a flight that was
 // abandoned works on, and is not back from; 0 when there is none.
-func (s *state) stuckUntil(on string) int64 {
+func (s *state) stuckUntil(on string, now int64) int64 {
 	if s.why == nil || len(s.why.stuck[on]) == 0 {
 		return 0
 	}
 	list := s.why.stuck[on]
-	return list[len(list)-1].lostAt + stuckFor<<min(2*(len(list)-1), 10)
+	lost := list[len(list)-1].lostAt
+	if lost > now+int64(clockSkew/time.Second) { // by a clock that was ahead
+		return 0
+	}
+	return lost + stuckFor<<min(2*(len(list)-1), 10)
 }
 
 // progress notes what is being done.

@@ -91,7 +91,7 @@ func (p pass) until(h *records.Hold, tried, now int64) int64 {
 // heldUntil returns when an issuer may be asked; what is past is now. One whose
 // last call has not returned is left alone for a while.
 func (s *state) heldUntil(iss *issuer, now int64) int64 {
-	if at := s.stuckUntil(iss.id); at > now {
+	if at := s.stuckUntil(iss.id, now); at > now {
 		return at
 	}
 	p, t := s.pass(), (*try)(nil)

@@ -401,8 +401,10 @@ func (m *Manager) openOrder(ctx context.Context, c *managed, a attempt) (*record
 	}
 	stored, err := m.records.LoadOrder(ctx, c.id(), a.iss.id)
 	switch {
-	case isNewer(err), err != nil && ctx.Err() != nil: // not to be overwritten
+	case err != nil && ctx.Err() != nil:
 		return nil, nil, err
+	case isNewer(err): // it is left as it is, and gone without
+		m.log.Warn("the record of an issue in progress was written by a newer version and is left as it is", "name", c.Names[0], "err", err)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		m.degraded(c, "the record of an issue in progress cannot be read; it begins anew", err)
 	case err == nil:
@@ -445,10 +447,13 @@ func (m *Manager) resumable(c *managed, a attempt, o *records.Order) crypto.Sign
 }
 
 // storeOrder makes an order durable. It is not what keeps a name from being
-// renewed: when its record fails for good, it is gone without.
+// renewed: when its record fails for good, or is a newer version's, it is gone without.
 func (m *Manager) storeOrder(ctx context.Context, c *managed, o *records.Order) error {
 	err := m.records.StoreOrder(ctx, c.id(), o)
-	if err != nil && !isNewer(err) && time.Since(c.troubledSince()) >= storeFor && m.records.Probe(ctx) == nil {
+	if isNewer(err) {
+		return nil
+	}
+	if err != nil && time.Since(c.troubledSince()) >= storeFor && m.records.Probe(ctx) == nil {
 		m.degraded(c, "the record of an issue in progress cannot be stored while others can; it is gone without", err)
 		return nil
 	}
@@ -489,7 +494,7 @@ func (m *Manager) saveOrder(ctx context.Context, c *managed, o *records.Order, b
 
 // dropOrder forgets an issue that ended. What stays is recognised by its key.
 func (m *Manager) dropOrder(ctx context.Context, c *managed, iss *issuer) {
-	if err := m.records.DropOrder(ctx, c.id(), iss.id); err != nil && ctx.Err() == nil {
+	if err := m.records.DropOrder(ctx, c.id(), iss.id); err != nil && !isNewer(err) && ctx.Err() == nil {
 		m.degraded(c, "the record of a finished issue could not be removed", err)
 	}
 }

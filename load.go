@@ -48,6 +48,10 @@ func (m *Manager) load(ctx context.Context, c *managed) func(*news) {
 			c.next = f.prev
 			m.installLocked(c)
 		}
+		if f.b != nil && f.b.End <= now && c.usable(now) {
+			c.trouble().broken = c.cur.b // which is good, and not the newest: another is wanted
+			f.b = nil
+		}
 		if f.b != nil && !f.b.Same(c.newest()) {
 			c.next, c.ocspAt = f.b, 0
 			if c.why != nil && !first && now < renewalTime(f.b, nil, c.cfg.policy) {
@@ -58,7 +62,7 @@ func (m *Manager) load(ctx context.Context, c *managed) func(*news) {
 			}
 		}
 		if f.broken {
-			c.trouble().broken = f.b
+			c.trouble().broken = c.newest()
 		}
 		m.standLocked(c, f.parts)
 		c.judge()

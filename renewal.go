@@ -134,7 +134,7 @@ func decide(s *state, now int64) action {
 		}
 	}
 	can := func(do deed, at int64, next Action) bool {
-		at = max(do.sane(at, now), s.stuckUntil(do.String()))
+		at = max(do.sane(at, now), s.stuckUntil(do.String(), now))
 		switch {
 		case s.busy.has(do): // its end brings us back
 			return false

@@ -40,8 +40,21 @@ func (m *Manager) change(c *managed, f func(n *news)) {
 		}
 		m.stepLocked(c, &n)
 	}()
-	for _, tell := range n.list {
-		tell()
+	n.tell()
+}
+
+// tell does it in its order. What panics or ends the goroutine, such as a log
+// handler, keeps nothing else from being done.
+func (n *news) tell() {
+	defer func() {
+		if len(n.list) > 0 {
+			n.tell()
+		}
+	}()
+	for len(n.list) > 0 {
+		f := n.list[0]
+		n.list = n.list[1:]
+		f()
 	}
 }
 
@@ -217,7 +230,7 @@ func (m *Manager) needOf(c *managed, a action) int64 {
 func (m *Manager) land(c *managed, a action, f *flight, err error) {
 	f.cancel()
 	if err != nil {
-		f.abandon(m)
+		defer f.abandon(m) // last: the release may hang, or panic
 	}
 	m.change(c, func(n *news) {
 		c.busy &^= 1 << a.do
