@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/certwright/certwright/adopt"
@@ -27,10 +28,15 @@ const adoptTries = 3
 // sourceTimeout bounds one search in one source.
 const sourceTimeout = 2 * time.Minute
 
+// sourceGrace is how long a search may take to return after its time.
+const sourceGrace = 5 * time.Second
+
 // sources is what Config.Adopt says.
 type sources struct {
 	list []adopt.Source
 	log  *slog.Logger
+	hung []atomic.Int32 // calls of each that do not return although they were told to
+	run  func(func())   // starts a goroutine
 
 	mu   sync.Mutex // guards said
 	said map[string]bool
@@ -44,13 +50,13 @@ type foundPair struct {
 }
 
 // openSources checks Config.Adopt.
-func openSources(list []adopt.Source, log *slog.Logger) (*sources, error) {
+func openSources(list []adopt.Source, log *slog.Logger, run func(func())) (*sources, error) {
 	for i, src := range list {
 		if isNil(src) {
 			return nil, configErrorf(fmt.Sprintf("Config.Adopt[%d]", i), "is nil: say which program wrote what, such as adopt.Certbot(dir)")
 		}
 	}
-	return &sources{list: slices.Clone(list), log: log, said: map[string]bool{}}, nil
+	return &sources{list: slices.Clone(list), log: log, hung: make([]atomic.Int32, len(list)), run: run, said: map[string]bool{}}, nil
 }
 
 // note warns of what could not be used, once a file and cause, and returns what
@@ -91,8 +97,8 @@ func (s *sources) first(text string) bool {
 // nil when there is none. The error says which sources could not be read.
 func (s *sources) certificate(ctx context.Context, c *managed, set *settings) (*foundPair, error) {
 	var unread []error
-	for _, src := range s.list {
-		pairs, err := find(ctx, src, c.Names)
+	for i, src := range s.list {
+		pairs, err := ask(ctx, s, i, func(ctx context.Context) ([]adopt.Pair, error) { return src.Find(ctx, c.Names) })
 		unread = append(unread, s.note(src, err))
 		var best *foundPair
 		bestRank := 0
@@ -119,11 +125,50 @@ func (s *sources) certificate(ctx context.Context, c *managed, set *settings) (*
 	return nil, errors.Join(unread...)
 }
 
-// find asks one source within the time for it.
-func find(ctx context.Context, src adopt.Source, names []string) ([]adopt.Pair, error) {
+// ask asks one source within the time for it. A panic is an error, and so is a call
+// that does not return; until it has, the source is not asked again.
+func ask[T any](ctx context.Context, s *sources, i int, call func(context.Context) (T, error)) (out T, err error) {
+	if ctx.Err() != nil {
+		return out, context.Cause(ctx)
+	}
+	if s.hung[i].Load() > 0 {
+		return out, errors.New("a call before has not returned yet")
+	}
 	ctx, cancel := context.WithTimeout(ctx, sourceTimeout)
 	defer cancel()
-	return src.Find(ctx, names)
+	type result struct {
+		v   T
+		err error
+	}
+	done := make(chan result, 1)
+	s.run(func() {
+		r := result{err: errors.New("it ended the goroutine that called it")}
+		defer func() {
+			if p := recover(); p != nil {
+				r.err = fmt.Errorf("it panicked: %v", p)
+			}
+			done <- r
+		}()
+		r.v, r.err = call(ctx)
+	})
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-ctx.Done():
+	}
+	late := time.NewTimer(sourceGrace)
+	defer late.Stop()
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-late.C:
+	}
+	s.hung[i].Add(1)
+	s.run(func() {
+		<-done
+		s.hung[i].Add(-1)
+	})
+	return out, fmt.Errorf("it does not return: %w", context.Cause(ctx))
 }
 
 // checkPair checks what a source found: it may be anybody's.
@@ -187,8 +232,8 @@ func (s *sources) account(ctx context.Context, ca, email, eabKeyID string) (*acm
 	var best *adopt.Account
 	var unread []error
 	mine := func(a *adopt.Account) bool { return email != "" && slices.Contains(a.Contact, "mailto:"+email) }
-	for _, src := range s.list {
-		first, err := findAccount(ctx, src, ca)
+	for i, src := range s.list {
+		first, err := ask(ctx, s, i, func(ctx context.Context) (*adopt.Account, error) { return src.Account(ctx, ca) })
 		unread = append(unread, s.note(src, err))
 		if first == nil {
 			continue
@@ -213,12 +258,6 @@ func (s *sources) account(ctx context.Context, ca, email, eabKeyID string) (*acm
 	}
 	// The CA is asked for the account of the key, so no URL is taken over.
 	return &acmeflow.AccountRecord{Directory: ca, Contact: best.Contact, EABKeyID: best.EABKeyID, KeyPEM: best.KeyPEM}, nil
-}
-
-func findAccount(ctx context.Context, src adopt.Source, ca string) (*adopt.Account, error) {
-	ctx, cancel := context.WithTimeout(ctx, sourceTimeout)
-	defer cancel()
-	return src.Account(ctx, ca)
 }
 
 // adopt takes over the certificate that a source has for c. It returns nil when

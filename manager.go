@@ -140,7 +140,7 @@ func (m *Manager) setUp(conf *Config) (err error) {
 	m.storageLane = lane.New(lane.Options{Name: "storage", Slots: conf.Workers, Slow: storageSlow, Go: m.spawn})
 	m.filesLane = m.newLane("files")
 	m.ocspLanes.open = func(host string) *lane.Lane { return m.newLane("ocsp " + host) }
-	if m.sources, err = openSources(conf.Adopt, m.log); err != nil {
+	if m.sources, err = openSources(conf.Adopt, m.log, m.spawn); err != nil {
 		return err
 	}
 	m.env = m.newEnv()
