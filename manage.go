@@ -245,6 +245,9 @@ func (m *Manager) entryLocked(p *plan, key uint8, batch map[string]*managed) (c 
 	c.mu.Lock()
 	c.cfg = p.cfg
 	c.judge()
+	if b := c.cur.b; b != nil && c.ariAt == never && m.informerOf(p.cfg, b) != nil {
+		c.ariAt = 0 // its issuer is back
+	}
 	c.mu.Unlock()
 	batch[id] = c
 	return c, false

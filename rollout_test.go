@@ -2,6 +2,7 @@ package certwright_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"strings"
 	"sync/atomic"
@@ -198,6 +199,34 @@ func TestLeasesThatAreLostMakeNoLoop(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		if n := e.n.Load(); n > 100 {
 			t.Errorf("%d leases in ten minutes", n)
+		}
+	})
+}
+
+// The issuer of a certificate is configured no more, and then again: its CA is
+// asked when to renew.
+func TestRenewalInfoIsAskedForOnceTheIssuerIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newOther(t, "a"), newOther(t, "b")
+		var asked atomic.Int32
+		a.inform = func(context.Context, *x509.Certificate) (RenewalInfo, error) {
+			asked.Add(1)
+			return RenewalInfo{}, ErrNoRenewalInfo
+		}
+		b.err = errors.New("down")
+		m := offline(t, a.fakeSigner, func(c *Config) { c.Issuers, c.DisableRenewalInfo = []Issuer{a}, false })
+		manage(t, m, "a.example.com")
+		use := func(iss Issuer) {
+			if err := m.Manage(t.Context(), Spec{Names: []string{"a.example.com"}, Issuers: []Issuer{iss}}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(3 * day)
+		}
+		use(b)
+		n := asked.Load()
+		use(a)
+		if asked.Load() == n {
+			t.Error("the CA is not asked any more")
 		}
 	})
 }
