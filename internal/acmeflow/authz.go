@@ -21,6 +21,12 @@ const (
 	// failed so far and that it says nothing new of (F20; RFC 8555 §8.2).
 	interimTime = 2 * time.Minute
 
+	// A CA that has set a failed challenge back to pending looks at it again only
+	// when it is asked to (RFC 8555 §8.2): after askAgain, and after twice as long
+	// each further time. While there is another type that goes on for pendingTime.
+	askAgain    = 5 * time.Second
+	pendingTime = 20 * time.Second
+
 	// lingerTime is for how long a validation that the CA has begun is waited for
 	// when the order cannot come to anything any more (F32).
 	lingerTime = time.Minute
@@ -225,10 +231,10 @@ func (r *run) keyAuth(ch *challenge) string { return ch.Token + "." + r.acct.thu
 // pollAuthz waits for the verdict on a challenge. What the CA says meanwhile is
 // told at once.
 func (r *run) pollAuthz(ctx, stop context.Context, a *authorization, challengeType string, p *poll) error {
-	var interim *Problem
-	var since, stopped time.Time
+	so := interim{pause: askAgain}
+	var stopped time.Time
 	fail := func(err error) error {
-		return &Error{Step: StepChallenge, Identifier: a.name, URL: a.URL, Challenge: challengeType, Problem: interim, Err: err}
+		return &Error{Step: StepChallenge, Identifier: a.name, URL: a.URL, Challenge: challengeType, Problem: so.said, Err: err}
 	}
 	for {
 		if !p.wait(ctx) {
@@ -242,22 +248,74 @@ func (r *run) pollAuthz(ctx, stop context.Context, a *authorization, challengeTy
 		if !waiting(got.Status) {
 			return r.authzError(got, challengeType)
 		}
-		if said := r.said(got, challengeType); said != nil && (interim == nil || said.Error() != interim.Error()) {
-			interim, since = said, time.Now()
-			r.progress(StepChallenge, "the CA validates %s for %q; so far: %v", challengeType, a.name, said)
-			r.c.log.WarnContext(ctx, "a challenge has failed so far", "name", a.name, "challenge", challengeType, "err", said)
+		if r.hear(&so, got, challengeType) {
+			r.progress(StepChallenge, "the CA validates %s for %q; so far: %v", challengeType, a.name, so.said)
+			r.c.log.WarnContext(ctx, "a challenge has failed so far", "name", a.name, "challenge", challengeType, "err", so.said)
 		}
 		if stop.Err() != nil && stopped.IsZero() {
 			stopped = time.Now()
 		}
-		switch {
-		case interim != nil && time.Since(since) > interimTime:
-			return fail(fmt.Errorf("the CA has not decided in %v", interimTime))
+		switch patience := r.patience(&so, got); {
+		case so.said != nil && time.Since(so.since) > patience:
+			return fail(fmt.Errorf("the CA has not decided in %v", patience))
 		case !stopped.IsZero() && time.Since(stopped) > lingerTime:
 			return &Error{Step: StepChallenge, Err: errStopped}
+		case stopped.IsZero() && so.pending != nil && time.Since(so.asked) > so.pause:
+			so.asked, so.pause = time.Now(), 2*so.pause
+			if err := r.initiate(ctx, so.pending, p); err != nil { // the next look says how things are
+				r.c.log.DebugContext(ctx, "asking the CA to look at a challenge again", "name", a.name, "challenge", challengeType, "err", err)
+			}
 		}
 		p.next(retryAfter)
 	}
+}
+
+// interim is what the CA has said so far of a challenge that it has not decided.
+type interim struct {
+	said    *Problem      // nil: nothing
+	since   time.Time     // nothing new was said; for one that is pending, the first word
+	pending *challenge    // looked at again only when asked to; nil: the CA goes on by itself
+	asked   time.Time     // the CA to look at it, as far as known here
+	pause   time.Duration // until it is asked again
+}
+
+// hear notes what the CA says of a challenge and reports whether that is new.
+func (r *run) hear(so *interim, a *authorization, challengeType string) bool {
+	so.pending = nil
+	said := r.said(a, challengeType)
+	if said == nil {
+		return false
+	}
+	for i := range a.Challenges {
+		if ch := &a.Challenges[i]; ch.Type == challengeType && ch.Status == acme.StatusPending {
+			so.pending = ch
+		}
+	}
+	isFirst := so.said == nil
+	if !isFirst && said.Error() == so.said.Error() {
+		return false
+	}
+	so.said = said
+	if isFirst {
+		so.asked = time.Now()
+	}
+	if isFirst || so.pending == nil {
+		so.since = time.Now()
+	}
+	return true
+}
+
+// patience is for how long a challenge that has failed so far is waited for.
+func (r *run) patience(so *interim, a *authorization) time.Duration {
+	if so.pending == nil {
+		return interimTime
+	}
+	rest := *a
+	rest.Challenges = slices.DeleteFunc(slices.Clone(a.Challenges), func(ch challenge) bool { return ch.Type == so.pending.Type })
+	if r.another(&rest, so.said) {
+		return pendingTime
+	}
+	return interimTime
 }
 
 // said returns what the CA says of a challenge, without the key authorization,

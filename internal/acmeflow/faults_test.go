@@ -15,57 +15,104 @@ import (
 	"github.com/certwright/certwright/internal/fakeca"
 )
 
-// leavesPending has the CA look at challenges of a type, find nothing, and leave
-// them pending with its reason.
-func leavesPending(e *env, challengeType, detail string) {
+// leavesUndecided has the CA look at challenges of a type, find nothing, and leave
+// them in a status with its reason.
+func leavesUndecided(e *env, challengeType, status, detail string) {
 	e.ca.On(fakeca.Rule{Endpoint: "challenge", When: func(r *fakeca.Request) bool {
 		return slices.Contains(e.solver.types(), challengeType) && e.solver.types()[len(e.solver.types())-1] == challengeType
 	}, Mutate: nil, Status: 200, Body: []byte(`{"status":"pending"}`), ContentType: "application/json"})
 	e.ca.On(fakeca.Rule{Endpoint: "authz", Mutate: func(_ *fakeca.Request, m map[string]any) {
 		for _, c := range m["challenges"].([]any) {
 			if c := c.(map[string]any); c["type"] == challengeType && m["status"] == "pending" && slices.Contains(e.solver.types(), challengeType) {
-				c["error"] = map[string]any{"type": "urn:ietf:params:acme:error:connection", "detail": detail}
+				c["status"], c["error"] = status, map[string]any{"type": "urn:ietf:params:acme:error:connection", "detail": detail}
 			}
 		}
 	}})
 }
 
-// F20: the CA's interim words are told at once, and the other type is tried.
-func TestChallengeLeftPendingWithAnError(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		e := newEnv(t, fakeca.Options{})
-		leavesPending(e, "http-01", "no route to 192.0.2.1")
-		req := e.request(t, "example.com")
-		began := time.Now()
-		var told time.Duration
-		req.Progress = func(_, detail string) {
-			if told == 0 && strings.Contains(detail, "no route to 192.0.2.1") {
-				told = time.Since(began)
+// F20: the CA's interim words are told at once, and the other type is tried. One
+// that has set the challenge back to pending is asked to look again first.
+func TestChallengeLeftUndecidedWithAnError(t *testing.T) {
+	for status, row := range map[string]struct {
+		patience time.Duration
+		asked    int // for http-01
+	}{
+		"pending":    {pendingTime, 3},
+		"processing": {interimTime, 1},
+	} {
+		t.Run(status, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				e := newEnv(t, fakeca.Options{})
+				leavesUndecided(e, "http-01", status, "no route to 192.0.2.1")
+				req := e.request(t, "example.com")
+				began := time.Now()
+				var told time.Duration
+				req.Progress = func(_, detail string) {
+					if told == 0 && strings.Contains(detail, "no route to 192.0.2.1") {
+						told = time.Since(began)
+					}
+				}
+				res, err := e.client.Issue(t.Context(), req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if told == 0 || told > time.Second {
+					t.Errorf("the CA's words were told after %v", told)
+				}
+				if took := time.Since(began); took < row.patience || took > row.patience+10*time.Second {
+					t.Errorf("the other type was tried after %v", took)
+				}
+				if got := e.solver.types(); !slices.Equal(got, []string{"http-01", "tls-alpn-01"}) || !slices.Equal(res.Failed["example.com"], []string{"http-01"}) {
+					t.Errorf("tried %v, failed %v", got, res.Failed)
+				}
+				e.wantCount(t, "newOrder", 1)
+				e.wantCount(t, "challenge", row.asked+1)
+				e.solver.checkClean(t)
+			})
+		})
+	}
+	t.Run("no other type", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			e := newEnv(t, fakeca.Options{Challenges: []string{"http-01"}})
+			leavesUndecided(e, "http-01", "pending", "no route to 192.0.2.1")
+			began := time.Now()
+			if err := e.fail(t, "example.com"); !strings.Contains(err.Error(), "no route to 192.0.2.1") || err.Gone {
+				t.Errorf("error: %v", err)
 			}
-		}
-		res, err := e.client.Issue(t.Context(), req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if told == 0 || told > time.Second {
-			t.Errorf("the CA's words were told after %v", told)
-		}
-		if took := time.Since(began); took < interimTime || took > interimTime+time.Minute {
-			t.Errorf("the other type was tried after %v", took)
-		}
-		if got := e.solver.types(); !slices.Equal(got, []string{"http-01", "tls-alpn-01"}) || !slices.Equal(res.Failed["example.com"], []string{"http-01"}) {
-			t.Errorf("tried %v, failed %v", got, res.Failed)
-		}
-		e.wantCount(t, "newOrder", 1)
-		e.solver.checkClean(t)
+			if took := time.Since(began); took < interimTime || took > interimTime+10*time.Second {
+				t.Errorf("it was given up after %v", took)
+			}
+			e.wantCount(t, "challenge", 5)
+		})
 	})
-	bubble(t, func(t *testing.T) { // there is no other type
-		e := newEnv(t, fakeca.Options{Challenges: []string{"http-01"}})
-		leavesPending(e, "http-01", "no route to 192.0.2.1")
-		if err := e.fail(t, "example.com"); !strings.Contains(err.Error(), "no route to 192.0.2.1") || err.Gone {
-			t.Errorf("error: %v", err)
-		}
-	})
+}
+
+// A CA that looks only when it is asked to is asked again, whatever it says of it,
+// and the words of a reason that are new each time do not make it last longer.
+func TestChallengeLeftPendingIsAskedForAgain(t *testing.T) {
+	for name, refused := range map[string]*fakeca.Problem{"": nil, "asked too often": fakeca.NewProblem("rateLimited", 429, "later")} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				e := newEnv(t, fakeca.Options{Challenges: []string{"http-01"}})
+				e.ca.On(fakeca.Rule{Endpoint: "challenge", N: 1, Body: []byte(`{"status":"pending"}`), ContentType: "application/json"})
+				if refused != nil {
+					e.ca.On(fakeca.Rule{Endpoint: "challenge", N: 2, Problem: refused})
+				}
+				looks := 0
+				e.ca.On(fakeca.Rule{Endpoint: "authz", Mutate: func(_ *fakeca.Request, m map[string]any) {
+					if c := m["challenges"].([]any)[0].(map[string]any); c["status"] == "pending" {
+						looks++
+						c["error"] = map[string]any{"type": "urn:ietf:params:acme:error:connection", "detail": fmt.Sprintf("reset by port %d", looks)}
+					}
+				}})
+				began := time.Now()
+				e.issue(t, "example.com")
+				if took := time.Since(began); took < askAgain || took > 30*time.Second {
+					t.Errorf("issued after %v", took)
+				}
+			})
+		})
+	}
 }
 
 // F21: a challenge is set up under the order's spelling of a name.
