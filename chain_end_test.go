@@ -117,3 +117,27 @@ func TestExpiredExtraCertificateIsNoReasonToRenew(t *testing.T) {
 		}
 	})
 }
+
+// TestRenewPassesTheWaitAfterARefusedChain has a CA whose intermediate is about to
+// end. That its certificates are refused for a day is no wait that the CA asked
+// for: with a new intermediate Renew has a certificate at once. (F10, F29)
+func TestRenewPassesTheWaitAfterARefusedChain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeSigner(t)
+		rootKey := f.key
+		signBelow(t, f, 15*time.Second)
+		m := offline(t, f)
+		if err := m.ManageSync(t.Context(), []string{"a.example.com"}); err == nil {
+			t.Fatal("a chain that ends in 15 seconds was taken")
+		}
+		time.Sleep(time.Hour)
+		if f.count() != 1 {
+			t.Errorf("%d orders in an hour", f.count())
+		}
+		f.set(func() { f.key = rootKey })
+		signBelow(t, f, 30*day)
+		if err := m.Renew(t.Context(), "a.example.com"); err != nil {
+			t.Errorf("with a new intermediate: %v", err)
+		}
+	})
+}

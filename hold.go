@@ -191,7 +191,7 @@ func (m *Manager) noteFailure(ctx context.Context, c *managed, a attempt, err er
 	now := time.Now()
 	asked := askedFor(err, a.left)
 	h := records.Hold{
-		Account: a.iss.id, Noted: now.Unix(), Last: now.Unix(), ByCA: asked > 0 || isProblem(err, "rateLimited"), Error: err.Error(),
+		Account: a.iss.id, Noted: now.Unix(), Last: now.Unix(), ByCA: asked > 0 && !isRefused(err) || isProblem(err, "rateLimited"), Error: err.Error(),
 	}
 	if a.iss.isDown(err, a, c.Names[0]) {
 		return m.noteDown(ctx, a.iss, h, asked)
@@ -223,8 +223,7 @@ func (m *Manager) noteFailure(ctx context.Context, c *managed, a attempt, err er
 // while what is served is good.
 func askedFor(err error, left time.Duration) time.Duration {
 	asked, _ := RetryAfter(err)
-	var refused *refusedError
-	if errors.As(err, &refused) && left > 0 {
+	if isRefused(err) && left > 0 {
 		asked = min(asked, max(left/3, 5*time.Minute))
 	}
 	return min(max(asked, pauseOf(err)), backoff.MaxRetryAfter)

@@ -385,6 +385,13 @@ type refusedError struct{ err error }
 
 func (e *refusedError) Error() string { return e.err.Error() }
 
+// isRefused reports whether a certificate was refused here. How long that is
+// waited after is our word, not the CA's.
+func isRefused(err error) bool {
+	_, ok := errors.AsType[*refusedError](err)
+	return ok
+}
+
 // Unwrap returns the cause.
 func (e *refusedError) Unwrap() error { return e.err }
 
