@@ -298,7 +298,11 @@ func (b *acmeIssuer) stepError(err error) error {
 
 func (b *acmeIssuer) publicError(e *acmeflow.Error) *StepError {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](e.Err); ok {
-		e.Err = fmt.Errorf("%w; set ACME.RootCAs when the CA has a root of its own", e.Err)
+		where := "set ACME.RootCAs, of an *ACME in Config.Issuers"
+		if b.conf.HTTPClient != nil {
+			where = "set RootCAs in the transport of ACME.HTTPClient"
+		}
+		e.Err = fmt.Errorf("%w; when the CA has a root of its own, %s", e.Err, where)
 	}
 	out := &StepError{
 		Issuer: b.id, Step: string(e.Step), Name: e.Identifier, Challenge: e.Challenge, URL: e.URL,

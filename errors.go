@@ -3,6 +3,7 @@ package certwright
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -163,6 +164,13 @@ type Subproblem struct {
 }
 
 func (p *Problem) Error() string { return p.flow().Error() }
+
+// is reports whether p is of one of those types (RFC 8555 §6.7). A nil problem is
+// of none.
+func (p *Problem) is(types ...string) bool {
+	const prefix = "urn:ietf:params:acme:error:"
+	return p != nil && slices.ContainsFunc(types, func(t string) bool { return p.Type == prefix+t })
+}
 
 // flow is the inverse of publicProblem: one place puts a problem into words.
 func (p *Problem) flow() *acmeflow.Problem {

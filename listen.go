@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -55,6 +57,7 @@ func (m *Manager) newPorts() *challenge.Ports {
 			if challengeType == challenge.TLSALPN01 {
 				serves = m.servesTLS.Load()
 			}
+			m.validations.setUnbound(challengeType, err)
 			tell := m.log.Warn
 			if serves || errors.Is(err, syscall.EADDRINUSE) {
 				tell = m.log.Debug
@@ -140,7 +143,38 @@ func tableChallenge(ch acmeflow.Challenge) challenge.Challenge {
 
 // lastAsked remembers, in Unix seconds, when validation requests came in. bare is
 // for handshakes that came through a tls.Config of the caller's own.
-type lastAsked struct{ http, tls, bare atomic.Int64 }
+type lastAsked struct {
+	http, tls, bare atomic.Int64
+
+	mu      sync.Mutex // guards unbound
+	unbound map[string]unbound
+}
+
+// unbound says why a port could not be listened on, and when.
+type unbound struct {
+	err error
+	at  int64
+}
+
+func (l *lastAsked) setUnbound(challengeType string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.unbound == nil {
+		l.unbound = map[string]unbound{}
+	}
+	l.unbound[challengeType] = unbound{err, time.Now().Unix()}
+}
+
+// unboundFor returns why the port for a challenge type could not be listened on
+// within the time of an attempt, nil when it could or was not tried.
+func (l *lastAsked) unboundFor(challengeType string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if u := l.unbound[challengeType]; time.Now().Unix()-u.at <= 5*60 {
+		return u.err
+	}
+	return nil
+}
 
 // asked notes that a validation request was answered here.
 func (m *Manager) asked(challengeType string) {
@@ -152,19 +186,21 @@ func (m *Manager) asked(challengeType string) {
 	m.validations.http.Store(now)
 }
 
-// hint adds to a failed challenge what is known here about the reason.
+// hint adds to a failed challenge what is known here about the reason. Where the
+// CA did not come as far as to ask, there is nothing to be said of ports.
 func (m *Manager) hint(e *StepError) {
 	text := ""
-	switch e.Challenge {
-	case challenge.TLSALPN01:
+	switch {
+	case e.Problem.is("dns"):
+		text = "the CA's resolver finds no address that leads here: check the spelling of the name, and its A and AAAA records"
+	case e.Problem.is("caa", "rejectedIdentifier", "rateLimited"):
+	case e.Challenge == challenge.TLSALPN01:
 		text = m.hintTLS()
-	case challenge.HTTP01:
-		if !recent(&m.validations.http) {
-			text = "no validation request reached this process: is port 80 of the name forwarded here, and is Manager.HTTPHandler the outermost handler?"
-		}
+	case e.Challenge == challenge.HTTP01 && !recent(&m.validations.http):
+		text = m.unreached(challenge.HTTP01, "is Manager.HTTPHandler the outermost handler?")
 	}
 	switch {
-	case text == "":
+	case text == "" || e.Challenge == "":
 	case e.Err == nil:
 		e.Err = errors.New(text)
 	default:
@@ -176,21 +212,44 @@ func (m *Manager) hint(e *StepError) {
 // protocol refuses the handshake before it asks for a certificate, or goes on
 // without the protocol when it has none at all.
 func (m *Manager) hintTLS() string {
-	const (
-		question = `does the server's tls.Config have "acme-tls/1" in NextProtos? Manager.TLSConfig and Manager.TLS add it`
-		unseen   = "no validation handshake reached this process: "
-	)
+	const question = `does the server's tls.Config have "acme-tls/1" in NextProtos? Manager.TLSConfig and Manager.TLS add it`
 	switch wired := m.wiredTLS.Load(); {
 	case recent(&m.validations.bare) && !wired:
 		return question
 	case recent(&m.validations.tls):
 		return ""
 	case wired:
-		return unseen + "is port 443 of the name forwarded here?"
+		return m.unreached(challenge.TLSALPN01, "")
 	case m.servesTLS.Load():
-		return unseen + question
+		return "no validation handshake reached this process: " + question
 	}
-	return unseen + "is port 443 of the name forwarded here, and " + question
+	return m.unreached(challenge.TLSALPN01, question)
+}
+
+// unreached says that no validation request reached this process, and what may be
+// wrong with the port; what else may be wrong is asked after it.
+func (m *Manager) unreached(challengeType, question string) string {
+	what, public, field, port := "request", 80, "Config.HTTPPort", m.conf.HTTPPort
+	if challengeType == challenge.TLSALPN01 {
+		what, public, field, port = "handshake", 443, "Config.TLSPort", m.conf.TLSPort
+	}
+	s := fmt.Sprintf("no validation %s reached this process", what)
+	switch err := m.validations.unboundFor(challengeType); {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Sprintf("%s, which may not listen on port %d: allow it to (on Linux by CAP_NET_BIND_SERVICE), or forward port %d to one above 1023 and set %s to that", s, port, public, field)
+	case errors.Is(err, syscall.EADDRINUSE):
+		s = fmt.Sprintf("%s; another server has port %d here: stop it, or forward port %d to another one and set %s to that; if it is this program's own,", s, port, public, field)
+	case err != nil:
+		return fmt.Sprintf("%s, which cannot listen there: %v", s, err)
+	case port > 0:
+		s = fmt.Sprintf("%s: is port %d of the name forwarded here, to port %d (%s), and", s, public, port, field)
+	default:
+		s = fmt.Sprintf("%s: is port %d of the name forwarded here, and", s, public)
+	}
+	if question == "" {
+		return strings.TrimSuffix(strings.TrimSuffix(s, ", and"), "; if it is this program's own,") + "?"
+	}
+	return s + " " + question
 }
 
 // recent reports whether a validation request came in the last two minutes.

@@ -93,6 +93,9 @@ func (m *Manager) checkNames(names []string) ([]plan, error) {
 }
 
 func (m *Manager) check(specs []Spec) ([]plan, error) {
+	if len(specs) == 0 {
+		return nil, configErrorf("specs", "is empty: give at least one Spec")
+	}
 	return checkEach(specs, func(i int, s Spec) (plan, error) {
 		p, err := m.checkSpec(s)
 		if err != nil && len(specs) > 1 {
@@ -211,6 +214,7 @@ func (m *Manager) add(plans []plan, w *callWait) error {
 	}
 	m.cache.Add(added...)
 	m.mu.Unlock()
+	m.checkStandardNames()
 	if w == nil {
 		list := make([]schedule.Work, len(all))
 		for i, c := range all {
@@ -223,6 +227,25 @@ func (m *Manager) add(plans []plan, w *callWait) error {
 		m.change(c, func(*news) { m.wantLocked(c, w, i) })
 	}
 	return nil
+}
+
+// checkStandardNames tells, once, that what is to be served in place of others is
+// not there: it may be misspelt.
+func (m *Manager) checkStandardNames() {
+	missing := func(name string) bool {
+		return name != "" && len(m.cache.Entries(name)) == 0 && len(m.cache.Entries("*."+hostname.Parent(name))) == 0
+	}
+	def, fall := missing(m.conf.DefaultName), missing(m.conf.FallbackName)
+	if !def && !fall || !m.namesTold.CompareAndSwap(false, true) {
+		return
+	}
+	const told = "a name that is to be served in place of others is not managed so far; is it spelt right?"
+	if def {
+		m.log.Warn(told, "field", "Config.DefaultName", "name", m.conf.DefaultName)
+	}
+	if fall {
+		m.log.Warn(told, "field", "Config.FallbackName", "name", m.conf.FallbackName)
+	}
 }
 
 // entryLocked returns the managed certificate for a plan and key type, with its

@@ -75,6 +75,7 @@ type Manager struct {
 	servesHTTP, servesTLS atomic.Bool // answered a request, a handshake
 	wiredHTTP, wiredTLS   atomic.Bool // HTTPHandler, TLSConfig was asked for
 	syncs                 atomic.Int32
+	namesTold             atomic.Bool // DefaultName or FallbackName is not managed
 
 	bound []*issuer // those of Config.Issuers
 

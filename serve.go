@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -100,9 +102,20 @@ func listen(ctx context.Context, host string, port int, field string) (net.Liste
 	var conf net.ListenConfig
 	ln, err := conf.Listen(ctx, "tcp", listenAddr(host, port))
 	if err != nil {
-		return nil, &ConfigError{Field: field, Err: err}
+		return nil, &ConfigError{Field: field, Err: listenError(err)}
 	}
 	return ln, nil
+}
+
+// listenError adds to the reason why a port cannot be listened on what to do.
+func listenError(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w: allow the program to (on Linux by CAP_NET_BIND_SERVICE), or listen on a port above 1023 and forward the public one to it", err)
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%w: stop the other server there, or listen on another port and forward the public one to it", err)
+	}
+	return err
 }
 
 func ignoreClosed(err error) error {

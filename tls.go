@@ -163,7 +163,7 @@ func (m *Manager) Listen(network, addr string) (net.Listener, error) {
 	var conf net.ListenConfig
 	ln, err := conf.Listen(m.ctx, network, addr)
 	if err != nil {
-		return nil, fmt.Errorf("listening on %q: %w", addr, err)
+		return nil, fmt.Errorf("listening on %q: %w", addr, listenError(err))
 	}
 	return tls.NewListener(ln, m.TLSConfig()), nil
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/certwright/certwright/internal/durable"
@@ -42,6 +43,7 @@ type DirOptions struct {
 // permissions 0700, when it is missing; a folder that is there keeps its own. On
 // Windows a folder, and the files in it, have the rights of the one above: see to
 // it that others cannot read it.
+// A path that begins with ~ is refused: no shell expands it.
 // The error names the path when the folder cannot be made or read, and when it
 // holds nothing and cannot be written to. All else is no error: see Warnings.
 // Half a minute later, unless it was closed, it removes temporary files that
@@ -55,6 +57,9 @@ func OpenDir(path string) (*Dir, error) { return DirOptions{}.Open(path) }
 func (o DirOptions) Open(path string) (*Dir, error) {
 	if path == "" {
 		return nil, errors.New("opening storage folder: no path given")
+	}
+	if first, _, _ := strings.Cut(filepath.ToSlash(path), "/"); first == "~" || first == "$HOME" || first == "${HOME}" {
+		return nil, fmt.Errorf("opening storage folder %q: %s is not expanded, only a shell does it; join the path to that of os.UserHomeDir", path, first)
 	}
 	if o.LeaseTTL != 0 && o.LeaseTTL < minLeaseTTL {
 		return nil, fmt.Errorf("opening storage folder %q: LeaseTTL of %v, at least %v", path, o.LeaseTTL, minLeaseTTL)
