@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -42,6 +44,7 @@ func (m *Manager) newPorts() *challenge.Ports {
 			}
 			return patience
 		},
+		Yield: m.yield,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !m.answer(w, r) {
 				http.NotFound(w, r)
@@ -65,6 +68,49 @@ func (m *Manager) newPorts() *challenge.Ports {
 			tell("not listening for a challenge; another listener must answer it", "challenge", challengeType, "err", err)
 		},
 		Go: m.spawn, Context: m.ctx,
+	}
+}
+
+// yield returns for how long a challenge waits for a port that is in use: not at
+// all where the program's own server has it, or one that forwards to that, which a
+// request shows. Another Manager, which knows nothing of our challenges, lets go of
+// it in seconds.
+func (m *Manager) yield(ctx context.Context, challengeType, addr string) time.Duration {
+	serves := &m.servesHTTP
+	if challengeType == challenge.TLSALPN01 {
+		serves = &m.servesTLS
+	}
+	if !serves.Load() {
+		m.knock(ctx, challengeType, addr)
+	}
+	if serves.Load() {
+		return 0
+	}
+	return 10 * time.Second
+}
+
+// knock makes a request to what listens on a port. Its answer is of no interest.
+func (m *Manager) knock(ctx context.Context, challengeType, addr string) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	addr, err := challenge.Reachable(addr)
+	if err != nil {
+		return
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if challengeType == challenge.TLSALPN01 {
+		// Nothing is sent over it, whoever it is.
+		conf := &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}}
+		_ = tls.Client(conn, conf).HandshakeContext(ctx)
+		return
+	}
+	if _, err := io.WriteString(conn, "HEAD / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"); err == nil {
+		_, _ = conn.Read(make([]byte, 1))
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -33,6 +34,11 @@ type Ports struct {
 	// Patience is how long the program is given to bind the port itself before
 	// a listener takes it.
 	Patience func(challengeType string) time.Duration
+
+	// Yield is for how long from then on a challenge waits for a port that another
+	// has: none where he answers it, and some time where he is another Ports, which
+	// lets go of it. It is asked once for a port, when it was found to be taken.
+	Yield func(ctx context.Context, challengeType, addr string) time.Duration
 
 	Handler http.Handler // answers http-01
 	TLS     *tls.Config  // answers tls-alpn-01
@@ -63,8 +69,8 @@ type port struct {
 }
 
 // Open makes sure that somebody listens for challenges of a type, as far as can
-// be: when it returns, the port is listened on or was found to be taken, or ctx
-// has ended. It takes no longer than the program is given to bind the port.
+// be: when it returns, the port is listened on or was found to be taken for as
+// long as is waited for it, or ctx has ended.
 // release must be called; it waits until the listener is closed if it was the
 // last one's, and more calls of it do nothing.
 func (p *Ports) Open(ctx context.Context, challengeType string) (release func()) {
@@ -131,15 +137,27 @@ func (p *Ports) keep(ctx context.Context, o *port) {
 	tried := func() { once.Do(func() { close(o.tried) }) }
 	defer tried()
 	told := false
+	var yield time.Time
 	for ctx.Err() == nil {
 		err := p.listen(ctx, o, tried)
 		if ctx.Err() == nil && !told {
 			told = true
 			p.Note(o.challengeType, err)
+			yield = time.Now().Add(p.yieldFor(ctx, o, err))
 		}
-		tried()
+		if !time.Now().Before(yield) {
+			tried()
+		}
 		pause(ctx, retry)
 	}
+}
+
+// yieldFor returns for how long a port is waited for that could not be bound.
+func (p *Ports) yieldFor(ctx context.Context, o *port, err error) time.Duration {
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return 0
+	}
+	return p.Yield(ctx, o.challengeType, o.addr)
 }
 
 // await waits until the program has bound the port or its time is over. It looks
@@ -162,20 +180,26 @@ func pause(ctx context.Context, d time.Duration) {
 
 // accepts reports whether somebody listens at addr.
 func accepts(ctx context.Context, addr string) bool {
-	host, port, err := net.SplitHostPort(addr)
+	addr, err := Reachable(addr)
 	if err != nil {
 		return false
 	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "localhost"
-	}
 	d := net.Dialer{Timeout: time.Second}
-	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+	conn, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return false
 	}
 	_ = conn.Close() // nothing was written
 	return true
+}
+
+// Reachable returns the address at which to reach what listens on addr.
+func Reachable(addr string) (string, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port), err
 }
 
 // listen binds the port, calls bound and serves until ctx ends. Then the listener

@@ -38,6 +38,7 @@ func portsAt(g *group, addr, name string) (p *challenge.Ports, notes *atomic.Int
 	return &challenge.Ports{
 		Addr:     func(string) (string, bool) { return addr, true },
 		Patience: func(string) time.Duration { return 0 },
+		Yield:    func(context.Context, string, string) time.Duration { return 0 },
 		Handler:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, name) }),
 		Note:     func(string, error) { notes.Add(1) },
 		Go:       g.spawn, Context: g.ctx,
@@ -182,6 +183,36 @@ func TestTakesThePortOverFromAnother(t *testing.T) {
 	if notes.Load() != 1 {
 		t.Errorf("%d notes", notes.Load())
 	}
+}
+
+// F66: a challenge is not asked about while a port is another's who knows nothing of
+// it and lets go of it.
+func TestWaitsForAPortThatAnotherLetsGoOf(t *testing.T) {
+	a, addr, _ := ports(t)
+	b, notes := portsAt(newGroup(t), addr, "theirs")
+	b.Yield = func(_ context.Context, challengeType, at string) time.Duration {
+		if challengeType != challenge.HTTP01 || at != addr {
+			t.Errorf("asked about %s at %s", challengeType, at)
+		}
+		return time.Hour
+	}
+	first := a.Open(t.Context(), challenge.HTTP01)
+	opened := make(chan func())
+	go func() { opened <- b.Open(t.Context(), challenge.HTTP01) }()
+	for notes.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	select {
+	case <-opened:
+		t.Fatal("the port of another was leaned on")
+	default:
+	}
+	first()
+	second := <-opened
+	if got := fetch(t, addr); got != "theirs" {
+		t.Errorf("got %q", got)
+	}
+	second()
 }
 
 // F66: a program that stops serving while a challenge is pending.
