@@ -1,14 +1,19 @@
 package certwright_test
 
 import (
+	"bytes"
+	"crypto/tls"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	. "github.com/certwright/certwright"
 	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/storage"
 )
 
 func TestStaticFilesAreReadAgain(t *testing.T) {
@@ -61,4 +66,44 @@ func TestStaticFilesAreReadAgain(t *testing.T) {
 			t.Errorf("%d requests to the CA for a static certificate", n)
 		}
 	})
+}
+
+// A certificate in memory that could not be served is refused, and what is served
+// is a copy (F69).
+func TestStaticCertificatesInMemory(t *testing.T) {
+	a, b := selfSigned(t, "a.example.com"), selfSigned(t, "b.example.com")
+	for _, tt := range []struct {
+		name string
+		cert tls.Certificate
+		says string
+	}{
+		{"no key", tls.Certificate{Certificate: a.Certificate}, "no private key"},
+		{"another's key", tls.Certificate{Certificate: a.Certificate, PrivateKey: b.PrivateKey}, "not the one of the certificate"},
+		{"a key that signs nothing", tls.Certificate{Certificate: a.Certificate, PrivateKey: []byte("key")}, "no private key"},
+		{"no DER", tls.Certificate{Certificate: [][]byte{[]byte("x")}, PrivateKey: a.PrivateKey}, "parsing certificate 1"},
+		{"a chain that is no DER", tls.Certificate{Certificate: [][]byte{a.Certificate[0], []byte("x")}, PrivateKey: a.PrivateKey}, "parsing certificate 2"},
+		{"another's leaf", tls.Certificate{Certificate: a.Certificate, PrivateKey: b.PrivateKey, Leaf: b.Leaf}, "not the one of the certificate"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m, err := New(Config{
+				Storage: storage.NewMemory(), HTTPPort: -1, TLSPort: -1, Issuers: []Issuer{newFakeSigner(t)},
+				Certificates: []StaticCertificate{{Certificate: &tt.cert}},
+			})
+			if err == nil {
+				closeManager(t, m)
+				t.Fatal("New took it")
+			}
+			if !strings.Contains(err.Error(), "Config.Certificates[0]") || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("%v; want the field, and %q", err, tt.says)
+			}
+		})
+	}
+	own := *a
+	own.Certificate = slices.Clone(a.Certificate)
+	m := offline(t, newFakeSigner(t), static(&own))
+	own.Certificate[0], own.PrivateKey, own.Leaf = b.Certificate[0], b.PrivateKey, b.Leaf
+	cert, err := m.GetCertificate(helloFor("a.example.com", ""))
+	if err != nil || !bytes.Equal(cert.Certificate[0], a.Certificate[0]) || cert.PrivateKey != a.PrivateKey || !cert.Leaf.Equal(a.Leaf) {
+		t.Errorf("what the caller changed later is served: %v", err)
+	}
 }
