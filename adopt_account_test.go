@@ -36,7 +36,7 @@ func TestAdoptPrefersAnAccount(t *testing.T) {
 	}
 	first := &adopt.Account{File: "first", KeyPEM: key(), Contact: []string{"mailto:first@example.com"}, EABKeyID: "one"}
 	first.Others = []adopt.Account{{File: "second", KeyPEM: key(), Contact: []string{"mailto:second@example.com"}, EABKeyID: "two"}}
-	s, err := openSources([]adopt.Source{accountSource{}, accountSource{first}}, slog.New(slog.DiscardHandler))
+	s, err := openSources([]adopt.Source{accountSource{}, accountSource{first}}, slog.New(slog.DiscardHandler), func(f func()) { go f() })
 	if err != nil {
 		t.Fatal(err)
 	}
