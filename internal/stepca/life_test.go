@@ -14,9 +14,9 @@ import (
 // shortLife is that of what is to be renewed while a test runs, some seconds later.
 const shortLife = 45 * time.Second
 
-// soon has certificates renewed when a fifth of their life is over.
+// soon has certificates renewed when an eighth of their life is over.
 func soon(conf Config) Config {
-	conf.RenewalFraction = 0.8
+	conf.RenewalFraction = 0.88
 	return conf
 }
 
