@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -154,10 +155,10 @@ func TestCleanUnderTheLease(t *testing.T) {
 		}
 		// Another instance stores a new one between the look and the lease, which it
 		// gives back a second later.
-		loads := 0
+		var loads atomic.Int32
 		f.set(func(c call) fault {
 			if c.op == "load" && c.key == key {
-				if loads++; loads == 1 {
+				if loads.Add(1) == 1 {
 					go func() {
 						time.Sleep(time.Second)
 						_ = mem.Store(context.Background(), key, fresh)
@@ -168,8 +169,8 @@ func TestCleanUnderTheLease(t *testing.T) {
 			return fault{}
 		})
 		time.Sleep(2 * time.Hour)
-		if loads < 2 {
-			t.Errorf("read %d times: not once more under the lease", loads)
+		if n := loads.Load(); n < 2 {
+			t.Errorf("read %d times: not once more under the lease", n)
 		}
 		if value := mustLoad(t, mem, key); string(value) != string(fresh) {
 			t.Error("the new certificate is not there")
