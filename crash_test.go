@@ -268,6 +268,8 @@ func TestLosesNothingWhenKilledAtAnyMoment(t *testing.T) {
 	case kills > 0:
 	case testing.Short():
 		kills = 100
+	case raceEnabled: // all of them are another step of ci/test.sh
+		kills = 300
 	default:
 		kills = 2000
 	}

@@ -132,7 +132,7 @@ func TestOrdersInALife(t *testing.T) {
 					m := startAlone(t, conf)
 					manage(t, m, "a.example.com")
 					lives := 10
-					if testing.Short() {
+					if testing.Short() || raceEnabled {
 						lives = 3
 					}
 					for range lives * 20 {
