@@ -312,7 +312,7 @@ func TestFakeYear(t *testing.T) {
 	case testing.Short():
 		s = shortYear
 	case raceEnabled:
-		s.names, s.batch = 40, 10
+		s.names, s.batch = 20, 10
 	}
 	synctest.Test(t, func(t *testing.T) { s.run(t, 1) })
 }
@@ -321,7 +321,7 @@ func TestFakeYear(t *testing.T) {
 // orders than one does.
 func TestFakeYearOfTwo(t *testing.T) {
 	s := shortYear
-	if testing.Short() {
+	if testing.Short() || raceEnabled {
 		s.names, s.batch = 24, 12
 	}
 	synctest.Test(t, func(t *testing.T) { s.run(t, 2) })
