@@ -28,7 +28,7 @@ import (
 )
 
 var (
-	crashKills = flag.Int("crash.kills", 0, "how often TestLosesNothingWhenKilledAtAnyMoment kills a process; 0 means 2000, and 100 with -short")
+	crashKills = flag.Int("crash.kills", 0, "how often TestLosesNothingWhenKilledAtAnyMoment kills a process; 0 means 2000, 300 with the race detector and 100 with -short")
 	crashSeed  = flag.Uint64("crash.seed", 0, "where it begins with its random numbers; 0 means anywhere")
 )
 
@@ -268,7 +268,7 @@ func TestLosesNothingWhenKilledAtAnyMoment(t *testing.T) {
 	case kills > 0:
 	case testing.Short():
 		kills = 100
-	case raceEnabled: // all of them are another step of ci/test.sh
+	case raceEnabled:
 		kills = 300
 	default:
 		kills = 2000

@@ -199,7 +199,11 @@ func (w watcher) mkdirAll(dir string) (missing []string, err error) {
 		}
 		missing = append(missing, d)
 	}
-	return missing, w.do("mkdir", dir, func() error { return os.MkdirAll(dir, 0o700) })
+	err = w.do("mkdir", dir, func() error { return os.MkdirAll(dir, 0o700) })
+	if _, look := os.Lstat(dir); errors.Is(err, fs.ErrExist) && errors.Is(look, fs.ErrNotExist) {
+		return missing, look // it was there, and was removed before MkdirAll looked
+	}
+	return missing, err
 }
 
 func (w watcher) syncNames(paths []string) error {
