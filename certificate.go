@@ -315,7 +315,7 @@ func (s *state) left(now int64) time.Duration {
 func (c *managed) judge() {
 	c.know &^= isUnwanted
 	b := c.newest()
-	if b == nil || b.Has(records.Adopted) && c.cfg.wants(b) {
+	if b == nil || b.Has(records.Adopted) { // until its renewal
 		return
 	}
 	if !c.cfg.wants(b) || b.KeyType() != c.key() || b.ID() != c.id() {

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"time"
@@ -296,7 +294,7 @@ func (m *Manager) challengeCertificate(hello *tls.ClientHelloInfo) (*tls.Certifi
 		ctx = m.ctx
 	}
 	cert, err := m.table.Certificate(ctx, name)
-	if errors.Is(err, fs.ErrNotExist) {
+	if isNotExist(err) {
 		return nil, fmt.Errorf("%w: no tls-alpn-01 challenge is pending for %q", ErrNoCertificate, name)
 	}
 	return cert, err

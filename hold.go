@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -139,7 +138,7 @@ func (m *Manager) loadHold(ctx context.Context, iss *issuer, subject string) *re
 	if err == nil {
 		return h
 	}
-	if errors.Is(err, fs.ErrNotExist) || ctx.Err() != nil {
+	if isNotExist(err) || ctx.Err() != nil {
 		return nil
 	}
 	m.log.Warn("a stored back-off cannot be read and counts as none", "issuer", iss.id, "err", err)

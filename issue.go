@@ -5,11 +5,8 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"slices"
 	"sync"
@@ -120,7 +117,7 @@ func (m *Manager) obtain(ctx context.Context, c *managed, a attempt) func(*news)
 // isMissing reports whether a record is not there, or is of no use.
 func isMissing(err error) bool {
 	var damaged *records.DamagedError
-	return errors.Is(err, fs.ErrNotExist) || errors.As(err, &damaged)
+	return isNotExist(err) || errors.As(err, &damaged)
 }
 
 func isNewer(err error) bool { return errors.Is(err, records.ErrNewer) }
@@ -278,6 +275,16 @@ func (m *Manager) lockWithin(ctx context.Context, name string, patience time.Dur
 	return &boundLease{Lease: lease, cancel: cancel}, nil
 }
 
+// underLease calls f under the named lease, for which it waits for a bounded time.
+func (m *Manager) underLease(ctx context.Context, name string, f func(ctx context.Context) error) error {
+	lease, err := m.lockWithin(ctx, name, lockTimeout)
+	if err != nil {
+		return err
+	}
+	defer unlock(ctx, lease, m.log)
+	return f(lease.Context())
+}
+
 // boundLease ends the context under a lease with its release.
 type boundLease struct {
 	Lease
@@ -412,7 +419,7 @@ func (m *Manager) openOrder(ctx context.Context, c *managed, a attempt) (*record
 		return nil, nil, err
 	case isNewer(err): // it is left as it is, and gone without
 		m.log.Warn("the record of an issue in progress was written by a newer version and is left as it is", "name", c.Names[0], "err", err)
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
+	case err != nil && !isNotExist(err):
 		m.degraded(c, "the record of an issue in progress cannot be read; it begins anew", err)
 	case err == nil:
 		if key := m.resumable(c, a, stored); key != nil {
@@ -506,9 +513,6 @@ func (m *Manager) dropOrder(ctx context.Context, c *managed, iss *issuer) {
 	}
 }
 
-// oidTLSFeature is id-pe-tlsfeature (RFC 7633).
-var oidTLSFeature = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
-
 func makeCSR(names []string, key crypto.Signer, mustStaple bool) ([]byte, error) {
 	t := &x509.CertificateRequest{}
 	for _, n := range names {
@@ -519,11 +523,11 @@ func makeCSR(names []string, key crypto.Signer, mustStaple bool) ([]byte, error)
 		}
 	}
 	if mustStaple {
-		value, err := asn1.Marshal([]int{5}) // status_request (RFC 6066 §8)
+		feature, err := certpem.MustStapleExtension()
 		if err != nil {
 			return nil, err
 		}
-		t.ExtraExtensions = append(t.ExtraExtensions, pkix.Extension{Id: oidTLSFeature, Value: value})
+		t.ExtraExtensions = append(t.ExtraExtensions, feature)
 	}
 	return x509.CreateCertificateRequest(rand.Reader, t, key)
 }

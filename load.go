@@ -142,17 +142,13 @@ func (m *Manager) own(ctx context.Context, c *managed, now time.Time) (found, er
 
 // mend writes a bundle anew that was changed by hand.
 func (m *Manager) mend(ctx context.Context, c *managed) error {
-	lease, err := m.lockWithin(ctx, records.IssueLock(c.id()), lockTimeout)
-	if err != nil {
-		return err
-	}
-	defer unlock(ctx, lease, m.log)
-	ctx = lease.Context()
-	s, err := m.records.LoadBundle(ctx, c.id(), time.Now())
-	if err != nil || s.Mended == nil {
-		return err
-	}
-	return m.records.StoreBundle(ctx, s)
+	return m.underLease(ctx, records.IssueLock(c.id()), func(ctx context.Context) error {
+		s, err := m.records.LoadBundle(ctx, c.id(), time.Now())
+		if err != nil || s.Mended == nil {
+			return err
+		}
+		return m.records.StoreBundle(ctx, s)
+	})
 }
 
 // loadFailed puts off what could not be read.
@@ -172,26 +168,27 @@ func (m *Manager) unreadLocked(c *managed, err error, n *news) {
 // putBack stores b once more, which somebody who had lost its lease replaced by
 // an older one.
 func (m *Manager) putBack(ctx context.Context, c *managed, b *records.Bundle) error {
-	lease, err := m.lockWithin(ctx, records.IssueLock(b.ID()), lockTimeout)
-	if err != nil {
-		return err
-	}
-	defer unlock(ctx, lease, m.log)
-	ctx = lease.Context()
-	s, err := m.records.LoadBundle(ctx, b.ID(), time.Now())
-	if err == nil && s.Stored >= b.Stored {
-		return nil // somebody was faster; the next look finds it
-	}
-	if err != nil && !isMissing(err) {
-		return err
-	}
-	m.log.Warn("an older certificate came back in storage; the newer one is stored again", "name", c.Names[0], "serial", b.Serial())
-	// What the issuer needed to know of it is gone with the record.
-	if err := m.records.StoreBundle(ctx, records.Stored{Bundle: b}); err != nil {
-		return err
-	}
-	m.noteChange(b.ID())
-	return nil
+	return m.underLease(ctx, records.IssueLock(b.ID()), func(ctx context.Context) error {
+		s, err := m.records.LoadBundle(ctx, b.ID(), time.Now())
+		if err == nil && s.Stored >= b.Stored {
+			return nil // somebody was faster; the next look finds it
+		}
+		if err != nil && !isMissing(err) {
+			return err
+		}
+		m.log.Warn("an older certificate came back in storage; the newer one is stored again", "name", c.Names[0], "serial", b.Serial())
+		// What the issuer needed to know of it is gone with the record.
+		if err := m.records.StoreBundle(ctx, records.Stored{Bundle: b}); err != nil {
+			return err
+		}
+		m.noteChange(b.ID())
+		return nil
+	})
+}
+
+// servedOf returns b as the cache serves it, without a staple.
+func servedOf(b *records.Bundle) *certcache.Served {
+	return &certcache.Served{Source: b, NotBefore: b.NotBefore, End: b.End, Kind: b.KeyKind()}
 }
 
 // stapled is a certificate with an OCSP response, for the cache.

@@ -63,14 +63,12 @@ func (m *Manager) Reseal(ctx context.Context) (left int, err error) {
 
 // reseal seals one value anew, under the named lease unless that is empty.
 func (m *Manager) reseal(ctx context.Context, s resealer, key, lock string) error {
-	if lock != "" {
-		lease, err := m.lockWithin(ctx, lock, lockTimeout)
-		if err != nil {
-			return err
-		}
-		defer unlock(ctx, lease, m.log)
-		ctx = lease.Context()
+	again := func(ctx context.Context) error {
+		_, err := s.Reseal(ctx, key)
+		return err
 	}
-	_, err := s.Reseal(ctx, key)
-	return err
+	if lock == "" {
+		return again(ctx)
+	}
+	return m.underLease(ctx, lock, again)
 }

@@ -48,7 +48,7 @@ func (m *Manager) standLocked(c *managed, list []*standin) {
 	}
 	for _, s := range list {
 		m.cache.Add(&s.Entry)
-		m.cache.Serve(&s.Entry, &certcache.Served{Source: s.b, NotBefore: s.b.NotBefore, End: s.b.End, Kind: s.b.KeyKind()})
+		m.cache.Serve(&s.Entry, servedOf(s.b))
 	}
 	c.trouble().standins = list
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/internal/backoff"
-	"github.com/certwright/certwright/internal/certcache"
 	"github.com/certwright/certwright/internal/lane"
 	"github.com/certwright/certwright/internal/records"
 )
@@ -164,7 +163,7 @@ func (m *Manager) serveLocked(c *managed) {
 		return
 	}
 	b := c.cur.b
-	s := &certcache.Served{Source: b, NotBefore: b.NotBefore, End: b.End, Kind: b.KeyKind()}
+	s := servedOf(b)
 	if raw := stapleOf(c.cur.staple); raw != nil {
 		s.Source = stapled{b, raw}
 	}
