@@ -9,6 +9,7 @@ import (
 
 	. "github.com/certwright/certwright"
 	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/storage"
 )
 
 func TestCloseWhileTheCAHangs(t *testing.T) {
@@ -126,4 +127,54 @@ func TestNewManagerBesideTheOldOne(t *testing.T) {
 			t.Errorf("%d orders; want 1", n)
 		}
 	})
+}
+
+// An order that was begun under another configuration is not gone on with: what
+// it comes to is not what is asked for now.
+func TestOrderOfAnotherConfigurationIsNotGoneOnWith(t *testing.T) {
+	type settings struct {
+		profile  string
+		lifetime time.Duration
+	}
+	for _, tt := range []struct {
+		name          string
+		before, after settings
+		kept          bool
+	}{
+		{"the same", settings{"short", 6 * day}, settings{"short", 6 * day}, true},
+		{"another profile", settings{"short", 0}, settings{"", 0}, false},
+		{"a lifetime", settings{}, settings{"", 6 * day}, false},
+		{"no lifetime any more", settings{"", 6 * day}, settings{}, false},
+		{"another lifetime", settings{"", 6 * day}, settings{"", 7 * day}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := storage.NewMemory()
+				var resumed []bool
+				run := func(s settings, fail bool) {
+					iss := &aroundIssuer{fakeSigner: newFakeSigner(t)}
+					iss.issue = func(ctx context.Context, req IssueRequest, next func() (Issued, error)) (Issued, error) {
+						resumed = append(resumed, string(req.State) == "begun")
+						if err := req.Save(ctx, []byte("begun")); err != nil || !fail {
+							return next()
+						}
+						<-ctx.Done()
+						return Issued{}, context.Cause(ctx)
+					}
+					m := offline(t, iss.fakeSigner, func(c *Config) { c.Issuers, c.Storage = []Issuer{iss}, store })
+					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+					defer cancel()
+					if err := m.Manage(ctx, Spec{Names: []string{"a.example.com"}, Profile: s.profile, Lifetime: s.lifetime}); err != nil && !fail {
+						t.Fatal(err)
+					}
+					closeManager(t, m)
+				}
+				run(tt.before, true)
+				run(tt.after, false)
+				if len(resumed) != 2 || resumed[0] || resumed[1] != tt.kept {
+					t.Errorf("gone on with: %v", resumed)
+				}
+			})
+		})
+	}
 }

@@ -435,7 +435,8 @@ func (m *Manager) openOrder(ctx context.Context, c *managed, a attempt) (*record
 		return nil, nil, fmt.Errorf("encoding the key for %q: %w", c.Names[0], err)
 	}
 	order := &records.Order{
-		Names: c.Names, Profile: a.cfg.profile, Created: time.Now().UTC().Round(0), Issuer: a.iss.id, KeyPEM: string(keyPEM),
+		Names: c.Names, Profile: a.cfg.profile, Lifetime: a.cfg.lifetime,
+		Created: time.Now().UTC().Round(0), Issuer: a.iss.id, KeyPEM: string(keyPEM),
 	}
 	return order, key, m.storeOrder(ctx, c, order)
 }
@@ -443,7 +444,7 @@ func (m *Manager) openOrder(ctx context.Context, c *managed, a attempt) (*record
 // resumable returns the key of an order that can be gone on with, or nil.
 func (m *Manager) resumable(c *managed, a attempt, o *records.Order) crypto.Signer {
 	key, err := certpem.DecodeKey([]byte(o.KeyPEM))
-	if err != nil || o.Profile != a.cfg.profile || records.ID(o.Names, c.key()) != c.id() {
+	if err != nil || o.Profile != a.cfg.profile || o.Lifetime != a.cfg.lifetime || records.ID(o.Names, c.key()) != c.id() {
 		return nil
 	}
 	if t, known := certpem.TypeOf(key.Public()); !known || t != c.key() {
