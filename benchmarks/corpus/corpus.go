@@ -24,7 +24,7 @@ import (
 
 const (
 	// form changes when what is made changes, so that nothing old is used.
-	form = 2
+	form = 3
 
 	// fresh is for how long a corpus is used again. Its leaves are not due for
 	// renewal for more than twice as long.
@@ -45,7 +45,7 @@ type Corpus struct {
 	slots        *os.File
 }
 
-// Open returns the corpus of n plain names and n/100 wildcards, at least 10. It
+// Open returns the corpus of n plain names and as many wildcards, at most 10,000. It
 // is made at the first call and kept in a folder below os.TempDir for other
 // programs. The caller closes it.
 func Open(n int) (*Corpus, error) {
@@ -64,7 +64,7 @@ func OpenIn(dir string, n int) (*Corpus, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	c := &Corpus{N: n, Zones: max(n/100, 10), dir: dir}
+	c := &Corpus{N: n, Zones: min(n, 10_000), dir: dir}
 	if err := build(dir, func(tmp string) error { return write(tmp, c) }); err != nil {
 		return nil, fmt.Errorf("making %d certificates in %q: %w", n, dir, err)
 	}

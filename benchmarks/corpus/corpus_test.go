@@ -29,7 +29,7 @@ func TestNames(t *testing.T) {
 		}
 		seen[name] = true
 	}
-	for _, name := range []string{"", "shop", "shop000020.hosting.example", "shop000001.hosting", "shop1.hosting.example", "*.zone000010.hosting.example", "shop-00001.hosting.example"} {
+	for _, name := range []string{"", "shop", "shop000020.hosting.example", "shop000001.hosting", "shop1.hosting.example", "*.zone000020.hosting.example", "shop-00001.hosting.example"} {
 		if i, ok := c.Index(name); ok {
 			t.Errorf("Index(%q) = %d", name, i)
 		}

@@ -21,7 +21,6 @@ const (
 	Autocert    = "autocert"
 	Limit       = "limit"
 	LimitParsed = "limit-parsed" // the limit with every certificate parsed
-	LimitJSON   = "limit-json"   // the limit over certwright's records, read with encoding/json
 )
 
 // Row prints a measured value for package report, which takes the median of

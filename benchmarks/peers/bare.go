@@ -11,18 +11,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 
+	"github.com/caddyserver/certmagic"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/certwright/certwright/benchmarks/corpus"
 	"github.com/certwright/certwright/benchmarks/harness"
 )
 
-// Bare is the limit: a map of certificates and nothing else. It reads one PEM
-// file a certificate, on two goroutines.
+// Bare is the limit: a map of certificates and nothing else. It reads three
+// files a certificate, as CertMagic stores it, on two goroutines.
 type Bare struct {
 	read   func(name string) ([]byte, error)
 	parsed bool // parse each certificate at once, as tls.X509KeyPair does
@@ -40,9 +40,6 @@ type held struct {
 
 func newBare(column string, read func(name string) ([]byte, error)) (*Bare, error) {
 	switch column {
-	case harness.LimitJSON:
-		inner := read
-		read = func(name string) ([]byte, error) { return pemOfRecord(inner, name) }
 	case harness.Limit, harness.LimitParsed:
 	default:
 		return nil, fmt.Errorf("there is nothing to measure for column %q", column)
@@ -50,24 +47,26 @@ func newBare(column string, read func(name string) ([]byte, error)) (*Bare, erro
 	return &Bare{read: read, parsed: column == harness.LimitParsed, chains: map[string][]byte{}}, nil
 }
 
-// pemOfRecord returns the PEM in one of certwright's records, the key first.
-func pemOfRecord(read func(name string) ([]byte, error), name string) ([]byte, error) {
-	value, err := read(corpus.RecordFile(corpus.RecordKey(name)))
-	if err != nil {
-		return nil, err
+// threeFiles reads the PEM of a certificate, the key first, from a store of
+// CertMagic's in dir, and the metadata beside it.
+func threeFiles(dir string) func(name string) ([]byte, error) {
+	return func(name string) ([]byte, error) {
+		var files [3][]byte
+		keys := certmagic.StorageKeys
+		for i, path := range []func(issuer, name string) string{keys.SitePrivateKey, keys.SiteCert, keys.SiteMeta} {
+			var err error
+			if files[i], err = os.ReadFile(filepath.Join(dir, path(corpus.IssuerID, name))); err != nil {
+				return nil, err
+			}
+		}
+		var meta struct {
+			Names []string `json:"sans"`
+		}
+		if err := json.Unmarshal(files[2], &meta); err != nil {
+			return nil, err
+		}
+		return append(files[0], files[1]...), nil
 	}
-	_, value, _ = bytes.Cut(value, []byte("\n"))
-	header, text, _ := bytes.Cut(value, []byte("\n"))
-	var h struct{ Names []string }
-	if err := json.Unmarshal(header, &h); err != nil {
-		return nil, err
-	}
-	at := max(bytes.Index(text, []byte("-----BEGIN PRIVATE KEY-----")), 0)
-	return slices.Concat(text[at:], text[:at]), nil
-}
-
-func readDir(dir string) func(name string) ([]byte, error) {
-	return func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(dir, name)) }
 }
 
 // Load implements Peer.

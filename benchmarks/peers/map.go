@@ -6,21 +6,31 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/certwright/certwright/benchmarks/corpus"
 )
 
-// A Map is the limit of a look-up: a map behind an atomic pointer.
+// A Map is the limit of a look-up: a plain map behind an atomic pointer, and one
+// reading of the clock.
 type Map struct {
-	certs atomic.Pointer[map[string]*tls.Certificate]
-	zones atomic.Pointer[map[string]*tls.Certificate] // by what follows "*."
+	certs atomic.Pointer[map[string]mapped]
+	zones atomic.Pointer[map[string]mapped] // by what follows "*."
 }
+
+// mapped is a certificate in a Map, and until when it is valid, in Unix seconds.
+type mapped struct {
+	cert *tls.Certificate
+	end  int64
+}
+
+func newMapped(cert *tls.Certificate) mapped { return mapped{cert, cert.Leaf.NotAfter.Unix()} }
 
 var errUnknown = errors.New("unknown name")
 
 // NewMap returns a Map of all certificates of c.
 func NewMap(c *corpus.Corpus) (*Map, error) {
-	certs, zones := map[string]*tls.Certificate{}, map[string]*tls.Certificate{}
+	certs, zones := map[string]mapped{}, map[string]mapped{}
 	for i := range c.N + c.Zones {
 		p, err := c.Pair(i)
 		if err != nil {
@@ -31,9 +41,9 @@ func NewMap(c *corpus.Corpus) (*Map, error) {
 			return nil, err
 		}
 		if zone, ok := strings.CutPrefix(p.Name, "*."); ok {
-			zones[zone] = cert
+			zones[zone] = newMapped(cert)
 		} else {
-			certs[p.Name] = cert
+			certs[p.Name] = newMapped(cert)
 		}
 	}
 	var m Map
@@ -45,14 +55,14 @@ func NewMap(c *corpus.Corpus) (*Map, error) {
 // NewSharedMap returns a Map of shared certificates, and their names, which share
 // no memory with it: a server name never does, and a map is faster if it did.
 func NewSharedMap(s *corpus.Shared) (*Map, []string, error) {
-	certs := map[string]*tls.Certificate{}
+	certs := map[string]mapped{}
 	for i, names := range s.Names {
 		cert, err := s.Pairs[i].Certificate()
 		if err != nil {
 			return nil, nil, err
 		}
 		for _, name := range names {
-			certs[strings.Clone(name)] = cert
+			certs[strings.Clone(name)] = newMapped(cert)
 		}
 	}
 	var m Map
@@ -62,28 +72,31 @@ func NewSharedMap(s *corpus.Shared) (*Map, []string, error) {
 
 // Exact looks for the name.
 func (m *Map) Exact(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if cert := (*m.certs.Load())[hello.ServerName]; cert != nil {
-		return cert, nil
+	now := time.Now().Unix()
+	if c := (*m.certs.Load())[hello.ServerName]; now < c.end {
+		return c.cert, nil
 	}
 	return nil, errUnknown
 }
 
 // Wildcard looks for the name and then for its zone.
 func (m *Map) Wildcard(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if cert := (*m.certs.Load())[hello.ServerName]; cert != nil {
-		return cert, nil
+	now := time.Now().Unix()
+	if c := (*m.certs.Load())[hello.ServerName]; now < c.end {
+		return c.cert, nil
 	}
 	_, zone, _ := strings.Cut(hello.ServerName, ".")
-	if cert := (*m.zones.Load())[zone]; cert != nil {
-		return cert, nil
+	if c := (*m.zones.Load())[zone]; now < c.end {
+		return c.cert, nil
 	}
 	return nil, errUnknown
 }
 
 // Upper looks for the name in lower case.
 func (m *Map) Upper(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if cert := (*m.certs.Load())[strings.ToLower(hello.ServerName)]; cert != nil {
-		return cert, nil
+	now := time.Now().Unix()
+	if c := (*m.certs.Load())[strings.ToLower(hello.ServerName)]; now < c.end {
+		return c.cert, nil
 	}
 	return nil, errUnknown
 }

@@ -40,15 +40,15 @@ type Peer interface {
 var errNoOrders = errors.New("nothing is to be ordered in a benchmark")
 
 // Folder returns the path of the store of that column, which it makes when it is
-// missing. The limit reads autocert's.
+// missing. The limit reads CertMagic's.
 func Folder(column string, c *corpus.Corpus) (string, error) {
 	switch column {
-	case harness.Certwright, harness.LimitJSON:
+	case harness.Certwright:
 		return c.CertwrightDir()
-	case harness.CertMagic:
-		return c.CertMagicDir()
+	case harness.Autocert:
+		return c.AutocertDir()
 	}
-	return c.AutocertDir()
+	return c.CertMagicDir()
 }
 
 // InFolders returns the peer of that column over its own store.
@@ -65,7 +65,7 @@ func InFolders(column string, c *corpus.Corpus) (Peer, error) {
 	case harness.Autocert:
 		return NewAutocert(autocert.DirCache(dir))
 	}
-	return newBare(column, readDir(dir))
+	return newBare(column, threeFiles(dir))
 }
 
 // InFile returns the peer of that column over the corpus's own file, which keeps
@@ -90,12 +90,16 @@ type Certwright struct {
 	dir *storage.Dir // nil when there is none to be closed
 }
 
-// NewCertwright makes a Manager over storage.
-func NewCertwright(storage storage.Storage) (*Certwright, error) {
-	m, err := certwright.New(certwright.Config{
+// NewCertwright makes a Manager over storage, with a Config that may be changed.
+func NewCertwright(storage storage.Storage, change ...func(*certwright.Config)) (*Certwright, error) {
+	conf := certwright.Config{
 		Storage: storage, Issuers: []certwright.Issuer{issuer{}}, Logger: slog.New(slog.DiscardHandler),
 		HTTPPort: -1, TLSPort: -1,
-	})
+	}
+	for _, f := range change {
+		f(&conf)
+	}
+	m, err := certwright.New(conf)
 	if err != nil {
 		return nil, err
 	}

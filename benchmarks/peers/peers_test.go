@@ -21,11 +21,8 @@ func TestCorpus(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(release)
-	for _, column := range []string{harness.Certwright, harness.CertMagic, harness.Autocert, harness.Limit, harness.LimitParsed, harness.LimitJSON} {
+	for _, column := range []string{harness.Certwright, harness.CertMagic, harness.Autocert, harness.Limit, harness.LimitParsed} {
 		for name, open := range map[string]func(string, *corpus.Corpus) (Peer, error){"folders": InFolders, "file": InFile} {
-			if column == harness.LimitJSON && name == "file" {
-				continue
-			}
 			t.Run(column+" "+name, func(t *testing.T) {
 				p, err := open(column, c)
 				if err != nil {

@@ -135,8 +135,8 @@ func TestPage(t *testing.T) {
 	}, "\n"))
 	page := r.page(about{"a machine", "CertMagic v1", "abc123", "A note.", time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)})
 	for _, want := range []string{
-		"| hit, exact name, ns | 50 (1.25 ×) | 4,710 (118 ×) | – | 40 | ≤ 1.5 × limit: reached |\n",
-		"| 10,000 certificates, all ready, ms | 1,000 (2.00 ×) | – | – | 500 (790) | ≤ 1.05 × limit: **not reached** |\n",
+		"| hit, exact name, ns | 50 (1.25 ×) | 4,710 (118 ×) | – | 40 | ≤ 2 × limit: reached |\n",
+		"| 10,000 certificates, all ready, ms | 1,000 (2.00 ×) | – | – | 500 (790) | ≤ 1 × limit: **not reached** |\n",
 		"| on-demand hit | on-demand: not built yet |",
 		"| hit, ns | certwright | 30 | – | – | 45 |\n",
 		"| surprise, bytes | 7 |",

@@ -47,7 +47,7 @@ func parent(quick bool) error {
 		}
 		for round := range size.rounds + 1 {
 			for _, column := range columns(size.n) {
-				for _, what := range measured(column, round) {
+				for _, what := range measured(round) {
 					errs = append(errs, harness.Child(what, column, strconv.Itoa(size.n)))
 				}
 			}
@@ -56,20 +56,17 @@ func parent(quick bool) error {
 	return errors.Join(errs...)
 }
 
-// measured says what is measured of a column. The first round warms the page
+// measured says what is measured of each column. The first round warms the page
 // cache and lets a library write what helps it at the next start.
-func measured(column string, round int) []string {
-	switch {
-	case round == 0:
+func measured(round int) []string {
+	if round == 0 {
 		return []string{"warm-up"}
-	case column == harness.LimitJSON:
-		return []string{"ready"}
 	}
 	return []string{"ready", "first"}
 }
 
 func columns(n int) []string {
-	all := []string{harness.Certwright, harness.Limit, harness.LimitParsed, harness.LimitJSON}
+	all := []string{harness.Certwright, harness.Limit, harness.LimitParsed}
 	if n <= slowMost {
 		all = append(all, harness.CertMagic, harness.Autocert)
 	}
@@ -97,11 +94,8 @@ func child(args []string) error {
 	if err != nil {
 		return fmt.Errorf("%s with %d certificates: %w", column, n, err)
 	}
-	switch {
-	case what == "warm-up":
+	if what == "warm-up" {
 		return nil
-	case column == harness.LimitJSON: // a row of its own, for it is no limit of the others
-		what, column = "json", harness.Limit
 	}
 	harness.Row(fmt.Sprintf("start-%s-%s", what, harness.Short(n)), column, harness.Milliseconds(took), "ms")
 	return nil
