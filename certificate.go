@@ -303,6 +303,21 @@ func (s *state) newest() *records.Bundle {
 // usable reports whether a client would accept what is served.
 func (s *state) usable(now int64) bool { return s.cur.b != nil && s.cur.b.Usable(now) }
 
+// goodUntil returns until when clients accept what is served, those too that insist
+// on a staple; 0 when they do not.
+func (s *state) goodUntil(now int64) int64 {
+	b, st := s.cur.b, s.cur.staple
+	switch {
+	case !s.usable(now), st != nil && st.Status == revocation.Revoked:
+		return 0
+	case !b.Has(records.MustStaple | records.OCSP):
+		return b.End
+	case !revocation.Usable(st, time.Unix(now, 0)):
+		return 0
+	}
+	return min(b.End, st.End().Unix())
+}
+
 // left returns how long the newest certificate is good for, 0 without one.
 func (s *state) left(now int64) time.Duration {
 	if b := s.newest(); b != nil {

@@ -2,10 +2,17 @@ package certwright
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
 	"testing"
 	"time"
 
+	"github.com/certwright/certwright/internal/certpem"
 	"github.com/certwright/certwright/internal/records"
+	"github.com/certwright/certwright/internal/revocation"
 )
 
 // The tables of the pure part of the engine look inside, because all that
@@ -155,6 +162,62 @@ func TestDecideServesWhatIsStored(t *testing.T) {
 			&state{next: &records.Bundle{Names: good.Names, NotBefore: onDay(10.5), End: onDay(11), Stored: onDay(0)}, cur: served{b: lives(0, 11)}, know: isLoaded},
 			rest(onDay(10.5), ActionServe),
 		},
+	})
+}
+
+// mustStapled returns a certificate that clients refuse without a staple.
+func mustStapled(t *testing.T) *records.Bundle {
+	t.Helper()
+	key, err := certpem.GenerateKey(P256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	feature, err := certpem.MustStapleExtension()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{"a.example.com"}, NotAfter: time.Now(), OCSPServer: []string{"http://ocsp.test"},
+		ExtraExtensions: []pkix.Extension{feature},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	b, _, err := records.New(nil, records.Options{}).Make(records.NewBundle{Names: tmpl.DNSNames, Key: key, Chain: text})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// A staple may be insisted on (RFC 7633). (F30)
+func TestDecideServesWithAStaple(t *testing.T) {
+	must := func(from, to float64) *records.Bundle {
+		b := mustStapled(t)
+		b.NotBefore, b.NotAfter, b.End, b.Stored = onDay(from), onDay(to), onDay(to), onDay(from)
+		return b
+	}
+	staple := func(status revocation.Status, until float64) *revocation.Staple {
+		return &revocation.Staple{Raw: []byte{1}, Status: status, ThisUpdate: time.Unix(onDay(9), 0), NextUpdate: time.Unix(onDay(until), 0)}
+	}
+	good := staple(revocation.Good, 13)
+	waiting := func(s *state) *state {
+		s.know, s.cfg, s.next = s.know|isLoaded, &settings{issuers: []*issuer{issuerOne}, staples: true}, must(10, 100)
+		return s
+	}
+	checkDecide(t, []decideCase{
+		{"the next one is asked about", waiting(&state{cur: served{b: lives(0, 15)}}), action{do: doStaple}},
+		{"until the one before has ended", waiting(&state{cur: served{b: lives(0, 15)}, ocspAt: onDay(20)}), rest(onDay(15), ActionServe)},
+		{"until the staple of the one before has ended", waiting(&state{cur: served{b: must(0, 90), staple: good}, ocspAt: onDay(20)}), rest(onDay(13), ActionServe)},
+		{"the one before has no staple", waiting(&state{cur: served{b: must(0, 90)}, ocspAt: onDay(20)}), action{do: doInstall}},
+		{"the one before is revoked", waiting(&state{cur: served{b: lives(0, 15), staple: staple(revocation.Revoked, 13)}, ocspAt: onDay(20)}), action{do: doInstall}},
+		{"there is none before", waiting(&state{}), action{do: doInstall}},
+		{"it has its own", waiting(&state{cur: served{b: lives(0, 15)}, why: &trouble{staple: good}}), action{do: doInstall}},
+		{"it cannot be asked about", waiting(&state{cur: served{b: lives(0, 15)}, ocspAt: never}), action{do: doInstall}},
+		{"what is stapled ends", &state{know: isLoaded, cur: served{b: lives(0, 90), staple: good}, ariAt: never, ocspAt: onDay(14)}, rest(onDay(13), ActionStaple)},
+		{"what is stapled has ended", &state{know: isLoaded, cur: served{b: lives(0, 90), staple: staple(revocation.Good, 10)}, busy: bit(doStaple)}, action{do: doUnstaple}},
 	})
 }
 

@@ -25,6 +25,7 @@ type fakeSigner struct {
 
 	mu       sync.Mutex // guards the fields below
 	issued   int
+	ocsp     string                       // responder; empty: none
 	err      error                        // returned instead of a certificate
 	validity func() (from, to time.Time)  // nil: 90 days from now
 	hook     func(context.Context) error  // called first, without mu
@@ -116,6 +117,14 @@ func (f *fakeSigner) Issue(ctx context.Context, req IssueRequest) (Issued, error
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(int64(f.issued) + 1), DNSNames: csr.DNSNames, IPAddresses: csr.IPAddresses,
 		NotBefore: time.Now().Add(-time.Second), NotAfter: time.Now().Add(90 * 24 * time.Hour),
+	}
+	if f.ocsp != "" {
+		tmpl.OCSPServer = []string{f.ocsp}
+	}
+	for _, ext := range csr.Extensions {
+		if ext.Id.String() == "1.3.6.1.5.5.7.1.24" { // TLS feature (RFC 7633)
+			tmpl.ExtraExtensions = append(tmpl.ExtraExtensions, ext)
+		}
 	}
 	if f.validity != nil {
 		tmpl.NotBefore, tmpl.NotAfter = f.validity()

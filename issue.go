@@ -166,7 +166,7 @@ func (m *Manager) obtainedLocked(c *managed, a attempt, b *records.Bundle) {
 	c.judge()
 	c.wellLocked()
 	w := c.trouble()
-	w.tries, w.orders, w.degraded = nil, nil, ""
+	w.tries, w.orders, w.staple, w.degraded = nil, nil, nil, ""
 	if c.wish == a.pass.wish { // and not one of a later call
 		w.wished, c.wish = c.wish, 0
 	}

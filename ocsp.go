@@ -27,10 +27,6 @@ const (
 	// clockSkew is how far another host's clock may be ahead.
 	clockSkew = 2 * time.Minute
 
-	// stapleWait is how long a certificate that must be stapled waits for its
-	// first staple, while the one before it is still good.
-	stapleWait = time.Hour
-
 	// longestStaple is longer than any response is stapled before it is renewed.
 	longestStaple = 30 * 24 * time.Hour
 
@@ -100,24 +96,28 @@ func (m *Manager) stapling(b *records.Bundle) bool {
 // certificate that the responder says is revoked is replaced.
 func (m *Manager) staple(ctx context.Context, c *managed, b *records.Bundle) func(*news) {
 	c.mu.Lock()
-	first := c.ocspAt == 0
+	first, known := c.ocspAt == 0, c.cur.staple
+	if b == c.next {
+		known = nil // else it would be served
+	}
 	c.mu.Unlock()
 	leaf, err := b.Leaf()
 	if err != nil {
-		return func(*news) { c.ocspAt = never } // the handshake that needs it tells of it
+		return func(*news) { c.planStaple(b, never) } // the handshake that needs it tells of it
 	}
 	above, err := b.Issuer()
 	if err != nil || above == nil {
-		return func(*news) { c.ocspAt = never } // it cannot be asked about
+		return func(*news) { c.planStaple(b, never) } // it cannot be asked about
 	}
 	now := time.Now()
 	if first {
-		if r := m.loadStaple(ctx, c, b); r != nil && r.Asked.Before(now.Add(clockSkew)) {
-			if s, err := revocation.Parse(r.Raw, leaf, above, now); err == nil {
-				if at := nextStaple(s, b, r.Asked); at.After(now) {
-					return func(n *news) { m.stapledLocked(c, b, s, at, n) }
-				}
+		if s, asked := m.storedStaple(ctx, c, b); s != nil {
+			at := nextStaple(s, b, asked)
+			if at.After(now) {
+				return func(n *news) { m.stapledLocked(c, b, s, at, n) }
 			}
+			known = s
+			m.change(c, func(n *news) { m.stapledLocked(c, b, s, at, n) }) // until there is a newer one
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, stapleTimeout)
@@ -134,9 +134,11 @@ func (m *Manager) staple(ctx context.Context, c *managed, b *records.Bundle) fun
 		}
 		at := jittered(now, wait)
 		m.log.Info("no OCSP response", "name", c.Names[0], "due", at, "err", err)
-		return func(*news) { m.unstapledLocked(c, b, at) }
+		return func(*news) { c.planStaple(b, at.Unix()) }
 	}
-	m.storeStaple(ctx, c, b, s)
+	if s.Status != revocation.Unknown && s.Replaces(known, now) {
+		m.storeStaple(ctx, c, b, s)
+	}
 	at := nextStaple(s, b, now)
 	return func(n *news) { m.stapledLocked(c, b, s, at, n) }
 }
@@ -159,23 +161,11 @@ func nextStaple(s *revocation.Staple, b *records.Bundle, asked time.Time) time.T
 
 // stapledLocked puts what a responder said of b to use.
 func (m *Manager) stapledLocked(c *managed, b *records.Bundle, s *revocation.Staple, next time.Time, n *news) {
-	switch b {
-	case c.cur.b:
-		c.ocspAt = next.Unix()
-	case c.next:
-		c.ocspAt = next.Unix()
-		if stapleOf(s) != nil {
-			c.trouble().staple = s
-		}
-		return
-	default:
+	if !c.planStaple(b, next.Unix()) {
 		return // it came late
 	}
-	if old := c.cur.staple; old != nil && s.Status == revocation.Good && s.ThisUpdate.Before(old.ThisUpdate) && stapleOf(old) != nil {
-		return // an older answer does not replace a newer one
-	}
-	if s.Status != revocation.Unknown || stapleOf(c.cur.staple) == nil {
-		c.cur.staple = s
+	if b == c.next && stapleOf(s) != nil {
+		c.trouble().staple = s
 	}
 	if s.Status == revocation.Revoked && c.know&isRevoked == 0 {
 		c.know |= isRevoked
@@ -184,34 +174,44 @@ func (m *Manager) stapledLocked(c *managed, b *records.Bundle, s *revocation.Sta
 			m.emit(c, Event{Kind: EventRevoked})
 		})
 	}
-	m.serveLocked(c)
+	if b == c.cur.b && s.Replaces(c.cur.staple, time.Now()) {
+		c.cur.staple = s
+		m.serveLocked(c)
+	}
 }
 
-// unstapledLocked plans the next question after one that failed. What has ended is
-// not stapled any more.
-func (m *Manager) unstapledLocked(c *managed, b *records.Bundle, next time.Time) {
+// planStaple plans when the responder is asked about b next. It reports false for
+// what is neither served nor to be served.
+func (c *managed) planStaple(b *records.Bundle, at int64) bool {
 	if c.cur.b != b && c.next != b {
-		return
+		return false
 	}
-	c.ocspAt = next.Unix()
-	if s := c.cur.staple; c.cur.b == b && s != nil {
-		if stapleOf(s) == nil {
-			m.serveLocked(c)
-		} else if !s.NextUpdate.IsZero() {
-			c.ocspAt = min(c.ocspAt, s.NextUpdate.Unix()+1)
-		}
-	}
+	c.ocspAt = at
+	return true
 }
 
-// loadStaple returns the response that this or another instance stored for b, nil
-// when there is none of use.
-func (m *Manager) loadStaple(ctx context.Context, c *managed, b *records.Bundle) *records.Staple {
+// storedStaple returns the response that this or another instance stored for b,
+// and when it was asked for; nil when there is none of use.
+func (m *Manager) storedStaple(ctx context.Context, c *managed, b *records.Bundle) (*revocation.Staple, time.Time) {
+	now := time.Now()
 	r, err := m.records.LoadStaple(ctx, b.ID())
-	if err == nil && r.Serial == b.Serial() {
-		return r
+	if err != nil || r.Serial != b.Serial() || !r.Asked.Before(now.Add(clockSkew)) {
+		m.noteUpkeep(ctx, c, "the stored OCSP response could not be read", err)
+		return nil, time.Time{}
 	}
-	m.noteUpkeep(ctx, c, "the stored OCSP response could not be read", err)
-	return nil
+	leaf, err := b.Leaf()
+	if err != nil {
+		return nil, time.Time{}
+	}
+	above, err := b.Issuer()
+	if err != nil || above == nil {
+		return nil, time.Time{}
+	}
+	s, err := revocation.Parse(r.Raw, leaf, above, now)
+	if err != nil {
+		return nil, time.Time{}
+	}
+	return s, r.Asked
 }
 
 // storeStaple stores a response for the other instances and the next start.

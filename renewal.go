@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/internal/records"
+	"github.com/certwright/certwright/internal/revocation"
 )
 
 // Constants of the renewal policy. Everything is a fraction of a certificate's
@@ -98,9 +99,10 @@ func plannedTime(b *records.Bundle, w *suggestion, p renewalPolicy) int64 {
 type deed uint8
 
 const (
-	doRest    deed = iota // nothing until a time
-	doInstall             // serve what is stored
-	doExpire              // tell that what is served has expired
+	doRest     deed = iota // nothing until a time
+	doInstall              // serve what is stored
+	doExpire               // tell that what is served has expired
+	doUnstaple             // staple no more what has ended
 
 	// These are flights.
 	doLoad   // read storage
@@ -161,6 +163,13 @@ func decide(s *state, now int64) action {
 		}
 		plan(b.End, ActionExpire)
 	}
+	if st := s.cur.staple; st != nil && st.Status == revocation.Good {
+		end := st.End().Unix()
+		if end <= now {
+			return action{do: doUnstaple}
+		}
+		plan(end, ActionStaple)
+	}
 	if s.know&isLoaded == 0 || s.readAt != 0 {
 		if can(doLoad, max(s.readAt, s.retryAt()), ActionLoad) {
 			return action{do: doLoad}
@@ -210,10 +219,10 @@ func (d deed) sane(at, now int64) int64 {
 }
 
 // nextAt returns when what is stored is served: when it is valid, and, where
-// clients may insist on a staple, has one or was waited for long enough.
+// clients may insist on a staple, has one or what is served is good no more.
 func (s *state) nextAt(now int64) int64 {
 	if s.awaitsStaple() {
-		return max(s.next.NotBefore, min(s.next.Stored, now)+int64(stapleWait/time.Second))
+		return max(s.next.NotBefore, s.goodUntil(now))
 	}
 	return s.next.NotBefore
 }
@@ -221,7 +230,7 @@ func (s *state) nextAt(now int64) int64 {
 // awaitsStaple reports whether the next certificate lacks a staple that clients may
 // insist on (RFC 7633).
 func (s *state) awaitsStaple() bool {
-	return s.next != nil && s.cfg.staples && s.next.Has(records.MustStaple|records.OCSP) && (s.why == nil || s.why.staple == nil)
+	return s.next != nil && s.cfg.staples && s.next.Has(records.MustStaple|records.OCSP) && s.ocspAt != never && (s.why == nil || s.why.staple == nil)
 }
 
 // due returns when another certificate is wanted; it may be in the past.
@@ -276,5 +285,5 @@ func (s *state) retryAt() int64 {
 
 // String returns what is done while a flight of that kind is under way.
 func (d deed) String() string {
-	return [...]string{"rest", "serve", "expire", "load", "issue", "renewal info", "staple"}[d]
+	return [...]string{"rest", "serve", "expire", "unstaple", "load", "issue", "renewal info", "staple"}[d]
 }

@@ -80,6 +80,9 @@ func (m *Manager) stepLocked(c *managed, n *news) {
 			c.know |= isExpired
 			b := c.cur.b
 			n.add(func() { m.tellExpired(c, b) })
+		case doUnstaple:
+			c.cur.staple = nil
+			m.serveLocked(c)
 		default:
 			m.startLocked(c, a, n)
 		}

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -275,5 +277,15 @@ func TestFetchEndsWithItsContext(t *testing.T) {
 	_, err := Fetcher{Client: first.Client()}.Fetch(ctx, ca.leaf(42, first.URL, second.URL), ca.cert)
 	if !errors.Is(err, context.Canceled) || second.asked.Load() != 0 || strings.Contains(err.Error(), second.URL) {
 		t.Errorf("got %v; second responder asked %d times", err, second.asked.Load())
+	}
+}
+
+// SHA-1, which only names things here, is let be where nothing but what FIPS 140-3
+// approves of is. (F30)
+func TestWhereOnlyFIPSIsAllowed(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^(TestFetchSendsTheQuestion|TestA14_FetchRevoked|TestParseGood|TestParseUnknown|TestParseWithoutNextUpdate)$") //nolint:gosec // this program
+	cmd.Env = append(os.Environ(), "GODEBUG=fips140=only")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

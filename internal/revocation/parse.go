@@ -2,7 +2,7 @@ package revocation
 
 import (
 	"bytes"
-	"crypto/sha1"
+	"crypto"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
@@ -191,7 +191,7 @@ func checkResponderID(r *ocsp.Response, signer *x509.Certificate) error {
 		return err
 	}
 	// RFC 6960 §4.2.1 fixes SHA-1 for this name of a key.
-	if sum := sha1.Sum(key); !bytes.Equal(r.ResponderKeyHash, sum[:]) {
+	if !bytes.Equal(r.ResponderKeyHash, digest(crypto.SHA1, key)) {
 		return errors.New("responder key hash is not the signer's")
 	}
 	return nil

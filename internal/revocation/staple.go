@@ -84,6 +84,22 @@ func Usable(s *Staple, now time.Time) bool {
 		!s.ThisUpdate.After(now.Add(clockSkew)) && now.Before(s.end(s.leafNotAfter))
 }
 
+// End returns when s is over: it is not stapled from then on.
+func (s *Staple) End() time.Time { return s.end(s.leafNotAfter) }
+
+// Replaces reports whether s is to be put in the place of old, which is for the same
+// leaf, at now. While old is in its time, a response that says nothing does not
+// replace one that does, and an older one does not replace a newer one.
+func (s *Staple) Replaces(old *Staple, now time.Time) bool {
+	switch {
+	case old == nil || !now.Before(old.End()) || old.Status == Unknown:
+		return true
+	case s.Status == Unknown:
+		return false
+	}
+	return !s.ThisUpdate.Before(old.ThisUpdate)
+}
+
 // RefreshAt returns when to ask for the successor of s: when half of its time is
 // over, and up to a tenth later as rnd in [0, 1) says, so that the staples of a
 // fleet are not refreshed all at once. The time of s ends at leafNotAfter at the

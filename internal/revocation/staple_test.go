@@ -39,6 +39,39 @@ func TestUsable(t *testing.T) {
 	}
 }
 
+func TestReplaces(t *testing.T) {
+	start := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
+	made := func(status Status, from, to int) *Staple { // hours
+		return &Staple{Raw: []byte{1}, Status: status, ThisUpdate: start.Add(time.Duration(from) * time.Hour), NextUpdate: start.Add(time.Duration(to) * time.Hour)}
+	}
+	for _, tt := range []struct {
+		name   string
+		s, old *Staple
+		want   bool
+	}{
+		{"nothing", made(Good, -2, 9), nil, true},
+		{"itself", made(Good, -2, 9), made(Good, -2, 9), true},
+		{"an older one", made(Good, -1, 9), made(Good, -2, 9), true},
+		{"a newer one", made(Good, -2, 9), made(Good, -1, 9), false},
+		{"a newer one that has ended", made(Good, -3, 9), made(Good, -2, 0), true},
+		{"a newer one that lasts for less", made(Good, -3, 9), made(Good, -2, 1), false},
+		{"an unknown", made(Good, -3, 9), made(Unknown, -2, 9), true},
+		{"a good one by an unknown", made(Unknown, -1, 9), made(Good, -2, 9), false},
+		{"a revoked one by an unknown", made(Unknown, -1, 9), made(Revoked, -2, 9), false},
+		{"an ended one by an unknown", made(Unknown, -1, 9), made(Good, -2, -1), true},
+		{"an unknown by an unknown", made(Unknown, -2, 9), made(Unknown, -1, 9), true},
+		{"a good one by a revoked one", made(Revoked, -1, 9), made(Good, -2, 9), true},
+		{"a newer revoked one", made(Good, -2, 9), made(Revoked, -1, 9), false},
+		{"an older revoked one", made(Good, -1, 9), made(Revoked, -2, 9), true},
+		{"a newer one without an end", made(Good, -3, 9), &Staple{Status: Good, ThisUpdate: start.Add(-time.Hour)}, false},
+		{"a newer one without an end, a day later", made(Good, -30, 9), &Staple{Status: Good, ThisUpdate: start.Add(-24 * time.Hour)}, true},
+	} {
+		if got := tt.s.Replaces(tt.old, start); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+}
+
 func TestRefreshAt(t *testing.T) {
 	start := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
 	hours := func(h float64) time.Time { return start.Add(time.Duration(h * float64(time.Hour))) }
