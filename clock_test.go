@@ -2,6 +2,7 @@ package certwright_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"maps"
 	"testing"
@@ -186,4 +187,69 @@ func TestHandshakeAtAStartWithAnExpiredCertificate(t *testing.T) {
 			t.Error("an expired certificate is served although the CA gives another at once")
 		}
 	})
+}
+
+// TestHandshakeWithoutANameWaitsToo is a client that names no server, whatever it
+// is served for: what has expired is waited for as for one that does. (F7)
+func TestHandshakeWithoutANameWaitsToo(t *testing.T) {
+	for _, tt := range []struct {
+		name, managed string
+		hello         *tls.ClientHelloInfo
+		change        func(*Config)
+	}{
+		{"the only one", "a.example.com", helloFor("", "10.0.0.1"), nil},
+		{"the only one, a wildcard", "*.example.com", helloFor("", ""), nil},
+		{"the only one, by an address", "a.example.com", helloFor("192.0.2.7", ""), nil},
+		{"the only address", "192.0.2.1", helloFor("", "10.0.0.1"), nil},
+		{"the address", "192.0.2.1", helloFor("", "192.0.2.1"), nil},
+		{"the default", "a.example.com", helloFor("", ""), func(c *Config) { c.DefaultName = "a.example.com" }},
+		{"the fallback", "a.example.com", helloFor("x.example.org", ""), func(c *Config) { c.FallbackName = "a.example.com" }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakeSigner(t)
+				m := offline(t, f, func(c *Config) {
+					if tt.change != nil {
+						tt.change(c)
+					}
+				})
+				manage(t, m, tt.managed)
+				f.set(func() { f.err = errors.New("down") })
+				time.Sleep(90*day + time.Minute + 1)
+				f.set(func() {
+					f.err = nil
+					f.hook = func(ctx context.Context) error { return waitFor(ctx, 3*time.Second) }
+				})
+				go func() { _ = m.Renew(context.Background(), tt.managed) }()
+				time.Sleep(time.Millisecond)
+				cert, err := m.GetCertificate(tt.hello)
+				if err != nil || !time.Now().Before(cert.Leaf.NotAfter) {
+					t.Errorf("an expired certificate, or none, is served: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// TestHandshakeWaitsForFiveSecondsInAll has several names in question whose
+// certificates cannot be read. (F7, F68)
+func TestHandshakeWaitsForFiveSecondsInAll(t *testing.T) {
+	names := []string{"a.example.com", "*.example.com", "b.example.com", "c.example.com", "192.0.2.1"}
+	for _, hello := range []*tls.ClientHelloInfo{helloFor("a.example.com", "192.0.2.1"), helloFor("", "192.0.2.1"), helloFor("192.0.2.9", "192.0.2.1")} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFaulty(storage.NewMemory())
+			m := offline(t, newFakeSigner(t), func(c *Config) {
+				c.Storage, c.DefaultName, c.FallbackName = f, "b.example.com", "c.example.com"
+			})
+			f.set(func(call) fault { return fault{delay: time.Hour} })
+			if err := m.ManageAsync(names); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			if cert, err := m.GetCertificate(hello); cert != nil || err == nil || time.Since(began) > 5*time.Second {
+				t.Errorf("%q: certificate %v, %v, after %v", hello.ServerName, cert != nil, err, time.Since(began))
+			}
+			f.set(nil)
+		})
+	}
 }

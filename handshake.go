@@ -58,11 +58,18 @@ func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, 
 		}
 		return m.challengeCertificate(hello)
 	}
-	cert, why := m.certificate(hello)
+	q := query{hello: hello}
+	cert, why := m.certificate(&q)
 	if cert == nil {
-		return m.instead(hello, why)
+		return m.instead(&q, why)
 	}
 	return cert, nil
+}
+
+// query is an ordinary handshake that asks for a certificate.
+type query struct {
+	hello *tls.ClientHelloInfo
+	until time.Time // it waits no longer, whatever for; zero: it has not waited yet
 }
 
 // noteHandshake notes that a server of the program's runs.
@@ -89,20 +96,20 @@ const (
 
 // certificate selects for an ordinary handshake, before Config.FallbackName is
 // thought of; why is only for a nil certificate.
-func (m *Manager) certificate(hello *tls.ClientHelloInfo) (cert *tls.Certificate, why miss) {
+func (m *Manager) certificate(q *query) (cert *tls.Certificate, why miss) {
 	m.noteHandshake()
-	sni := hello.ServerName
+	sni := q.hello.ServerName
 	if sni == "" {
-		return m.unnamed(hello), missUnnamed
+		return m.unnamed(q), missUnnamed
 	}
 	var buf [hostname.MaxSNI]byte
 	name, ok := hostname.AppendSNI(buf[:0], sni)
 	if !ok {
 		return nil, missUnknown
 	}
-	r := m.cache.FindBytes(name, hello)
+	r := m.cache.FindBytes(name, q.hello)
 	if r.Match != certcache.None && !r.Valid {
-		r = m.wake(hello, string(name))
+		r = m.wake(q, string(name))
 	}
 	switch {
 	case r.Cert != nil:
@@ -110,7 +117,7 @@ func (m *Manager) certificate(hello *tls.ClientHelloInfo) (cert *tls.Certificate
 	case r.Match != certcache.None:
 		return nil, missPending
 	case isAddress(name):
-		return m.unnamed(hello), missUnnamed // which RFC 6066 §3 would have it be
+		return m.unnamed(q), missUnnamed // which RFC 6066 §3 would have it be
 	}
 	return nil, missUnknown
 }
@@ -122,13 +129,13 @@ func isAddress(name []byte) bool {
 }
 
 // lookup selects for a normalised name. There is nothing for the empty name.
-func (m *Manager) lookup(hello *tls.ClientHelloInfo, name string) *tls.Certificate {
+func (m *Manager) lookup(q *query, name string) *tls.Certificate {
 	if name == "" {
 		return nil
 	}
-	r := m.cache.Find(name, hello)
+	r := m.cache.Find(name, q.hello)
 	if r.Match != certcache.None && !r.Valid {
-		r = m.wake(hello, name)
+		r = m.wake(q, name)
 	}
 	return r.Cert
 }
@@ -137,16 +144,19 @@ func (m *Manager) lookup(hello *tls.ClientHelloInfo, name string) *tls.Certifica
 // waits until its certificate was read from storage, and when what there is has
 // expired, while another is being issued. Who waits for the same name waits for
 // the same work. It returns what there is then.
-func (m *Manager) wake(hello *tls.ClientHelloInfo, name string) certcache.Result {
+func (m *Manager) wake(q *query, name string) certcache.Result {
 	defer m.waiting.Add(-1)
 	if m.waiting.Add(1) > mostWaiting {
-		return m.cache.Find(name, hello)
+		return m.cache.Find(name, q.hello)
 	}
-	ctx := hello.Context()
+	ctx := q.hello.Context()
 	if ctx == nil { // the hello was made by hand
 		ctx = m.ctx
 	}
-	ctx, cancel := context.WithTimeout(ctx, handshakePatience)
+	if q.until.IsZero() {
+		q.until = time.Now().Add(handshakePatience)
+	}
+	ctx, cancel := context.WithDeadline(ctx, q.until)
 	defer cancel()
 	for _, n := range []string{name, "*." + hostname.Parent(name)} {
 		list := m.managedFor(n)
@@ -157,11 +167,11 @@ func (m *Manager) wake(hello *tls.ClientHelloInfo, name string) certcache.Result
 		if err := w.await(ctx, "waiting"); err != nil {
 			m.log.Debug("a handshake has waited in vain", "name", n, "err", err)
 		}
-		if r := m.cache.Find(name, hello); r.Valid {
+		if r := m.cache.Find(name, q.hello); r.Valid {
 			return r
 		}
 	}
-	return m.cache.Find(name, hello)
+	return m.cache.Find(name, q.hello)
 }
 
 // needNotWait reports whether a handshake has nothing to wait for.
@@ -176,15 +186,15 @@ func needNotWait(c *managed, now time.Time) (error, bool) {
 }
 
 // instead returns what is served where there is no certificate.
-func (m *Manager) instead(hello *tls.ClientHelloInfo, why miss) (*tls.Certificate, error) {
-	if cert := m.lookup(hello, m.conf.FallbackName); cert != nil {
+func (m *Manager) instead(q *query, why miss) (*tls.Certificate, error) {
+	if cert := m.lookup(q, m.conf.FallbackName); cert != nil {
 		return cert, nil
 	}
 	switch {
 	case why == missPending:
-		return nil, (*pendingError)(hello)
+		return nil, (*pendingError)(q.hello)
 	case why == missUnknown:
-		return nil, (*unknownError)(hello)
+		return nil, (*unknownError)(q.hello)
 	case m.cache.Len() == 0:
 		return nil, fmt.Errorf("%w: no name is managed", ErrNoCertificate)
 	}
@@ -193,38 +203,42 @@ func (m *Manager) instead(hello *tls.ClientHelloInfo, why miss) (*tls.Certificat
 
 // unnamed selects for a client that sent no server name, nil when it cannot be
 // told. What is in memory goes before what has to be waited for.
-func (m *Manager) unnamed(hello *tls.ClientHelloInfo) *tls.Certificate {
-	addr, hasAddr := localAddr(hello.Conn)
+func (m *Manager) unnamed(q *query) *tls.Certificate {
+	addr, hasAddr := localAddr(q.hello.Conn)
 	if hasAddr {
-		if r := m.cache.FindIP(addr, hello); r.Valid {
+		if r := m.cache.FindIP(addr, q.hello); r.Valid {
 			return r.Cert
 		}
 	}
 	if name := m.conf.DefaultName; name != "" {
-		if r := m.cache.Find(name, hello); r.Valid {
+		if r := m.cache.Find(name, q.hello); r.Valid {
 			return r.Cert
 		}
 	}
 	if hasAddr {
-		if cert := m.lookupAddr(hello, addr); cert != nil {
+		if cert := m.lookupAddr(q, addr); cert != nil {
 			return cert
 		}
 	}
-	if cert := m.lookup(hello, m.conf.DefaultName); cert != nil {
+	if cert := m.lookup(q, m.conf.DefaultName); cert != nil {
 		return cert
 	}
-	if cert := m.cache.SoleIP(hello); cert != nil { // behind NAT the local address is another one
-		return cert
+	name, r := m.cache.SoleIP(q.hello) // behind NAT the local address is another one
+	if r.Cert == nil {
+		name, r = m.cache.Sole(q.hello)
 	}
-	return m.cache.Sole(hello)
+	if r.Cert != nil && !r.Valid {
+		r = m.wake(q, name)
+	}
+	return r.Cert
 }
 
 // lookupAddr is lookup for an address.
-func (m *Manager) lookupAddr(hello *tls.ClientHelloInfo, addr netip.Addr) *tls.Certificate {
-	if r := m.cache.FindIP(addr, hello); r.Match == certcache.None {
+func (m *Manager) lookupAddr(q *query, addr netip.Addr) *tls.Certificate {
+	if r := m.cache.FindIP(addr, q.hello); r.Match == certcache.None {
 		return nil
 	}
-	return m.lookup(hello, addr.String())
+	return m.lookup(q, addr.String())
 }
 
 // localAddr returns the address that a client connected to, over TCP or QUIC.

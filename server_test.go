@@ -298,3 +298,48 @@ func TestAddressAsServerName(t *testing.T) {
 		})
 	}
 }
+
+// Of two key types the first is served that the handshake can be made with, which
+// the server's own limits decide too, whether the client names the server or not
+// (F61).
+func TestKeyTypeThatServerAndClientSupport(t *testing.T) {
+	f := newFakeSigner(t)
+	rsaSuites := []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
+	old := &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: rsaSuites}
+	managers := map[KeyType]*Manager{} // by the first
+	for _, tt := range []struct {
+		name           string
+		types          []KeyType
+		server, client *tls.Config
+		want           x509.PublicKeyAlgorithm
+	}{
+		{"modern", []KeyType{P256, RSA2048}, &tls.Config{}, &tls.Config{}, x509.ECDSA},
+		{"modern, RSA first", []KeyType{RSA2048, P256}, &tls.Config{}, &tls.Config{}, x509.RSA},
+		{"client with RSA only", []KeyType{P256, RSA2048}, &tls.Config{}, old, x509.RSA},
+		{"server with RSA only", []KeyType{P256, RSA2048}, old, &tls.Config{}, x509.RSA},
+		{"server with RSA only, P-384 first", []KeyType{P384, RSA2048}, old, &tls.Config{}, x509.RSA},
+		{"server with RSA only, client with TLS 1.2", []KeyType{P256, RSA2048}, old, &tls.Config{MaxVersion: tls.VersionTLS12}, x509.RSA},
+		{"server with RSA suites and TLS 1.3", []KeyType{P256, RSA2048}, &tls.Config{CipherSuites: rsaSuites}, &tls.Config{}, x509.ECDSA},
+		{"server without the key's curve", []KeyType{P256, RSA2048}, &tls.Config{MaxVersion: tls.VersionTLS12, CurvePreferences: []tls.CurveID{tls.X25519}}, &tls.Config{}, x509.RSA},
+	} {
+		m := managers[tt.types[0]]
+		if m == nil {
+			m = offline(t, f, func(c *Config) { c.KeyTypes = tt.types })
+			manage(t, m, "a.example.com")
+			managers[tt.types[0]] = m
+		}
+		bare := tt.server.Clone()
+		bare.GetCertificate = m.GetCertificate
+		fromClient := m.TLS(&http.Server{TLSConfig: &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return tt.server, nil }}})
+		for how, server := range map[string]*tls.Config{"hook": bare, "TLS": m.TLS(&http.Server{TLSConfig: tt.server}).TLSConfig, "config for a client": fromClient.TLSConfig} {
+			for _, sni := range []string{"a.example.com", "", "192.0.2.1"} {
+				client := tt.client.Clone()
+				client.ServerName, client.InsecureSkipVerify = sni, true
+				state, err := shake(t, server, client)
+				if err != nil || state.PeerCertificates[0].PublicKeyAlgorithm != tt.want {
+					t.Errorf("%s, %s, %q: %v; want %v", tt.name, how, sni, err, tt.want)
+				}
+			}
+		}
+	}
+}

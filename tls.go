@@ -97,7 +97,8 @@ func (m *Manager) before(own getCertificate, certs []tls.Certificate) getCertifi
 		if isValidation(hello) {
 			return m.GetCertificate(hello)
 		}
-		cert, why := m.certificate(hello)
+		q := query{hello: hello}
+		cert, why := m.certificate(&q)
 		if cert != nil {
 			return cert, nil
 		}
@@ -112,7 +113,7 @@ func (m *Manager) before(own getCertificate, certs []tls.Certificate) getCertifi
 				return &certs[i], nil
 			}
 		}
-		cert, err := m.instead(hello, why)
+		cert, err := m.instead(&q, why)
 		switch {
 		case cert != nil:
 			return cert, nil

@@ -38,9 +38,10 @@ type Cache struct {
 
 	seed    maphash.Seed
 	shards  [shards]atomic.Pointer[shard]
-	version atomic.Uint64            // counts changes; a look-up that found nothing begins again after one
-	sole    atomic.Pointer[soleName] // what Sole looks up; nil: nothing
-	soleIP  atomic.Pointer[soleName]
+	version atomic.Uint64          // counts changes; a look-up that found nothing begins again after one
+	sole    atomic.Pointer[string] // what Sole looks up; nil: nothing
+	soleIP  atomic.Pointer[string]
+	servers servers
 
 	mu      sync.Mutex     // guards what follows and Entry.in; held for all changes of what is above
 	len     int            // entries
@@ -66,12 +67,6 @@ type cell struct {
 	served  atomic.Pointer[Served] // what entry serves; nil: nothing
 	entry   *Entry
 	several *[]*Entry // not nil: the name has these, in the order of Add, and no entry of its own
-}
-
-// A soleName is a name as it is looked up.
-type soleName struct {
-	key  []byte
-	wild bool // key is what follows "*."
 }
 
 // New returns an empty Cache that keeps at most maxHot certificates in parsed

@@ -168,12 +168,11 @@ func sameNames(a, b *Entry) bool {
 }
 
 // store puts a name into p, nil for the empty one.
-func store(p *atomic.Pointer[soleName], s string) {
-	key, wild := strings.CutPrefix(s, "*.")
+func store(p *atomic.Pointer[string], name string) {
 	switch old := p.Load(); {
-	case s == "":
+	case name == "":
 		p.Store(nil)
-	case old == nil || old.wild != wild || string(old.key) != key:
-		p.Store(&soleName{[]byte(key), wild})
+	case old == nil || *old != name:
+		p.Store(&name)
 	}
 }

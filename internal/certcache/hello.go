@@ -2,21 +2,24 @@ package certcache
 
 import (
 	"crypto/tls"
+	"net/netip"
 	"slices"
+	"sync/atomic"
 
 	"github.com/certwright/certwright/internal/certpem"
 )
 
-// supports reports whether a client supports a certificate, as crypto/tls judges
-// it, but for the name: that was matched already, and need not be the one that
-// the client sent.
+// supports reports whether a handshake can be made with a certificate, as crypto/tls
+// judges it, but for the name: that was matched already, and need not be the one
+// that the client sent.
 //
-// Only crypto/tls sees the server's own limits, MaxVersion and CipherSuites of
-// its Config. It is asked, which allocates, unless the client offers TLS 1.3 and
-// accepts the kind of key in TLS 1.2 too, if it offers that. So what is missed is a
-// server without TLS 1.3 whose own CipherSuites have none for that kind.
-func (c *Cache) supports(hello *tls.ClientHelloInfo, at *candidate) bool {
-	if signsFor(hello, at.served.Kind) {
+// Only crypto/tls sees the server's own limits, MaxVersion and CipherSuites of its
+// Config. It is asked, which allocates, unless the client accepts the kind of key
+// whichever version is agreed on, and a server on the same port was found within the
+// minute to do so too.
+func (c *Cache) supports(hello *tls.ClientHelloInfo, at *candidate, now int64) bool {
+	signs := signsFor(hello, at.served.Kind)
+	if signs && (hello.Conn == nil || c.servers.signFor(hello, at.served.Kind, now)) { // nil: it was made by hand, for no server
 		return true
 	}
 	cert := c.certificate(at.entry, at.served)
@@ -25,7 +28,37 @@ func (c *Cache) supports(hello *tls.ClientHelloInfo, at *candidate) bool {
 	}
 	nameless := *hello
 	nameless.ServerName = ""
-	return nameless.SupportsCertificate(cert) == nil
+	ok := nameless.SupportsCertificate(cert) == nil
+	if ok && signs {
+		c.servers.note(hello, at.served.Kind, now)
+	}
+	return ok
+}
+
+// servers remembers for a minute which kinds of keys servers sign with for clients
+// that accept them in any version. A server is told by its port.
+type servers [64]atomic.Uint64
+
+func (s *servers) signFor(hello *tls.ClientHelloInfo, kind certpem.KeyKind, now int64) bool {
+	slot, value := s.at(hello, kind, now)
+	return slot != nil && slot.Load() == value
+}
+
+func (s *servers) note(hello *tls.ClientHelloInfo, kind certpem.KeyKind, now int64) {
+	if slot, value := s.at(hello, kind, now); slot != nil {
+		slot.Store(value)
+	}
+}
+
+// at returns where it is remembered, and as what; nil for what has no port.
+func (s *servers) at(hello *tls.ClientHelloInfo, kind certpem.KeyKind, now int64) (*atomic.Uint64, uint64) {
+	local, ok := hello.Conn.LocalAddr().(interface{ AddrPort() netip.AddrPort })
+	if !ok {
+		return nil, 0
+	}
+	port := local.AddrPort().Port()
+	key := uint64(port)<<8 | uint64(kind)
+	return &s[(uint64(port)*4+uint64(kind))%uint64(len(s))], key<<40 | uint64(now/60)
 }
 
 // signsFor reports whether a client accepts a kind of key whichever of TLS 1.2 and 1.3

@@ -147,10 +147,10 @@ func TestKeyTypesWithoutAName(t *testing.T) { // F61
 	install(c, all...)
 	addr := netip.MustParseAddr("192.0.2.1")
 	for want, hello := range map[string]*tls.ClientHelloInfo{"ecdsa": modernHello(""), "rsa": rsaHello("")} {
-		if got := idOf(c.Sole(hello), all); got != want {
+		if got := idOf(sole(c, hello), all); got != want {
 			t.Errorf("Sole = %q; want %q", got, want)
 		}
-		if got := idOf(c.SoleIP(hello), all); got != want {
+		if got := idOf(soleIP(c, hello), all); got != want {
 			t.Errorf("SoleIP = %q; want %q", got, want)
 		}
 		if got := idOf(c.FindIP(addr, hello).Cert, all); got != want {
@@ -169,22 +169,32 @@ func TestKeyTypesWithoutAName(t *testing.T) { // F61
 func TestHandshakesWithTwoKeyTypes(t *testing.T) { // F61
 	const name = "www.example.com"
 	ecKey, rsaKey := realKeys(t)
-	onlyRSA := []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
+	onlyRSA, onlyECDSA := []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
 	for _, tt := range []struct {
-		name   string
-		server *tls.Config
-		client *tls.Config
-		want   string
+		name     string
+		server   *tls.Config
+		client   *tls.Config
+		rsaFirst bool
+		want     string
 	}{
-		{"modern", &tls.Config{}, &tls.Config{}, "ecdsa"},
-		{"client with TLS 1.2", &tls.Config{}, &tls.Config{MaxVersion: tls.VersionTLS12}, "ecdsa"},
-		{"server with TLS 1.2", &tls.Config{MaxVersion: tls.VersionTLS12}, &tls.Config{}, "ecdsa"},
-		{"client with suites for RSA", &tls.Config{}, &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: onlyRSA}, "rsa"},
-		{"server with suites for RSA", &tls.Config{CipherSuites: onlyRSA}, &tls.Config{MaxVersion: tls.VersionTLS12}, "rsa"},
-		{"client with suites for RSA, server with TLS 1.2", &tls.Config{MaxVersion: tls.VersionTLS12}, &tls.Config{CipherSuites: onlyRSA}, "rsa"},
+		{"modern", &tls.Config{}, &tls.Config{}, false, "ecdsa"},
+		{"client with TLS 1.2", &tls.Config{}, &tls.Config{MaxVersion: tls.VersionTLS12}, false, "ecdsa"},
+		{"server with TLS 1.2", &tls.Config{MaxVersion: tls.VersionTLS12}, &tls.Config{}, false, "ecdsa"},
+		{"client with suites for RSA", &tls.Config{}, &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: onlyRSA}, false, "rsa"},
+		{"server with suites for RSA", &tls.Config{CipherSuites: onlyRSA}, &tls.Config{MaxVersion: tls.VersionTLS12}, false, "rsa"},
+		{"server with TLS 1.2 and suites for RSA", &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: onlyRSA}, &tls.Config{}, false, "rsa"},
+		{"server with TLS 1.2, and one curve", &tls.Config{MaxVersion: tls.VersionTLS12, CurvePreferences: []tls.CurveID{tls.CurveP384}}, &tls.Config{}, false, "rsa"},
+		{"server with TLS 1.3 and suites for RSA", &tls.Config{CipherSuites: onlyRSA}, &tls.Config{}, false, "ecdsa"},
+		{"client with suites for RSA, server with TLS 1.2", &tls.Config{MaxVersion: tls.VersionTLS12}, &tls.Config{CipherSuites: onlyRSA}, false, "rsa"},
+		{"RSA first", &tls.Config{}, &tls.Config{}, true, "rsa"},
+		{"RSA first, server with TLS 1.2", &tls.Config{MaxVersion: tls.VersionTLS12}, &tls.Config{}, true, "rsa"},
+		{"RSA first, server with TLS 1.2 and suites for ECDSA", &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: onlyECDSA}, &tls.Config{}, true, "ecdsa"},
 	} {
 		c := certcache.New(0)
-		all := []*held{realEntry(t, "ecdsa", ecKey, name), realEntry(t, "rsa", rsaKey, name).ranked(1)}
+		all := []*held{realEntry(t, "ecdsa", ecKey, name).ranked(1), realEntry(t, "rsa", rsaKey, name).ranked(2)}
+		if tt.rsaFirst {
+			all[1] = realEntry(t, "rsa", rsaKey, name)
+		}
 		install(c, all...)
 		var chosen *tls.Certificate
 		tt.server.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -192,24 +202,31 @@ func TestHandshakesWithTwoKeyTypes(t *testing.T) { // F61
 			return chosen, nil
 		}
 		tt.client.ServerName, tt.client.InsecureSkipVerify = name, true
-		a, b := net.Pipe()
-		done := make(chan error, 1)
-		go func() { done <- tls.Server(a, tt.server).Handshake() }()
-		err := tls.Client(b, tt.client).Handshake()
-		if err != nil {
-			t.Errorf("%s: %v", tt.name, err)
-		}
-		go b.Read(make([]byte, 1<<10)) // the session ticket
-		if serverErr := <-done; serverErr != nil && err == nil {
-			t.Errorf("%s: server: %v", tt.name, serverErr)
-		}
-		a.Close()
-		b.Close()
-		if got := idOf(chosen, all); got != tt.want {
-			t.Errorf("%s: got %q; want %q", tt.name, got, tt.want)
+		for range 3 { // what is known of the server by then changes nothing
+			a, b := net.Pipe()
+			done := make(chan error, 1)
+			go func() { done <- tls.Server(onPort{a}, tt.server).Handshake() }()
+			err := tls.Client(b, tt.client).Handshake()
+			if err != nil {
+				t.Errorf("%s: %v", tt.name, err)
+			}
+			go b.Read(make([]byte, 1<<10)) // the session ticket
+			if serverErr := <-done; serverErr != nil && err == nil {
+				t.Errorf("%s: server: %v", tt.name, serverErr)
+			}
+			a.Close()
+			b.Close()
+			if got := idOf(chosen, all); got != tt.want {
+				t.Errorf("%s: got %q; want %q", tt.name, got, tt.want)
+			}
 		}
 	}
 }
+
+// onPort is a connection to a server on a port.
+type onPort struct{ net.Conn }
+
+func (onPort) LocalAddr() net.Addr { return &net.TCPAddr{Port: 443} }
 
 // TestChoiceAgreesWithTLS takes parts away from what clients offer: whenever the
 // first of two is chosen, crypto/tls must agree that the client supports it, or

@@ -5,6 +5,8 @@ import (
 	"cmp"
 	"crypto/tls"
 	"net/netip"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/certwright/certwright/internal/hostname"
@@ -64,36 +66,27 @@ func (c *Cache) FindIP(addr netip.Addr, hello *tls.ClientHelloInfo) Result {
 	return c.search(addr.Unmap().WithZone("").AppendTo(buf[:0]), nil, hello)
 }
 
-// Sole returns the certificate to serve to a client that names none: the best
-// one for it when all entries that serve something have the same names, and nil
-// otherwise.
-func (c *Cache) Sole(hello *tls.ClientHelloInfo) *tls.Certificate {
-	for {
-		n := c.sole.Load()
-		if n == nil {
-			return nil
-		}
-		own, wild := n.key, []byte(nil)
-		if n.wild {
-			own, wild = nil, n.key
-		}
-		if r := c.search(own, wild, hello); r.Cert != nil || c.sole.Load() == n {
-			return r.Cert
-		}
-	}
+// Sole returns what to serve to a client that names none, and for which name: the
+// best for it when all entries that serve something have the same names, and
+// nothing otherwise.
+func (c *Cache) Sole(hello *tls.ClientHelloInfo) (name string, r Result) {
+	return c.only(&c.sole, hello)
 }
 
-// SoleIP returns the best certificate for a client and the one IP address among
-// the names of entries that serve something, and nil when there are none or
-// several.
-func (c *Cache) SoleIP(hello *tls.ClientHelloInfo) *tls.Certificate {
+// SoleIP is Sole for the one IP address among the names of entries that serve
+// something; there is nothing when there are none or several.
+func (c *Cache) SoleIP(hello *tls.ClientHelloInfo) (name string, r Result) {
+	return c.only(&c.soleIP, hello)
+}
+
+func (c *Cache) only(p *atomic.Pointer[string], hello *tls.ClientHelloInfo) (string, Result) {
 	for {
-		n := c.soleIP.Load()
-		if n == nil {
-			return nil
+		name := p.Load()
+		if name == nil {
+			return "", Result{}
 		}
-		if r := c.search(n.key, nil, hello); r.Cert != nil || c.soleIP.Load() == n {
-			return r.Cert
+		if r := c.Find(*name, hello); r.Cert != nil || p.Load() == name {
+			return *name, r
 		}
 	}
 }
@@ -154,46 +147,40 @@ func (c *Cache) pick(cl *cell, worst class, now int64, hello *tls.ClientHelloInf
 	return c.certificate(cl.entry, s)
 }
 
-// pickOf picks among several. Those that turn out to be broken are no candidates
-// the next time around.
+// pickOf picks among several: the first that the client supports, else the first
+// that can be parsed.
 func (c *Cache) pickOf(list []*Entry, worst class, now int64, hello *tls.ClientHelloInfo) *tls.Certificate {
-	for {
-		var best candidate
-		for _, e := range list {
-			s := e.served()
-			if s == nil || s.state.Load() == broken || s.class(now) > worst {
-				continue
-			}
-			at := candidate{entry: e, served: s, class: s.class(now)}
-			at.fits = hello == nil || c.supports(hello, &at)
-			if best.entry == nil || at.compare(&best) < 0 {
-				best = at
+	var room [4]candidate
+	all := room[:0]
+	for _, e := range list {
+		if s := e.served(); s != nil && s.state.Load() != broken && s.class(now) <= worst {
+			all = append(all, candidate{e, s, s.class(now)})
+		}
+	}
+	slices.SortStableFunc(all, candidate.compare)
+	for i := range all {
+		if hello == nil || c.supports(hello, &all[i], now) {
+			if cert := c.certificate(all[i].entry, all[i].served); cert != nil {
+				return cert
 			}
 		}
-		if best.entry == nil {
-			return nil
-		}
-		if cert := c.certificate(best.entry, best.served); cert != nil {
+	}
+	for _, at := range all {
+		if cert := c.certificate(at.entry, at.served); cert != nil {
 			return cert
 		}
 	}
+	return nil
 }
 
-// A candidate is an entry with what it served when pick looked.
+// A candidate is an entry with what it served when pickOf looked.
 type candidate struct {
 	entry  *Entry
 	served *Served
 	class  class
-	fits   bool // the client supports it
 }
 
-func (a *candidate) compare(b *candidate) int {
-	if a.fits != b.fits {
-		if a.fits {
-			return -1
-		}
-		return 1
-	}
+func (a candidate) compare(b candidate) int {
 	return cmp.Or(
 		cmp.Compare(a.class, b.class),
 		cmp.Compare(a.entry.Rank, b.entry.Rank),

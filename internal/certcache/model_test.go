@@ -212,8 +212,8 @@ func (p *pair) compare() error {
 			return fmt.Errorf("%s: %d entries; want %d, or others", name, len(got), len(want))
 		}
 	}
-	if sole, soleIP := m.sole(); c.Sole(nil) != sole || c.SoleIP(nil) != soleIP {
-		return fmt.Errorf("Sole as wanted: %v, SoleIP: %v", c.Sole(nil) == sole, c.SoleIP(nil) == soleIP)
+	if only, onlyIP := m.sole(); sole(c, nil) != only || soleIP(c, nil) != onlyIP {
+		return fmt.Errorf("Sole as wanted: %v, SoleIP: %v", sole(c, nil) == only, soleIP(c, nil) == onlyIP)
 	}
 	for _, e := range m.entries {
 		if e.Serving() != e.serves {

@@ -42,7 +42,7 @@ func TestFindNeverMissesDuringChanges(t *testing.T) {
 		addr := netip.MustParseAddr("192.0.2.1")
 		look := func() bool {
 			if lookup(c, "stay.example") == nil || lookup(c, "a.wild.example") == nil ||
-				c.FindIP(addr, nil).Cert == nil || c.SoleIP(nil) == nil || !known(c, "a.wild.example") {
+				c.FindIP(addr, nil).Cert == nil || soleIP(c, nil) == nil || !known(c, "a.wild.example") {
 				t.Error("a certificate that is there was not found")
 				return false
 			}
@@ -54,7 +54,7 @@ func TestFindNeverMissesDuringChanges(t *testing.T) {
 			install(c, other)
 			lookup(c, "stay.example")
 			c.Remove(&other.Entry)
-			c.Sole(nil)
+			sole(c, nil)
 			c.Entries("stay.example")
 			for range c.All() {
 			}
@@ -153,7 +153,7 @@ func TestSoleNeverMissesWhoServes(t *testing.T) {
 	install(c, all[0])
 	c.Add(&all[1].Entry)
 	look := func() bool {
-		if c.Sole(nil) == nil || c.SoleIP(nil) == nil {
+		if sole(c, nil) == nil || soleIP(c, nil) == nil {
 			t.Error("the only certificate was not found")
 			return false
 		}

@@ -18,7 +18,7 @@ func TestSole(t *testing.T) {
 	}
 	check := func(step, want string) {
 		t.Helper()
-		if got := idOf(c.Sole(nil), all); got != want {
+		if got := idOf(sole(c, nil), all); got != want {
 			t.Errorf("%s: Sole = %q; want %q", step, got, want)
 		}
 	}
@@ -58,7 +58,7 @@ func TestSoleCountsWildcardsAsNames(t *testing.T) {
 		if step.stop >= 0 {
 			c.Serve(&all[step.stop].Entry, nil)
 		}
-		if got := idOf(c.Sole(nil), all); got != step.want {
+		if got := idOf(sole(c, nil), all); got != step.want {
 			t.Errorf("after %+v: Sole = %q; want %q", step, got, step.want)
 		}
 	}
@@ -71,11 +71,11 @@ func TestSoleAmongPending(t *testing.T) {
 	}
 	all := []*held{entry("a", "a.example"), entry("b", "b.example")}
 	install(c, all...)
-	if c.Sole(nil) != nil {
+	if sole(c, nil) != nil {
 		t.Error("Sole finds one of two")
 	}
 	c.Remove(&all[0].Entry)
-	if got := idOf(c.Sole(nil), all); got != "b" {
+	if got := idOf(sole(c, nil), all); got != "b" {
 		t.Errorf("Sole = %q; want b", got)
 	}
 }
@@ -104,7 +104,7 @@ func TestSoleIP(t *testing.T) {
 		if h := byID[step.remove]; h != nil {
 			c.Remove(&h.Entry)
 		}
-		if got := idOf(c.SoleIP(nil), all); got != step.want {
+		if got := idOf(soleIP(c, nil), all); got != step.want {
 			t.Errorf("after %+v: SoleIP = %q; want %q", step, got, step.want)
 		}
 	}

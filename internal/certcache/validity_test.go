@@ -54,7 +54,7 @@ func TestWhatExpiredIsServedUntilItIsReplaced(t *testing.T) {
 		install(c, h)
 		for _, after := range []time.Duration{0, time.Minute, 24 * time.Hour} {
 			time.Sleep(after)
-			if lookup(c, "a.example") != h.cert || c.Sole(nil) != h.cert || c.SoleIP(nil) != h.cert {
+			if lookup(c, "a.example") != h.cert || sole(c, nil) != h.cert || soleIP(c, nil) != h.cert {
 				t.Errorf("%v later, it is not found", after)
 			}
 		}
