@@ -29,7 +29,8 @@ type staticCert struct {
 	entry             *certcache.Entry // nil until it is served
 	certFile, keyFile string           // empty for one that was given in memory
 	sum               [sha256.Size]byte
-	failed            bool // the last look failed; it is reported once
+	from, end         int64 // between which what is served is valid, Unix seconds
+	failed            bool  // the last look failed; it is reported once
 }
 
 // Schedule implements schedule.Work.
@@ -110,26 +111,22 @@ func (f *staticCert) parse(p pair) (*tls.Certificate, error) {
 	return certpem.TLSCertificate(chain, key), nil
 }
 
-// serveStatic checks what is to be served, and serves a copy of it.
+// serveStatic checks what is to be served, and serves a copy of it. What is valid
+// now stays until another is that is valid now too.
 func (m *Manager) serveStatic(f *staticCert, given *tls.Certificate) error {
 	if len(given.Certificate) == 0 {
 		return errors.New("the certificate is empty")
 	}
 	cert := *given
 	cert.Certificate = slices.Clone(given.Certificate)
-	var end time.Time // the first of the chain's
+	chain := make([]*x509.Certificate, len(cert.Certificate))
 	for i, der := range cert.Certificate {
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
+		var err error
+		if chain[i], err = x509.ParseCertificate(der); err != nil {
 			return fmt.Errorf("parsing certificate %d of the chain: %w", i+1, err)
 		}
-		if i == 0 {
-			cert.Leaf = c
-		}
-		if end.IsZero() || c.NotAfter.Before(end) {
-			end = c.NotAfter
-		}
 	}
+	cert.Leaf = chain[0]
 	key, ok := cert.PrivateKey.(crypto.Signer)
 	if !ok {
 		return errors.New("the certificate has no private key")
@@ -143,13 +140,18 @@ func (m *Manager) serveStatic(f *staticCert, given *tls.Certificate) error {
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
+	now, from, end := time.Now().Unix(), cert.Leaf.NotBefore.Unix(), certpem.End(chain).Unix()
+	if f.from <= now && now < f.end && (now < from || end <= now) {
+		return fmt.Errorf("the certificate is valid from %s to %s, and not now", wallTime(from).Format(time.RFC3339), wallTime(end).Format(time.RFC3339))
+	}
+	f.from, f.end = from, end
 	old := f.entry
 	if old == nil || !slices.Equal(old.Names, names) {
 		f.entry = &certcache.Entry{Names: names, Owner: f}
 		m.cache.Add(f.entry)
 	}
 	m.cache.Serve(f.entry, &certcache.Served{
-		Source: supplied{&cert}, NotBefore: cert.Leaf.NotBefore.Unix(), End: end.Unix(), Kind: certpem.KindOf(cert.Leaf.PublicKey),
+		Source: supplied{&cert}, NotBefore: from, End: end, Kind: certpem.KindOf(cert.Leaf.PublicKey),
 	})
 	if old != nil && old != f.entry {
 		m.cache.Remove(old)
@@ -181,7 +183,7 @@ func (m *Manager) checkFile(f *staticCert) {
 	if err != nil {
 		if !f.failed {
 			f.failed = true
-			m.log.Error("a static certificate could not be read again; the one in memory stays", "file", f.certFile, "err", err)
+			m.log.Error("a static certificate could not be replaced; the one in memory stays", "file", f.certFile, "err", err)
 		}
 		return
 	}

@@ -3,8 +3,10 @@ package certwright_test
 import (
 	"bytes"
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -105,5 +107,62 @@ func TestStaticCertificatesInMemory(t *testing.T) {
 	cert, err := m.GetCertificate(helloFor("a.example.com", ""))
 	if err != nil || !bytes.Equal(cert.Certificate[0], a.Certificate[0]) || cert.PrivateKey != a.PrivateKey || !cert.Leaf.Equal(a.Leaf) {
 		t.Errorf("what the caller changed later is served: %v", err)
+	}
+}
+
+// Files that hold what no client accepts now do not take the place of what is good,
+// before their time has come or the other's is over. (F8, F9)
+func TestStaticFilesThatAreNotValidNow(t *testing.T) {
+	const name = "s.example.com"
+	for _, tt := range []struct {
+		what     string
+		from, to time.Duration // of the new one, from the replacement on
+		first    time.Duration // of the first
+		taken    time.Duration
+	}{
+		{"not valid for an hour", time.Hour, 90 * day, 90 * day, time.Hour},
+		{"not valid for two days, and the first ends before", 2 * day, 90 * day, day, day},
+		{"ended", -90 * day, -time.Hour, day, day},
+		{"valid", -time.Hour, 90 * day, 90 * day, 0},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				files := pairFiles{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")}
+				write := func(from, to time.Duration) *x509.Certificate {
+					cert := makeCert(t, P256, time.Now().Add(from), time.Now().Add(to), name)
+					writePair(t, files, cert)
+					return cert.Leaf
+				}
+				first := write(-time.Hour, tt.first)
+				m := offline(t, newFakeSigner(t), func(c *Config) {
+					c.Certificates = []StaticCertificate{{CertFile: files.cert, KeyFile: files.key}}
+				})
+				second := write(tt.from, tt.to)
+				began := time.Now()
+				for time.Since(began) < tt.taken-time.Minute {
+					if !mustLeaf(t, m, name).Equal(first) {
+						t.Fatalf("after %v the new one is served", time.Since(began))
+					}
+					time.Sleep(10 * time.Minute)
+				}
+				time.Sleep(tt.taken + 2*time.Minute - time.Since(began))
+				if !mustLeaf(t, m, name).Equal(second) {
+					t.Error("the new one is not served when its time has come")
+				}
+			})
+		})
+	}
+}
+
+// An extra certificate in a chain that ended long ago says nothing of it; one that
+// ends does. (F9)
+func TestStaticChainEndsWithItsFirstCertificate(t *testing.T) {
+	const name = "a.example.com"
+	for what, want := range map[time.Duration]string{-200 * day: name, time.Hour: name, -time.Hour: "*.example.com"} {
+		own, wild := makeCert(t, P256, time.Now().Add(-day), time.Now().Add(day), name), selfSigned(t, "*.example.com")
+		own.Certificate = append(own.Certificate, makeCert(t, P256, time.Now().Add(-300*day), time.Now().Add(what), "ca.example.com").Certificate[0])
+		m := offline(t, newFakeSigner(t), static(own, wild))
+		checkHello(t, m, helloFor(name, ""), want)
 	}
 }

@@ -204,6 +204,14 @@ func openDir(t *testing.T, dir string) *storage.Dir {
 func issuePair(t testing.TB, ca *fakeca.CA, dir, name string) (pairFiles, *x509.Certificate) {
 	t.Helper()
 	pair := tlsPair(t, ca, name)
+	f := pairFiles{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")}
+	writePair(t, f, pair)
+	return f, pair.Leaf
+}
+
+// writePair writes a certificate and its key.
+func writePair(t testing.TB, f pairFiles, pair *tls.Certificate) {
+	t.Helper()
 	keyPEM, err := certpem.EncodeKey(pair.PrivateKey.(crypto.Signer))
 	if err != nil {
 		t.Fatal(err)
@@ -212,10 +220,8 @@ func issuePair(t testing.TB, ca *fakeca.CA, dir, name string) (pairFiles, *x509.
 	for _, der := range pair.Certificate {
 		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 	}
-	f := pairFiles{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")}
 	writeFile(t, f.cert, chain)
 	writeFile(t, f.key, keyPEM)
-	return f, pair.Leaf
 }
 
 // tlsPair has ca sign a certificate for name beside ACME.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 const (
@@ -35,6 +36,22 @@ func ParseChain(data []byte) ([]*x509.Certificate, error) {
 	}
 	return order(certs), nil
 }
+
+// End returns the earliest end of a chain's certificates, the leaf first. One behind
+// the leaf that was over when the leaf began does not count: it is an extra, or there
+// is nothing better to be had.
+func End(chain []*x509.Certificate) time.Time {
+	end := chain[0].NotAfter
+	for _, c := range chain[1:] {
+		if c.NotAfter.Before(end) && !IsOver(c, chain[0]) {
+			end = c.NotAfter
+		}
+	}
+	return end
+}
+
+// IsOver reports whether c was over when leaf began.
+func IsOver(c, leaf *x509.Certificate) bool { return !c.NotAfter.After(leaf.NotBefore) }
 
 // EncodeChain returns certificates as PEM text in the given order. For none it
 // is empty.

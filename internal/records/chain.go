@@ -144,14 +144,14 @@ func (p *parts) reduce(key crypto.PublicKey) (chain []*x509.Certificate, warning
 		if next == nil || isRoot(next) {
 			break
 		}
-		if len(chain) > 1 && isOver(next, chain[0]) {
+		if len(chain) > 1 && certpem.IsOver(next, chain[0]) {
 			warnings = append(warnings, fmt.Sprintf("certificate %q was over when the leaf began", title(next)))
 			break
 		}
 		chain = append(chain, next)
 	}
 	for _, c := range p.certs {
-		if !isRoot(c) && !slices.ContainsFunc(chain, func(in *x509.Certificate) bool { return sameCA(in, c) }) && !isOver(c, chain[0]) {
+		if !isRoot(c) && !slices.ContainsFunc(chain, func(in *x509.Certificate) bool { return sameCA(in, c) }) && !certpem.IsOver(c, chain[0]) {
 			warnings = append(warnings, fmt.Sprintf("certificate %q does not belong to the chain", title(c)))
 		}
 	}
@@ -171,7 +171,7 @@ func (p *parts) issuerOf(child *x509.Certificate, chain []*x509.Certificate) *x5
 			continue
 		}
 		score := 0
-		if !isOver(c, chain[0]) {
+		if !certpem.IsOver(c, chain[0]) {
 			score += 2
 		}
 		if !isRoot(c) {
@@ -198,9 +198,6 @@ func isRoot(c *x509.Certificate) bool {
 	return bytes.Equal(c.RawSubject, c.RawIssuer) &&
 		(len(c.AuthorityKeyId) == 0 || len(c.SubjectKeyId) == 0 || bytes.Equal(c.AuthorityKeyId, c.SubjectKeyId))
 }
-
-// isOver reports whether c was over when leaf began.
-func isOver(c, leaf *x509.Certificate) bool { return !c.NotAfter.After(leaf.NotBefore) }
 
 func sameCA(a, b *x509.Certificate) bool {
 	return a == b || a.IsCA && b.IsCA && bytes.Equal(a.RawSubject, b.RawSubject) && bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo)

@@ -86,7 +86,7 @@ func (r *Records) bundle(n NewBundle, chain []*x509.Certificate) (*Bundle, error
 		return nil, err
 	}
 	b := &Bundle{
-		Names: n.Names, NotBefore: leaf.NotBefore.Unix(), NotAfter: leaf.NotAfter.Unix(), End: endOf(chain).Unix(), Stored: n.Stored.Unix(),
+		Names: n.Names, NotBefore: leaf.NotBefore.Unix(), NotAfter: leaf.NotAfter.Unix(), End: certpem.End(chain).Unix(), Stored: n.Stored.Unix(),
 		tail: t, typ: typ, flags: n.Flags&Adopted | flagsOf(leaf),
 		origin: r.shared.origin(origin{CA: n.CA, Account: n.Account, Profile: n.Profile}),
 	}
@@ -108,17 +108,6 @@ func secretOf(key crypto.Signer) (secret []byte, err error) {
 		return nil, fmt.Errorf("its key has %d bytes", len(secret))
 	}
 	return secret, nil
-}
-
-// endOf returns the earliest end of a chain's certificates, as Bundle.End says.
-func endOf(chain []*x509.Certificate) time.Time {
-	end := chain[0].NotAfter
-	for _, c := range chain[1:] {
-		if c.NotAfter.Before(end) && !isOver(c, chain[0]) {
-			end = c.NotAfter
-		}
-	}
-	return end
 }
 
 // flagsOf returns the flags that follow from a leaf.
