@@ -141,3 +141,61 @@ func TestRenewPassesTheWaitAfterARefusedChain(t *testing.T) {
 		}
 	})
 }
+
+// TestChainThatIsAboutToEndCostsFewOrders has a CA go on with an intermediate, or
+// with a cross-sign above it, until that has ended. Of the first there is nothing
+// better to be had; the second is left out then, and the name is never without a
+// valid chain. (F9, F10)
+func TestChainThatIsAboutToEndCostsFewOrders(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		cross bool
+		after time.Duration
+		life  time.Duration // of the leaves
+		most  int           // orders until a day after
+	}{
+		{"intermediate", false, 5 * day, 90 * day, 7},
+		{"intermediate, soon", false, time.Hour, 90 * day, 4},
+		{"intermediate, leaves of a day", false, 5 * day, day, 14},
+		{"cross-sign", true, 5 * day, 90 * day, 7},
+		{"cross-sign, later", true, 45 * day, 90 * day, 9},
+		{"cross-sign, leaves of six days", true, 8 * day, 6 * day, 8},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakeSigner(t)
+				root, rootKey := f.root, f.key
+				f.addIntermediate(t)
+				now := time.Now()
+				f.validity = func() (from, to time.Time) { return time.Now().Add(-time.Hour), time.Now().Add(tt.life) }
+				if tt.cross {
+					other := newFakeSigner(t)
+					older := *other.root
+					older.RawSubject, older.Subject = nil, pkix.Name{CommonName: "older root"}
+					tmpl := &x509.Certificate{SerialNumber: big.NewInt(3), Subject: root.Subject, IsCA: true, BasicConstraintsValid: true, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(tt.after)}
+					der, err := x509.CreateCertificate(rand.Reader, tmpl, &older, root.PublicKey, other.key)
+					if err != nil {
+						t.Fatal(err)
+					}
+					f.above = append(f.above, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+				} else {
+					der := below(t, root, rootKey, &f.key.PublicKey, now.Add(-time.Hour), now.Add(tt.after))
+					f.above = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+				}
+				m := offline(t, f)
+				manage(t, m, "a.example.com")
+				time.Sleep(time.Second / 2)
+				for time.Since(now) < tt.after+day {
+					s := statusFor(t, m, "a.example.com")
+					if isValid := time.Now().Before(s.NotAfter); !isValid && (tt.cross || time.Since(now) < tt.after) {
+						t.Fatalf("after %v: %+v", time.Since(now), s)
+					}
+					time.Sleep(max(tt.after/500, time.Minute))
+				}
+				if n := f.count(); n > tt.most {
+					t.Errorf("%d orders", n)
+				}
+			})
+		})
+	}
+}

@@ -74,9 +74,10 @@ func lifeOf(b *records.Bundle) time.Duration {
 }
 
 // spacingOf is how long a new certificate is kept at least, so that an odd CA or
-// responder does not make an endless loop of orders.
+// responder does not make an endless loop of orders. It is a part of the leaf's own
+// life: below an intermediate that is about to end, the next is no better.
 func spacingOf(b *records.Bundle) int64 {
-	return int64(min(lifeOf(b)/10, longestSpacing) / time.Second)
+	return min(max(b.NotAfter-b.NotBefore, 0)/10, int64(longestSpacing/time.Second))
 }
 
 // renewalTime returns when a certificate is renewed. w is the CA's window, nil when

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/certwright/certwright/internal/certpem"
 )
@@ -125,8 +126,9 @@ func readParts(text []byte) (p parts, err error) {
 
 // reduce returns the leaf for a key and what leaf → top needs behind it, without
 // the root. What else there is, other than roots and other certificates of the
-// CAs of the chain, is in warnings.
-func (p *parts) reduce(key crypto.PublicKey) (chain []*x509.Certificate, warnings []string, err error) {
+// CAs of the chain, is in warnings. What is behind the leaf's issuer and over at a
+// time is left out too; the zero time is none.
+func (p *parts) reduce(key crypto.PublicKey, at time.Time) (chain []*x509.Certificate, warnings []string, err error) {
 	i := slices.IndexFunc(p.certs, func(c *x509.Certificate) bool { return certpem.Match(c.PublicKey, key) })
 	if i < 0 {
 		if len(p.bad) > 0 {
@@ -144,8 +146,8 @@ func (p *parts) reduce(key crypto.PublicKey) (chain []*x509.Certificate, warning
 		if next == nil || isRoot(next) {
 			break
 		}
-		if len(chain) > 1 && certpem.IsOver(next, chain[0]) {
-			warnings = append(warnings, fmt.Sprintf("certificate %q was over when the leaf began", title(next)))
+		if len(chain) > 1 && (certpem.IsOver(next, chain[0]) || !next.NotAfter.After(at)) {
+			warnings = append(warnings, fmt.Sprintf("certificate %q is over", title(next)))
 			break
 		}
 		chain = append(chain, next)

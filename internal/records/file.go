@@ -202,7 +202,7 @@ func (r *Records) decodePEM(id string, text []byte) (s Stored, warnings []string
 	if err != nil {
 		return Stored{}, nil, err
 	}
-	chain, warnings, err := p.reduce(key.Public())
+	chain, warnings, err := p.reduce(key.Public(), time.Time{})
 	if err != nil {
 		return Stored{}, nil, err
 	}

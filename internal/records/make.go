@@ -29,8 +29,8 @@ type NewBundle struct {
 
 // Make returns a bundle that is ready to be stored and served. It reduces the
 // chain to what leaf → top needs: the root behind others goes, and what cannot be
-// parsed, does not link or was over before the leaf began is left out with a
-// warning. It fails when there is no leaf for the key that can be parsed, when
+// parsed, does not link, was over before the leaf began or ends at once behind the
+// leaf's issuer is left out with a warning. It fails when there is no leaf for the key that can be parsed, when
 // the leaf does not cover all of the names, and when the key is not of the type.
 func (r *Records) Make(n NewBundle) (b *Bundle, warnings []string, err error) {
 	if len(n.Names) == 0 {
@@ -51,12 +51,12 @@ func (r *Records) make(n NewBundle) (*Bundle, []string, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	chain, warnings, err := p.reduce(n.Key.Public())
-	if err != nil {
-		return nil, nil, err
-	}
 	if n.Stored.IsZero() {
 		n.Stored = time.Now()
+	}
+	chain, warnings, err := p.reduce(n.Key.Public(), n.Stored.Add(time.Minute))
+	if err != nil {
+		return nil, nil, err
 	}
 	b, err := r.bundle(n, chain)
 	return b, warnings, err
