@@ -297,7 +297,7 @@ func (m *Manager) wantLocked(c *managed, w *callWait, i int) {
 	}
 	m.waitLocked(c, w, i, func(c *managed, now time.Time) (error, bool) {
 		switch {
-		case c.usable(now.Unix()):
+		case c.isServed(now.Unix()):
 			return nil, true
 		case c.isOver() && !isWait(c.why.err):
 			if c.isBest(now.Unix()) {
@@ -440,7 +440,7 @@ func (m *Manager) Wait(ctx context.Context, name string) error {
 	c := list[0]
 	w := newWait(1)
 	m.change(c, func(*news) {
-		m.waitLocked(c, w, 0, func(c *managed, now time.Time) (error, bool) { return nil, c.usable(now.Unix()) })
+		m.waitLocked(c, w, 0, func(c *managed, now time.Time) (error, bool) { return nil, c.isServed(now.Unix()) })
 	})
 	return w.await(ctx, fmt.Sprintf("waiting for a certificate for %q", name))
 }

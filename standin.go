@@ -6,35 +6,50 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/internal/certcache"
+	"github.com/certwright/certwright/internal/hostname"
 	"github.com/certwright/certwright/internal/records"
 )
 
-// A standin serves some of a certificate's names from a bundle that has no more
-// of them, while there is none for all: a name was added to the set. It is an
-// entry of the cache that nobody manages.
+// A standin serves some of a certificate's names, or some below its wildcard, from a
+// bundle that has no more of them, while there is none for all: a name was added to
+// the set, or the wildcard is new. It is an entry of the cache that nobody manages.
 type standin struct {
 	certcache.Entry
 	b *records.Bundle
 }
 
-// standinsFor returns what is stored for single names of c.
+// mostBelow bounds how many names below a wildcard are looked for.
+const mostBelow = 1000
+
+// standinsFor returns what is stored for single names of c, and below its wildcards.
 func (m *Manager) standinsFor(ctx context.Context, c *managed, cfg *settings, now time.Time) ([]*standin, error) {
-	if len(c.Names) == 1 {
+	names := slices.Clone(c.Names)
+	for _, name := range c.Names {
+		if hostname.IsWildcard(name) {
+			below, err := m.records.Below(ctx, name)
+			if err != nil {
+				return nil, err
+			}
+			names = append(names, below[:min(len(below), mostBelow)]...)
+		}
+	}
+	if len(names) == 1 {
 		return nil, nil
 	}
 	var list []*standin
-	for _, name := range c.Names {
+	by := map[*records.Bundle]*standin{}
+	for _, name := range names {
 		b, err := m.covering(ctx, []string{name}, cfg, now)
 		if err != nil {
 			return nil, err
 		}
-		i := slices.IndexFunc(list, func(s *standin) bool { return s.b == b })
-		switch {
+		switch s := by[b]; {
 		case b == nil:
-		case i >= 0:
-			list[i].Names = append(list[i].Names, name)
-		default:
-			list = append(list, &standin{certcache.Entry{Names: []string{name}, Rank: c.Rank}, b})
+		case s == nil:
+			s = &standin{certcache.Entry{Names: []string{name}, Rank: c.Rank}, b}
+			by[b], list = s, append(list, s)
+		case !slices.Contains(s.Names, name):
+			s.Names = append(s.Names, name)
 		}
 	}
 	return list, nil
@@ -42,15 +57,14 @@ func (m *Manager) standinsFor(ctx context.Context, c *managed, cfg *settings, no
 
 // standLocked has list serve names of c until it has a certificate.
 func (m *Manager) standLocked(c *managed, list []*standin) {
-	m.endStandinsLocked(c)
-	if len(list) == 0 {
-		return
-	}
 	for _, s := range list {
 		m.cache.Add(&s.Entry)
 		m.cache.Serve(&s.Entry, servedOf(s.b))
 	}
-	c.trouble().standins = list
+	m.endStandinsLocked(c)
+	if len(list) > 0 {
+		c.trouble().standins = list
+	}
 }
 
 // endStandinsLocked ends what was served for names of c.
@@ -62,4 +76,11 @@ func (m *Manager) endStandinsLocked(c *managed) {
 		m.cache.Remove(&s.Entry)
 	}
 	c.why.standins = nil
+}
+
+// isServed reports whether a client would accept what is served for each name of c.
+func (c *managed) isServed(now int64) bool {
+	return c.usable(now) || c.why != nil && !slices.ContainsFunc(c.Names, func(name string) bool {
+		return !slices.ContainsFunc(c.why.standins, func(s *standin) bool { return s.b.Usable(now) && slices.Contains(s.Names, name) })
+	})
 }

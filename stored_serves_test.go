@@ -4,14 +4,17 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	. "github.com/certwright/certwright"
 	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/storage"
 )
 
 // TestStoredCertificateIsServedUntilTheWantedOneIsThere changes the configuration
@@ -222,4 +225,86 @@ func TestWildcardServesUntilANameHasItsOwn(t *testing.T) {
 			t.Errorf("served is one for %v", leaf.DNSNames)
 		}
 	})
+}
+
+// TestStoredCertificatesServeWhatIsSpeltOtherwise has names in certificates of
+// their own, in one for all, or below a wildcard, change from one to the other while
+// the CA is down: all that is stored and covers a name is served, and is good enough
+// to start on. (F1)
+func TestStoredCertificatesServeWhatIsSpeltOtherwise(t *testing.T) {
+	one := func(names ...string) []Spec { return []Spec{{Names: names}} }
+	each := func(names ...string) (list []Spec) {
+		for _, name := range names {
+			list = append(list, Spec{Names: []string{name}})
+		}
+		return list
+	}
+	for _, tt := range []struct {
+		name          string
+		before, after []Spec
+		asked, dark   []string // what is served, and what is not
+		ok            bool     // a start on it succeeds
+	}{
+		{"each to one", each("a.x.test", "b.x.test"), one("a.x.test", "b.x.test"), []string{"a.x.test", "b.x.test"}, nil, true},
+		{"one to each", one("a.x.test", "b.x.test"), each("a.x.test", "b.x.test"), []string{"a.x.test", "b.x.test"}, nil, true},
+		{"two to one", append(one("a.x.test", "b.x.test"), one("b.x.test", "c.x.test")...), one("a.x.test", "b.x.test", "c.x.test"), []string{"a.x.test", "b.x.test", "c.x.test"}, nil, true},
+		{"one more", one("a.x.test", "b.x.test"), one("a.x.test", "b.x.test", "c.x.test"), []string{"a.x.test", "b.x.test"}, []string{"c.x.test"}, false},
+		{"wildcard to each", each("*.x.test"), each("a.x.test", "b.x.test"), []string{"a.x.test", "b.x.test"}, []string{"c.x.test"}, true},
+		{"wildcard to one", each("*.x.test"), one("a.x.test", "b.x.test"), []string{"a.x.test", "b.x.test"}, nil, true},
+		{"each to wildcard", each("a.x.test", "b.x.test", "x.test", "a.b.x.test"), each("*.x.test"), []string{"a.x.test", "b.x.test"}, []string{"c.x.test", "x.test", "a.b.x.test"}, false},
+		{"one to wildcard", one("a.x.test", "b.x.test", "y.test"), one("*.x.test", "x.test"), []string{"a.x.test", "b.x.test"}, []string{"c.x.test", "y.test"}, false},
+		{"each to wildcard and the name", each("a.x.test", "x.test"), one("*.x.test", "x.test"), []string{"a.x.test", "x.test"}, []string{"c.x.test"}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakeSigner(t)
+				mem := storage.NewMemory()
+				on := func(c *Config) { c.Storage = mem }
+				m := offline(t, f, on)
+				if err := m.Manage(t.Context(), tt.before...); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(10 * day)
+				closeManager(t, m)
+				f.set(func() { f.err = errors.New("down") })
+				m = offline(t, f, on)
+				if err := m.Manage(t.Context(), tt.after...); (err == nil) != tt.ok {
+					t.Errorf("Manage: %v", err)
+				}
+				check := func() {
+					for _, name := range tt.asked {
+						if leaf := leafOf(m, name); leaf == nil {
+							t.Errorf("%s is not served", name)
+						}
+					}
+					for _, name := range tt.dark {
+						if leaf := leafOf(m, name); leaf != nil {
+							t.Errorf("%s is served by one for %v", name, leaf.DNSNames)
+						}
+					}
+				}
+				check()
+				time.Sleep(day)
+				check()
+				before := f.count()
+				f.set(func() { f.err = nil })
+				time.Sleep(7 * time.Hour) // as long as any back-off
+				if n := f.count() - before; n != len(tt.after) {
+					t.Errorf("%d orders when the CA is back", n)
+				}
+				for _, name := range append(tt.asked, tt.after[0].Names...) {
+					name = strings.Replace(name, "*", "w", 1)
+					if s := statusFor(t, m, tt.after[0].Names[0]); leafOf(m, name) == nil || s.State != StateValid {
+						t.Errorf("%s: Status is %+v", name, s)
+					}
+				}
+				closeManager(t, m)
+				for _, name := range tt.asked {
+					if leafOf(m, name) == nil {
+						t.Errorf("%s is not served after Close", name)
+					}
+				}
+			})
+		})
+	}
 }

@@ -66,7 +66,7 @@ func (m *Manager) stepLocked(c *managed, n *news) {
 				continue
 			}
 			m.answerLocked(c, n)
-			if c.isGone() || c.usable(time.Now().Unix()) {
+			if c.usable(time.Now().Unix()) || c.isGone() && !errors.Is(c.why.gone, ErrClosed) {
 				m.endStandinsLocked(c)
 			}
 			c.tidy()

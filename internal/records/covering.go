@@ -129,6 +129,30 @@ func (r *Records) Covering(ctx context.Context, names []string, now time.Time) (
 	return out, nil
 }
 
+// Below returns the names, sorted, that a wildcard covers and for which some bundle
+// is stored, by the same List as Covering.
+func (r *Records) Below(ctx context.Context, wildcard string) ([]string, error) {
+	index, err := r.search.round().index.get(ctx, "", r.readIndex)
+	if err != nil {
+		return nil, fmt.Errorf("searching below %q: %w", wildcard, err)
+	}
+	var names []string
+	add := func(name string) {
+		if name != wildcard && hostname.Covers(wildcard, name) {
+			names = append(names, name)
+		}
+	}
+	for _, id := range index.ids {
+		name, _, _ := splitID(id)
+		add(name)
+	}
+	for name := range index.sets {
+		add(name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
 // usable returns what of s is usable at now, nothing when nothing is.
 func (s Stored) usable(now int64) Stored {
 	switch {
