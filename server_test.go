@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 
 	. "github.com/certwright/certwright"
@@ -125,6 +126,62 @@ func TestValidationPassesWhateverTheServerAsksOfItsClients(t *testing.T) {
 	}
 }
 
+// The config that a Manager makes lets a CA in too when more is asked of clients
+// (F64).
+func TestValidationPassesThroughAConfigThatWasChanged(t *testing.T) {
+	m, f := wrapped(t)
+	for what, change := range map[string]func(*tls.Config){
+		"a client certificate": func(c *tls.Config) { c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool() },
+		"VerifyConnection":     func(c *tls.Config) { c.VerifyConnection = func(tls.ConnectionState) error { return errors.New("no") } },
+		"other protocols":      func(c *tls.Config) { c.NextProtos = []string{"h2"} },
+	} {
+		conf := m.TLSConfig()
+		change(conf)
+		if state, err := shake(t, conf.Clone(), validator("managed.example.com")); err != nil || !answersValidation(state) {
+			t.Errorf("%s: validation: %v", what, err)
+		}
+		_, err := shake(t, conf, &tls.Config{ServerName: "managed.example.com", RootCAs: f.roots()})
+		if (err == nil) != (what == "other protocols") {
+			t.Errorf("%s: an ordinary client: %v", what, err)
+		}
+	}
+}
+
+// Two that answer validations serve one server: each answers its own, and neither
+// anything else (F64).
+func TestValidationsOfTwoManagersOnOneServer(t *testing.T) {
+	names := []string{"managed.example.com", "second.example.com"}
+	one, _ := wrapped(t)
+	shared := storage.NewMemory()
+	two := offline(t, newFakeSigner(t), func(c *Config) { c.Storage = shared })
+	manage(t, two, names[1])
+	ch := challenge.Challenge{Type: challenge.TLSALPN01, Identifier: names[1], Token: "tok", KeyAuthorization: "tok.thumb"}
+	if err := tableOn(t, shared).Present(t.Context(), ch); err != nil {
+		t.Fatal(err)
+	}
+	for what, conf := range map[string]*tls.Config{
+		"TLS of both":      one.TLS(two.TLS(&http.Server{})).TLSConfig,
+		"the other first":  two.TLS(one.TLS(&http.Server{})).TLSConfig,
+		"the other's conf": one.TLS(&http.Server{TLSConfig: two.TLSConfig()}).TLSConfig,
+		"the other's hook": one.TLS(&http.Server{TLSConfig: &tls.Config{GetCertificate: two.GetCertificate, ClientAuth: tls.RequireAnyClientCert}}).TLSConfig,
+	} {
+		for _, name := range names {
+			if state, err := shake(t, conf, validator(name)); err != nil || !answersValidation(state) {
+				t.Errorf("%s: validation of %s: %v", what, name, err)
+			}
+			if what == "the other's hook" {
+				continue
+			}
+			if state, err := shake(t, conf, &tls.Config{ServerName: name, InsecureSkipVerify: true}); err != nil || state.PeerCertificates[0].DNSNames[0] != name {
+				t.Errorf("%s: a client for %s: %v", what, name, err)
+			}
+		}
+		if _, err := shake(t, conf, validator("third.example.com")); err == nil {
+			t.Errorf("%s: a validation that nobody waits for succeeded", what)
+		}
+	}
+}
+
 // Whoever the server lets in by a client's certificate, it does so also after a
 // validation handshake, of which nothing can be resumed.
 func TestValidationHandshakeCannotBeResumed(t *testing.T) {
@@ -218,9 +275,15 @@ func TestOffersWhatTheServerSpeaks(t *testing.T) {
 		{"Protocols, HTTP/2 only", &http.Server{Protocols: only(func(p *http.Protocols) { p.SetHTTP2(true) })}, "HTTP/2.0"},
 		{"NextProtos without h2", &http.Server{TLSConfig: &tls.Config{NextProtos: []string{"http/1.1"}}}, "HTTP/1.1"},
 		{"NextProtos with h2, turned off", &http.Server{TLSNextProto: noMap, TLSConfig: &tls.Config{NextProtos: []string{"h2", "http/1.1"}}}, "HTTP/1.1"},
+		{"NextProtos with h2 only, turned off", &http.Server{TLSNextProto: noMap, TLSConfig: &tls.Config{NextProtos: []string{"h2"}}}, "HTTP/1.1"},
+		{"NextProtos with HTTP/1.1 only, turned off", &http.Server{Protocols: only(func(p *http.Protocols) { p.SetHTTP2(true) }), TLSConfig: &tls.Config{NextProtos: []string{"http/1.1"}}}, "HTTP/2.0"},
+		{"GODEBUG", &http.Server{}, "HTTP/1.1"},
 	} {
 		for _, way := range []string{"NewListener", "ServeTLS"} {
 			t.Run(tt.name+"/"+way, func(t *testing.T) {
+				if strings.HasPrefix(tt.name, "GODEBUG") {
+					t.Setenv("GODEBUG", "madvdontneed=1,http2server=0")
+				}
 				m, f := wrapped(t)
 				srv := &http.Server{TLSConfig: tt.srv.TLSConfig.Clone(), TLSNextProto: tt.srv.TLSNextProto, Protocols: tt.srv.Protocols}
 				srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) })

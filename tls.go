@@ -2,29 +2,35 @@ package certwright
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/asn1"
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"slices"
+	"strings"
 )
 
 // TLSConfig returns a new config for a server: GetCertificate, HTTP/2,
 // HTTP/1.1 and tls-alpn-01, TLS 1.2 and above, Go's own choice of curves and
-// cipher suites. It may be changed before it is used.
+// cipher suites. It may be changed before it is used. Validation handshakes get a
+// config of their own, from its GetConfigForClient.
 func (m *Manager) TLSConfig() *tls.Config {
 	m.wiredTLS.Store(true)
 	return &tls.Config{
-		GetCertificate: m.GetCertificate,
-		NextProtos:     []string{"h2", "http/1.1", alpnProto},
-		MinVersion:     tls.VersionTLS12,
+		GetCertificate:     m.GetCertificate,
+		GetConfigForClient: m.choose(nil, m.GetCertificate),
+		NextProtos:         []string{"h2", "http/1.1", alpnProto},
+		MinVersion:         tls.VersionTLS12,
 	}
 }
 
 // validationConfig is for tls-alpn-01 validation alone (RFC 8737 §3): whatever the
 // server asks of its clients, a CA gets in, and gets nothing but the answer.
-func (m *Manager) validationConfig() *tls.Config {
+func validationConfig(get getCertificate) *tls.Config {
 	return &tls.Config{
-		GetCertificate: m.GetCertificate,
+		GetCertificate: get,
 		NextProtos:     []string{alpnProto},
 		MinVersion:     tls.VersionTLS12,
 
@@ -37,7 +43,8 @@ func (m *Manager) validationConfig() *tls.Config {
 // Certificates answer for names that the Manager has no certificate for, before
 // Config.FallbackName does, its NextProtos are extended by tls-alpn-01, its
 // GetConfigForClient is asked for all but validation handshakes, and a config
-// from there that has no certificates gets those of the server. HTTP/2 is offered
+// from there that has no certificates gets those of the server. Its GetCertificate
+// may answer validations too, of names of its own. HTTP/2 is offered
 // unless srv has turned it off.
 //
 // Validation handshakes have a config of their own: ClientAuth, VerifyConnection
@@ -73,11 +80,22 @@ func protocolsFor(srv *http.Server, own []string) []string {
 	if p := srv.Protocols; p != nil {
 		http1, http2 = p.HTTP1(), p.HTTP2()
 	}
+	if srv.TLSNextProto["h2"] == nil && strings.Contains(","+os.Getenv("GODEBUG")+",", ",http2server=0,") {
+		http2 = false
+	}
 	list := slices.Clone(own)
 	if len(own) == 0 {
 		list = []string{"h2", "http/1.1"}
 	}
+	n := len(list)
 	list = slices.DeleteFunc(list, func(p string) bool { return p == "h2" && !http2 || p == "http/1.1" && !http1 })
+	if len(list) < n { // the other is spoken in its place
+		for p, speaks := range map[string]bool{"h2": http2, "http/1.1": http1} {
+			if speaks && !slices.Contains(list, p) {
+				list = append(list, p)
+			}
+		}
+	}
 	if !slices.Contains(list, alpnProto) {
 		list = append(list, alpnProto)
 	}
@@ -95,7 +113,13 @@ func (m *Manager) before(own getCertificate, certs []tls.Certificate) getCertifi
 	}
 	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if isValidation(hello) {
-			return m.GetCertificate(hello)
+			cert, err := m.GetCertificate(hello)
+			if err != nil && own != nil { // another's, which may answer for its own names
+				if other, _ := own(hello); answersValidation(other) {
+					return other, nil
+				}
+			}
+			return cert, err
 		}
 		q := query{hello: hello}
 		cert, why := m.certificate(&q)
@@ -126,10 +150,22 @@ func (m *Manager) before(own getCertificate, certs []tls.Certificate) getCertifi
 	}
 }
 
+// answersValidation reports whether a certificate is the answer to a tls-alpn-01
+// validation (RFC 8737 §3).
+func answersValidation(cert *tls.Certificate) bool {
+	if cert == nil || len(cert.Certificate) == 0 {
+		return false
+	}
+	leaf, err := x509.ParseCertificate(cert.Certificate[0])
+	return err == nil && slices.ContainsFunc(leaf.UnhandledCriticalExtensions, func(id asn1.ObjectIdentifier) bool {
+		return id.String() == "1.3.6.1.5.5.7.1.31" // id-pe-acmeIdentifier
+	})
+}
+
 // choose returns a GetConfigForClient that asks the caller's for all but
 // validation handshakes. get is for configs from there that have no certificates.
 func (m *Manager) choose(own func(*tls.ClientHelloInfo) (*tls.Config, error), get getCertificate) func(*tls.ClientHelloInfo) (*tls.Config, error) {
-	validation := m.validationConfig()
+	validation := validationConfig(get)
 	return func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		switch {
 		case isValidation(hello):
