@@ -62,10 +62,11 @@ func (s *settings) wants(b *records.Bundle) bool {
 //
 // Its place in the cache and its place in the schedule are part of it.
 type managed struct {
-	certcache.Entry // Names, Rank
+	certcache.Entry // Names
 
 	m       *Manager
 	keyType uint8 // index in keyTypes
+	rank    uint8 // among the key types of its names; guarded by mu
 
 	mu sync.Mutex // guards the state; taken after the Manager's, never held during I/O, a callback or a log line
 	state

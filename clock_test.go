@@ -253,3 +253,20 @@ func TestHandshakeWaitsForFiveSecondsInAll(t *testing.T) {
 		})
 	}
 }
+
+// TestExpiryIsToldOnceItComes has a clock that was ahead say that a certificate has
+// expired, and be set right: the expiry is told of when it comes. (F8)
+func TestExpiryIsToldOnceItComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeSigner(t)
+		var events eventLog
+		m := offline(t, f, func(c *Config) { c.OnEvent = events.add })
+		manage(t, m, "a.example.com")
+		SawExpired(m, "a.example.com")
+		f.set(func() { f.err = errors.New("down") })
+		time.Sleep(90*day + time.Minute)
+		if n := events.count(EventExpired); n != 1 {
+			t.Errorf("its expiry was told %d times", n)
+		}
+	})
+}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	. "github.com/certwright/certwright"
+	"github.com/certwright/certwright/internal/certpem"
 	"github.com/certwright/certwright/storage"
 )
 
@@ -213,6 +214,26 @@ func BenchmarkGetCertificate(b *testing.B) {
 	for b.Loop() {
 		if cert, err := m.GetCertificate(h); cert == nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// The order of the key types is that of the last call that names several. (F61)
+func TestKeyTypesInAnotherOrder(t *testing.T) {
+	m := offline(t, newFakeSigner(t))
+	for _, types := range [][]KeyType{{P256, P384}, {P384, P256}, {P256, P384}, {P256}} {
+		if err := m.Manage(t.Context(), Spec{Names: []string{"a.example.com"}, KeyTypes: types}); err != nil {
+			t.Fatal(err)
+		}
+		hello := helloFor("a.example.com", "")
+		hello.SignatureSchemes = append(hello.SignatureSchemes, tls.ECDSAWithP384AndSHA384)
+		hello.SupportedCurves = append(hello.SupportedCurves, tls.CurveP384)
+		cert, err := m.GetCertificate(hello)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kt, _ := certpem.TypeOf(cert.Leaf.PublicKey); kt != types[0] {
+			t.Errorf("%v: served is %v", types, kt)
 		}
 	}
 }

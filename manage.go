@@ -205,8 +205,10 @@ func (m *Manager) add(plans []plan, w *callWait) error {
 	for i := range plans {
 		for rank, k := range plans[i].keys {
 			c, isNew := m.entryLocked(&plans[i], k, batch)
+			if isNew || len(plans[i].keys) > 1 {
+				m.rankLocked(c, uint8(rank))
+			}
 			if isNew {
-				c.Rank = uint8(rank)
 				added = append(added, &c.Entry)
 			}
 			all = append(all, c)
@@ -274,6 +276,19 @@ func (m *Manager) entryLocked(p *plan, key uint8, batch map[string]*managed) (c 
 	c.mu.Unlock()
 	batch[id] = c
 	return c, false
+}
+
+// rankLocked puts c at a place among the key types of its names.
+func (m *Manager) rankLocked(c *managed, rank uint8) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.rank == rank {
+		return
+	}
+	c.rank = rank
+	if c.cur.b != nil {
+		m.serveLocked(c)
+	}
 }
 
 // waitLocked has the i-th of a call wait until done reports true, or c is not

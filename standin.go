@@ -46,7 +46,7 @@ func (m *Manager) standinsFor(ctx context.Context, c *managed, cfg *settings, no
 		switch s := by[b]; {
 		case b == nil:
 		case s == nil:
-			s = &standin{certcache.Entry{Names: []string{name}, Rank: c.Rank}, b}
+			s = &standin{certcache.Entry{Names: []string{name}}, b}
 			by[b], list = s, append(list, s)
 		case !slices.Contains(s.Names, name):
 			s.Names = append(s.Names, name)
@@ -59,7 +59,7 @@ func (m *Manager) standinsFor(ctx context.Context, c *managed, cfg *settings, no
 func (m *Manager) standLocked(c *managed, list []*standin) {
 	for _, s := range list {
 		m.cache.Add(&s.Entry)
-		m.cache.Serve(&s.Entry, servedOf(s.b))
+		m.cache.Serve(&s.Entry, servedOf(s.b, c.rank))
 	}
 	m.endStandinsLocked(c)
 	if len(list) > 0 {

@@ -59,6 +59,9 @@ func (n *news) tell() {
 
 // stepLocked does what decide says until there is nothing to do before a time.
 func (m *Manager) stepLocked(c *managed, n *news) {
+	if b := c.cur.b; b != nil && time.Now().Unix() < b.End {
+		c.know &^= isExpired // which a clock said that was ahead
+	}
 	for {
 		switch a := decide(&c.state, time.Now().Unix()); a.do {
 		case doRest:
@@ -166,7 +169,7 @@ func (m *Manager) serveLocked(c *managed) {
 		return
 	}
 	b := c.cur.b
-	s := servedOf(b)
+	s := servedOf(b, c.rank)
 	if raw := stapleOf(c.cur.staple); raw != nil {
 		s.Source = stapled{b, raw}
 	}

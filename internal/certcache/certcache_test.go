@@ -29,6 +29,7 @@ type held struct {
 	cert        *tls.Certificate
 	source      certcache.Source
 	kind        certpem.KeyKind
+	Rank        uint8
 	from, until time.Duration // from now
 }
 
@@ -55,12 +56,12 @@ func (h *held) ranked(rank uint8) *held {
 
 // again returns the same in no Cache.
 func (h *held) again() *held {
-	return &held{certcache.Entry{Names: h.Names, Rank: h.Rank}, h.id, h.cert, h.source, h.kind, h.from, h.until}
+	return &held{certcache.Entry{Names: h.Names}, h.id, h.cert, h.source, h.kind, h.Rank, h.from, h.until}
 }
 
 func (h *held) served() *certcache.Served {
 	return &certcache.Served{
-		Source: h.source, NotBefore: time.Now().Add(h.from).Unix(), End: time.Now().Add(h.until).Unix(), Kind: h.kind,
+		Source: h.source, NotBefore: time.Now().Add(h.from).Unix(), End: time.Now().Add(h.until).Unix(), Kind: h.kind, Rank: h.Rank,
 	}
 }
 

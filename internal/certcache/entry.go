@@ -8,7 +8,7 @@ import (
 )
 
 // An Entry is one certificate's place in a [Cache], usually embedded in what
-// keeps the certificate. Names, Rank and Owner are set before [Cache.Add] and
+// keeps the certificate. Names and Owner are set before [Cache.Add] and
 // not changed while the Entry is in a Cache; it must not be copied after Add,
 // and is in one Cache at a time.
 //
@@ -23,10 +23,6 @@ type Entry struct {
 	Owner any
 
 	cell atomic.Pointer[cell] // nil until the first Add, then the same for good
-
-	// Rank orders the entries of one name: of those that are equally valid, and
-	// that a client supports, the lowest is served.
-	Rank uint8
 
 	in bool // a Cache
 }
@@ -61,6 +57,9 @@ type Served struct {
 	NotBefore, End int64
 	// Kind is the kind of the certificate's key.
 	Kind certpem.KeyKind
+	// Rank orders what is served for one name: of what is equally valid, and a
+	// client supports, the lowest goes first.
+	Rank uint8
 
 	state atomic.Uint32
 	hot   atomic.Pointer[tls.Certificate] // the parsed form; nil: packed; written with Cache.hotMu held

@@ -183,7 +183,7 @@ type candidate struct {
 func (a candidate) compare(b candidate) int {
 	return cmp.Or(
 		cmp.Compare(a.class, b.class),
-		cmp.Compare(a.entry.Rank, b.entry.Rank),
+		cmp.Compare(a.served.Rank, b.served.Rank),
 		cmp.Compare(b.served.NotBefore, a.served.NotBefore),
 	)
 }

@@ -21,6 +21,7 @@ type model struct {
 
 type modelled struct {
 	certcache.Entry
+	Rank        uint8
 	cert        *tls.Certificate // nil when the source fails
 	serves      bool
 	from, until int64
@@ -159,7 +160,7 @@ func (p *pair) change() string {
 
 func (p *pair) serve(e *modelled) {
 	from, until := time.Duration(p.rand.IntN(60)-40)*time.Minute, time.Duration(p.rand.IntN(60)-10)*time.Minute
-	s := &certcache.Served{NotBefore: time.Now().Add(from).Unix(), End: time.Now().Add(until).Unix(), Source: failing{errBroken}}
+	s := &certcache.Served{NotBefore: time.Now().Add(from).Unix(), End: time.Now().Add(until).Unix(), Rank: e.Rank, Source: failing{errBroken}}
 	e.from, e.until, e.serves, e.cert = s.NotBefore, s.End, true, nil
 	switch p.rand.IntN(8) {
 	case 0:
@@ -177,7 +178,7 @@ func (p *pair) serve(e *modelled) {
 func (p *pair) add() {
 	var batch []*certcache.Entry
 	for range 1 + p.rand.IntN(3) {
-		e := &modelled{Entry: certcache.Entry{Rank: uint8(p.rand.IntN(2))}}
+		e := &modelled{Rank: uint8(p.rand.IntN(2))}
 		for _, i := range p.rand.Perm(len(p.names))[:1+p.rand.IntN(min(3, len(p.names)))] {
 			e.Names = append(e.Names, p.names[i])
 		}
