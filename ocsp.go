@@ -27,8 +27,10 @@ const (
 	// clockSkew is how far another host's clock may be ahead.
 	clockSkew = 2 * time.Minute
 
-	// longestStaple is longer than any response is stapled before it is renewed.
+	// longestStaple is longer than any response is stapled before it is renewed: one
+	// that is good for long is asked for anew after stapleMost, for it may be revoked.
 	longestStaple = 30 * 24 * time.Hour
+	stapleMost    = 7 * 24 * time.Hour
 
 	// stapleLife is below what life no staple is asked for: the certificate is
 	// gone before a revocation would be seen.
@@ -150,6 +152,9 @@ func nextStaple(s *revocation.Staple, b *records.Bundle, asked time.Time) time.T
 		return jittered(asked, stapleRetry)
 	}
 	at := revocation.RefreshAt(s, time.Unix(b.NotAfter, 0), rand.Float64())
+	if at.After(asked.Add(stapleMost)) {
+		at = jittered(asked, stapleMost)
+	}
 	if least := asked.Add(staplePause); at.Before(least) {
 		at = least
 	}

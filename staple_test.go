@@ -399,3 +399,32 @@ func TestOlderGoodResponseIsNotStapledToARevokedCertificate(t *testing.T) {
 		}
 	})
 }
+
+// However long a response is good, its responder is asked at a pace. (F30)
+func TestResponderIsAskedAtAPace(t *testing.T) {
+	const name = "a.example.com"
+	for life, most := range map[time.Duration]int{
+		10 * 365 * day: 1, 62 * day: 1, 10 * day: 1, day: 9, 30 * time.Minute: 200, time.Minute: 100, 0: 200, -1: 9,
+	} {
+		t.Run(life.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, r := stapling(t)
+				r.set(func(o *ocsp.Response) error {
+					if r.count() > 1000 {
+						return errHangs // it would be a loop that costs no time
+					}
+					if o.NextUpdate = o.ThisUpdate.Add(life); life < 0 {
+						o.NextUpdate = time.Time{} // RFC 6960 §4.2.2.1
+					}
+					return nil
+				})
+				m := startStapling(t, f, r, storage.NewMemory())
+				manage(t, m, name)
+				time.Sleep(4 * day)
+				if n := r.count(); n > most {
+					t.Errorf("asked %d times in four days; want %d at most", n, most)
+				}
+			})
+		})
+	}
+}

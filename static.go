@@ -127,12 +127,8 @@ func (m *Manager) serveStatic(f *staticCert, given *tls.Certificate) error {
 		}
 	}
 	cert.Leaf = chain[0]
-	key, ok := cert.PrivateKey.(crypto.Signer)
-	if !ok {
-		return errors.New("the certificate has no private key")
-	}
-	if !certpem.Match(cert.Leaf.PublicKey, key.Public()) {
-		return errors.New("the private key is not the one of the certificate")
+	if err := checkKey(cert.Leaf, cert.PrivateKey); err != nil {
+		return err
 	}
 	names := certpem.Names(cert.Leaf)
 	if len(names) == 0 {
@@ -155,6 +151,24 @@ func (m *Manager) serveStatic(f *staticCert, given *tls.Certificate) error {
 	})
 	if old != nil && old != f.entry {
 		m.cache.Remove(old)
+	}
+	return nil
+}
+
+// checkKey checks that a private key is there and is the leaf's. One that was made
+// by hand may panic.
+func checkKey(leaf *x509.Certificate, private crypto.PrivateKey) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the private key, a %T, is of no use: it panicked: %v", private, p)
+		}
+	}()
+	key, ok := private.(crypto.Signer)
+	if !ok || isNil(private) {
+		return errors.New("the certificate has no private key")
+	}
+	if !certpem.Match(leaf.PublicKey, key.Public()) {
+		return errors.New("the private key is not the one of the certificate")
 	}
 	return nil
 }

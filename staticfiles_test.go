@@ -2,6 +2,8 @@ package certwright_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
@@ -82,6 +84,11 @@ func TestStaticCertificatesInMemory(t *testing.T) {
 		{"no key", tls.Certificate{Certificate: a.Certificate}, "no private key"},
 		{"another's key", tls.Certificate{Certificate: a.Certificate, PrivateKey: b.PrivateKey}, "not the one of the certificate"},
 		{"a key that signs nothing", tls.Certificate{Certificate: a.Certificate, PrivateKey: []byte("key")}, "no private key"},
+		{"a key that is a nil pointer", tls.Certificate{Certificate: a.Certificate, PrivateKey: (*ecdsa.PrivateKey)(nil)}, "no private key"},
+		{"a key that is zero", tls.Certificate{Certificate: a.Certificate, PrivateKey: new(ecdsa.PrivateKey)}, "private key"},
+		{"a key that is too short", tls.Certificate{Certificate: a.Certificate, PrivateKey: ed25519.PrivateKey("short")}, "private key"},
+		{"nothing", tls.Certificate{}, "empty"},
+		{"no name", *makeCert(t, P256, time.Now(), time.Now().Add(time.Hour)), "no subject alternative name"},
 		{"no DER", tls.Certificate{Certificate: [][]byte{[]byte("x")}, PrivateKey: a.PrivateKey}, "parsing certificate 1"},
 		{"a chain that is no DER", tls.Certificate{Certificate: [][]byte{a.Certificate[0], []byte("x")}, PrivateKey: a.PrivateKey}, "parsing certificate 2"},
 		{"another's leaf", tls.Certificate{Certificate: a.Certificate, PrivateKey: b.PrivateKey, Leaf: b.Leaf}, "not the one of the certificate"},
