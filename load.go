@@ -96,7 +96,7 @@ func (m *Manager) find(ctx context.Context, c *managed, cfg *settings) (found, e
 	if f.b != nil && (f.b.Usable(now.Unix()) || f.prev != nil) {
 		return f, nil
 	}
-	b, err := m.covering(ctx, c.Names, cfg, now)
+	b, err := m.covering(ctx, c, c.Names, cfg)
 	if err != nil || b != nil {
 		return found{b: b}, err
 	}
@@ -107,20 +107,27 @@ func (m *Manager) find(ctx context.Context, c *managed, cfg *settings) (found, e
 	if b != nil {
 		return found{b: b, from: Event{Kind: EventAdopted}}, nil
 	}
-	f.parts, err = m.standinsFor(ctx, c, cfg, now)
+	f.parts, err = m.standinsFor(ctx, c, cfg)
 	return f, err
 }
 
-// covering returns the best stored bundle that covers names, nil when there is
-// none. One of a test CA counts as none for any other CA.
-func (m *Manager) covering(ctx context.Context, names []string, cfg *settings, now time.Time) (*records.Bundle, error) {
-	list, err := m.records.Covering(ctx, names, now)
+// covering returns the best stored bundle that covers names of c, nil when there is
+// none: one with the key type of c goes before any other. One of a test CA counts as
+// none for any other CA.
+func (m *Manager) covering(ctx context.Context, c *managed, names []string, cfg *settings) (best *records.Bundle, err error) {
+	list, err := m.records.Covering(ctx, names, time.Now())
 	for _, s := range list {
-		if cfg.wants(s.Bundle) || !forTests(s.CA()) {
+		if !cfg.wants(s.Bundle) && forTests(s.CA()) {
+			continue
+		}
+		if s.KeyType() == c.key() {
 			return s.Bundle, nil
 		}
+		if best == nil {
+			best = s.Bundle
+		}
 	}
-	return nil, err
+	return best, err
 }
 
 // own returns what is stored under the very identity of c. What is damaged is

@@ -3,7 +3,6 @@ package certwright
 import (
 	"context"
 	"slices"
-	"time"
 
 	"github.com/certwright/certwright/internal/certcache"
 	"github.com/certwright/certwright/internal/hostname"
@@ -22,7 +21,7 @@ type standin struct {
 const mostBelow = 1000
 
 // standinsFor returns what is stored for single names of c, and below its wildcards.
-func (m *Manager) standinsFor(ctx context.Context, c *managed, cfg *settings, now time.Time) ([]*standin, error) {
+func (m *Manager) standinsFor(ctx context.Context, c *managed, cfg *settings) ([]*standin, error) {
 	names := slices.Clone(c.Names)
 	for _, name := range c.Names {
 		if hostname.IsWildcard(name) {
@@ -39,7 +38,7 @@ func (m *Manager) standinsFor(ctx context.Context, c *managed, cfg *settings, no
 	var list []*standin
 	by := map[*records.Bundle]*standin{}
 	for _, name := range names {
-		b, err := m.covering(ctx, []string{name}, cfg, now)
+		b, err := m.covering(ctx, c, []string{name}, cfg)
 		if err != nil {
 			return nil, err
 		}

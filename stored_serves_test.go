@@ -3,6 +3,7 @@ package certwright_test
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -305,6 +306,40 @@ func TestStoredCertificatesServeWhatIsSpeltOtherwise(t *testing.T) {
 					}
 				}
 			})
+		})
+	}
+}
+
+// TestStoredKeyTypesAreServedEach changes the names of certificates with two key types
+// while the CA is down: a client that takes one of them only is served on. (F1, F61)
+func TestStoredKeyTypesAreServedEach(t *testing.T) {
+	rsaOnly := helloFor("a.example.com", "")
+	rsaOnly.SupportedVersions, rsaOnly.CipherSuites = []uint16{tls.VersionTLS12}, []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
+	rsaOnly.SignatureSchemes = []tls.SignatureScheme{tls.PSSWithSHA256}
+	for _, tt := range []struct{ before, after []string }{
+		{[]string{"a.example.com", "b.example.com"}, []string{"a.example.com"}},
+		{[]string{"a.example.com"}, []string{"a.example.com", "b.example.com"}},
+		{[]string{"*.example.com"}, []string{"a.example.com"}},
+		{[]string{"a.example.com"}, []string{"*.example.com"}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFakeSigner(t)
+			mem := storage.NewMemory()
+			on := func(c *Config) { c.Storage, c.KeyTypes = mem, []KeyType{P256, RSA2048} }
+			m := offline(t, f, on)
+			if err := m.Manage(t.Context(), Spec{Names: tt.before}); err != nil {
+				t.Fatal(err)
+			}
+			closeManager(t, m)
+			time.Sleep(day)
+			f.set(func() { f.err = errors.New("down") })
+			m = offline(t, f, on)
+			_ = m.Manage(t.Context(), Spec{Names: tt.after})
+			for want, hello := range map[x509.PublicKeyAlgorithm]*tls.ClientHelloInfo{x509.ECDSA: helloFor("a.example.com", ""), x509.RSA: rsaOnly} {
+				if cert, err := m.GetCertificate(hello); err != nil || cert.Leaf.PublicKeyAlgorithm != want {
+					t.Errorf("%v to %v: %v is not served: %v", tt.before, tt.after, want, err)
+				}
+			}
 		})
 	}
 }
