@@ -270,3 +270,56 @@ func TestExpiryIsToldOnceItComes(t *testing.T) {
 		}
 	})
 }
+
+// TestClockThatIsBehind starts a host whose clock is a year behind, as without a
+// battery, on what was stored: that is served, though by that clock nothing of it is
+// valid yet, nothing is ordered in its place, and what is asked for by the clock is
+// asked at a pace. The two times are those of two bubbles. (F8)
+func TestClockThatIsBehind(t *testing.T) {
+	var values map[string][]byte
+	f, r := stapling(t)
+	spec := Spec{Names: []string{"a.example.com"}, MustStaple: true}
+	names := []string{"b.example.com", "*.b.example.com"}
+	var orders int
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(365 * day)
+		mem := storage.NewMemory()
+		m := startStapling(t, f, r, mem)
+		if err := m.Manage(t.Context(), spec); err != nil {
+			t.Fatal(err)
+		}
+		manage(t, m, names...)
+		time.Sleep(70 * day) // all are renewed once
+		f.set(func() { f.err = errors.New("down") })
+		if m.ManageSync(t.Context(), []string{"c.example.com"}) == nil {
+			t.Fatal("a certificate came from a CA that is down")
+		}
+		f.set(func() { f.err = nil })
+		orders = f.count()
+		values = valuesOf(t, mem)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		mem := storage.NewMemory()
+		storeAll(t, mem, values)
+		before := r.count()
+		m := startStapling(t, f, r, mem)
+		if err := m.Manage(t.Context(), spec); err != nil {
+			t.Errorf("Manage: %v", err)
+		}
+		if err := m.ManageSync(t.Context(), names); err != nil {
+			t.Errorf("ManageSync: %v", err)
+		}
+		time.Sleep(7 * day)
+		for _, name := range []string{"a.example.com", "b.example.com", "x.b.example.com"} {
+			if leaf := leafOf(m, name); leaf == nil || !leaf.NotBefore.After(time.Now()) {
+				t.Errorf("%s: served is %v", name, leaf)
+			}
+		}
+		if n := f.count() - orders; n != 0 {
+			t.Errorf("%d orders", n)
+		}
+		if n := r.count() - before; n > 3*7*50 {
+			t.Errorf("the responder was asked %d times in a week", n)
+		}
+	})
+}
