@@ -9,7 +9,6 @@ import (
 
 	"github.com/certwright/certwright/internal/certcache"
 	"github.com/certwright/certwright/internal/records"
-	"github.com/certwright/certwright/internal/revocation"
 )
 
 // found is what storage has for a certificate.
@@ -41,20 +40,13 @@ func (m *Manager) load(ctx context.Context, c *managed) func(*news) {
 	if had != nil && f.b != nil && cfg.wants(had) && !cfg.wants(f.b) && had.Usable(time.Now().Unix()) {
 		f = found{} // of an instance with other issuers: neither is to replace what the other wants, over and over
 	}
-	staples := map[*records.Bundle]*revocation.Staple{}
-	for _, b := range []*records.Bundle{f.prev, f.b} { // what clients may refuse without is not served without
-		if b != nil && b.Has(records.MustStaple) && m.stapling(b) {
-			if s, _ := m.storedStaple(ctx, c, b); stapleOf(s) != nil {
-				staples[b] = s
-			}
-		}
-	}
+	prevStaple, staple := m.neededStaple(ctx, c, f.prev), m.neededStaple(ctx, c, f.b)
 	return func(n *news) {
 		now := time.Now().Unix()
 		c.know |= isLoaded
 		c.wellLocked()
 		if f.prev != nil && !c.usable(now) {
-			c.next, c.trouble().staple = f.prev, staples[f.prev]
+			c.next, c.trouble().staple = f.prev, prevStaple
 			m.installLocked(c)
 		}
 		if f.b != nil && f.b.End <= now && c.usable(now) {
@@ -62,7 +54,7 @@ func (m *Manager) load(ctx context.Context, c *managed) func(*news) {
 			f.b = nil
 		}
 		if f.b != nil && !f.b.Same(c.newest()) {
-			c.next, c.ocspAt, c.trouble().staple = f.b, 0, staples[f.b]
+			c.next, c.ocspAt, c.trouble().staple = f.b, 0, staple
 			if c.why != nil && !first && now < renewalTime(f.b, nil, c.cfg.policy) {
 				c.why.tries, c.why.orders = nil, nil // they were for what is there now
 			}

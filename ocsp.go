@@ -219,6 +219,18 @@ func (m *Manager) storedStaple(ctx context.Context, c *managed, b *records.Bundl
 	return s, r.Asked
 }
 
+// neededStaple returns what is stored and can be stapled to b, which clients may
+// refuse without; nil when there is nothing, or b is not such a one.
+func (m *Manager) neededStaple(ctx context.Context, c *managed, b *records.Bundle) *revocation.Staple {
+	if b == nil || !b.Has(records.MustStaple) || !m.stapling(b) {
+		return nil
+	}
+	if s, _ := m.storedStaple(ctx, c, b); stapleOf(s) != nil {
+		return s
+	}
+	return nil
+}
+
 // storeStaple stores a response for the other instances and the next start.
 func (m *Manager) storeStaple(ctx context.Context, c *managed, b *records.Bundle, s *revocation.Staple) {
 	r := records.Staple{Serial: b.Serial(), Raw: s.Raw, Asked: time.Now().UTC().Round(0)}
