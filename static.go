@@ -1,6 +1,7 @@
 package certwright
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/sha256"
@@ -118,10 +119,12 @@ func (m *Manager) serveStatic(f *staticCert, given *tls.Certificate) error {
 		return errors.New("the certificate is empty")
 	}
 	cert := *given
-	cert.Certificate = slices.Clone(given.Certificate)
+	cert.Certificate, cert.OCSPStaple = slices.Clone(given.Certificate), bytes.Clone(given.OCSPStaple)
 	chain := make([]*x509.Certificate, len(cert.Certificate))
 	for i, der := range cert.Certificate {
 		var err error
+		der = bytes.Clone(der)
+		cert.Certificate[i] = der
 		if chain[i], err = x509.ParseCertificate(der); err != nil {
 			return fmt.Errorf("parsing certificate %d of the chain: %w", i+1, err)
 		}

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -108,11 +107,13 @@ func TestStaticCertificatesInMemory(t *testing.T) {
 		})
 	}
 	own := *a
-	own.Certificate = slices.Clone(a.Certificate)
+	own.Certificate, own.OCSPStaple = [][]byte{bytes.Clone(a.Certificate[0]), bytes.Clone(b.Certificate[0])}, []byte("staple")
 	m := offline(t, newFakeSigner(t), static(&own))
-	own.Certificate[0], own.PrivateKey, own.Leaf = b.Certificate[0], b.PrivateKey, b.Leaf
+	clear(own.Certificate[0]) // in place
+	clear(own.OCSPStaple)
+	own.Certificate[1], own.PrivateKey, own.Leaf = nil, b.PrivateKey, b.Leaf
 	cert, err := m.GetCertificate(helloFor("a.example.com", ""))
-	if err != nil || !bytes.Equal(cert.Certificate[0], a.Certificate[0]) || cert.PrivateKey != a.PrivateKey || !cert.Leaf.Equal(a.Leaf) {
+	if err != nil || !bytes.Equal(cert.Certificate[0], a.Certificate[0]) || !bytes.Equal(cert.Certificate[1], b.Certificate[0]) || cert.PrivateKey != a.PrivateKey || !cert.Leaf.Equal(a.Leaf) || string(cert.OCSPStaple) != "staple" {
 		t.Errorf("what the caller changed later is served: %v", err)
 	}
 }
