@@ -158,7 +158,7 @@ func TestChainThatIsAboutToEndCostsFewOrders(t *testing.T) {
 		{"intermediate, soon", false, time.Hour, 90 * day, 4},
 		{"intermediate, leaves of a day", false, 5 * day, day, 14},
 		{"cross-sign", true, 5 * day, 90 * day, 7},
-		{"cross-sign, later", true, 45 * day, 90 * day, 9},
+		{"cross-sign, later", true, 12 * day, 18 * day, 9},
 		{"cross-sign, leaves of six days", true, 8 * day, 6 * day, 8},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
