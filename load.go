@@ -83,7 +83,10 @@ func (m *Manager) find(ctx context.Context, c *managed, cfg *settings) (found, e
 		return found{}, err
 	}
 	if f.b != nil && !cfg.wants(f.b) && forTests(f.b.CA()) {
-		f = found{} // as none, for any other CA
+		f = found{} // as none, for any other CA: what it replaced was kept
+		if s, err := m.records.LoadPrevious(ctx, c.id()); err == nil && s.Usable(now.Unix()) && !forTests(s.CA()) {
+			f.b = s.Bundle
+		}
 	}
 	if f.b != nil && (f.b.Usable(now.Unix()) || f.prev != nil) {
 		return f, nil

@@ -343,3 +343,52 @@ func TestStoredKeyTypesAreServedEach(t *testing.T) {
 		})
 	}
 }
+
+// TestTrialOfATestCACostsNothing goes from a CA to one whose certificates no client
+// trusts, and back while the first is down: its certificate is there still. (F1)
+func TestTrialOfATestCACostsNothing(t *testing.T) {
+	const name = "a.example.com"
+	synctest.Test(t, func(t *testing.T) {
+		real, conf := newFake(t, fakeca.Options{})
+		trial, second := newFake(t, fakeca.Options{BaseURL: "https://acme-staging." + testHost(t, "ca")})
+		m := start(t, conf)
+		manage(t, m, name)
+		first := mustLeaf(t, m, name)
+		closeManager(t, m)
+		time.Sleep(day)
+
+		conf.Issuers = second.Issuers
+		m = start(t, conf)
+		manage(t, m, name)
+		time.Sleep(40 * day)
+		if mustLeaf(t, m, name).Equal(first) || len(trial.Orders()) != 1 {
+			t.Errorf("the trial's certificate is not served; %d orders", len(trial.Orders()))
+		}
+		closeManager(t, m)
+
+		real.Down(nil)
+		conf.Issuers = []Issuer{issuerAt(real)}
+		m = start(t, conf)
+		manage(t, m, name)
+		if !mustLeaf(t, m, name).Equal(first) {
+			t.Error("the first certificate is not served")
+		}
+		time.Sleep(day)
+		real.Up()
+		time.Sleep(day)
+		if n := len(real.Orders()); !mustLeaf(t, m, name).Equal(first) || n != 1 {
+			t.Errorf("%d orders", n)
+		}
+		time.Sleep(30 * day)
+		if n := len(real.Orders()); mustLeaf(t, m, name).Equal(first) || n != 2 {
+			t.Errorf("not renewed, %d orders", n)
+		}
+		closeManager(t, m)
+		conf.Issuers = []Issuer{issuerAt(real)}
+		m = start(t, conf)
+		manage(t, m, name)
+		if leaf := mustLeaf(t, m, name); leaf.Equal(first) || len(real.Orders()) != 2 {
+			t.Error("after another start it is not what was renewed")
+		}
+	})
+}

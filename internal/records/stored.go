@@ -36,7 +36,7 @@ func (r *Records) LoadBundle(ctx context.Context, id string, now time.Time) (Sto
 	if isOutage(err) || err == nil && usable && !s.Has(MustStaple) {
 		return s, err
 	}
-	prev, prevErr := r.loadBundle(ctx, prevKey(id), id)
+	prev, prevErr := r.LoadPrevious(ctx, id)
 	if prev.Bundle != nil && prev.Usable(now.Unix()) {
 		if s.Bundle != nil {
 			s.Prev = prev.Bundle
@@ -94,10 +94,16 @@ func (r *Records) StoreBundle(ctx context.Context, s Stored) error {
 }
 
 // KeepPrevious stores s beside the place of its ID, for the time after a
-// successor is stored that cannot be served yet: it is not valid yet, or must be
-// stapled and has no staple.
+// successor is stored that cannot be served yet, or not to everybody: it is not valid
+// yet, must be stapled and has no staple, or is a test CA's.
 func (r *Records) KeepPrevious(ctx context.Context, s Stored) error {
 	return r.storeBundle(ctx, prevKey(s.ID()), s)
+}
+
+// LoadPrevious returns what KeepPrevious has stored for an ID, whatever else is
+// stored.
+func (r *Records) LoadPrevious(ctx context.Context, id string) (Stored, error) {
+	return r.loadBundle(ctx, prevKey(id), id)
 }
 
 // DropPrevious forgets what KeepPrevious has stored for an ID.
