@@ -107,7 +107,7 @@ func TestIsNeverRenewedAfterItsEnd(t *testing.T) {
 	}
 }
 
-// RFC 9773 §4.2
+// RFC 9773 §4.2 (F24)
 func TestWindowsThatMakeNoSense(t *testing.T) {
 	b := lives(0, 90)
 	at := func(day float64) time.Time { return time.Unix(onDay(day), 0) }

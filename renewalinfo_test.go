@@ -154,7 +154,7 @@ func TestOrdersInALife(t *testing.T) {
 	}
 }
 
-// The CA's windows are always past, or make no sense.
+// The CA's windows are always past, or make no sense. (F24)
 func TestOddSuggestionsCostFewOrders(t *testing.T) {
 	at := func(start, end float64) func(*x509.Certificate) *fakeca.Window {
 		return func(l *x509.Certificate) *fakeca.Window {
@@ -212,7 +212,7 @@ func (i *informing) RenewalInfo(context.Context, *x509.Certificate) (RenewalInfo
 	return i.info()
 }
 
-// The window stays that a CA suggested before it said that it has none.
+// The window stays that a CA suggested before it said that it has none. (F24)
 func TestWindowStaysWhenTheCAHasNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -310,6 +311,13 @@ type quicAddr string
 func (quicAddr) Network() string  { return "quic" }
 func (a quicAddr) String() string { return string(a) }
 
+// portAddr is one that says its address and port.
+type portAddr netip.AddrPort
+
+func (portAddr) Network() string            { return "own" }
+func (portAddr) String() string             { return "own" }
+func (a portAddr) AddrPort() netip.AddrPort { return netip.AddrPort(a) }
+
 // An address and a port is one whatever its type is (F62).
 func TestAddressOfAnyKindOfConnection(t *testing.T) {
 	m := offline(t, newFakeSigner(t), static(selfSigned(t, "a.example.com"), selfSigned(t, "203.0.113.1"), selfSigned(t, "2001:db8::1")))
@@ -325,6 +333,10 @@ func TestAddressOfAnyKindOfConnection(t *testing.T) {
 		{quicAddr("203.0.113.1:443"), "203.0.113.1"},
 		{quicAddr("[2001:db8::1]:443"), "2001:db8::1"},
 		{quicAddr("[::ffff:203.0.113.1]:443"), "203.0.113.1"},
+		{portAddr(netip.MustParseAddrPort("[::ffff:203.0.113.1]:443")), "203.0.113.1"},
+		{&net.UDPAddr{Port: 443}, ""},
+		{&net.UDPAddr{IP: net.IPv6unspecified, Port: 443}, ""},
+		{quicAddr(""), ""},
 		{quicAddr("pipe"), ""},
 		{&net.UnixAddr{Net: "unix", Name: "/run/x.sock"}, ""},
 		{(*net.UDPAddr)(nil), ""},
@@ -353,6 +365,9 @@ func TestAddressAsServerName(t *testing.T) {
 		{"the default, IPv6", []func(*Config){static(a, b), def}, "2001:db8::1", "10.0.0.1", "b.example.com"},
 		{"the default, mapped", []func(*Config){static(a, b), def}, "::ffff:192.0.2.1", "10.0.0.1", "b.example.com"},
 		{"the connection's address", []func(*Config){static(a, b, ip), def}, "198.51.100.1", "203.0.113.1", "203.0.113.1"},
+		{"the default, in brackets", []func(*Config){static(a, b), def}, "[2001:db8::1]", "10.0.0.1", "b.example.com"},
+		{"the default, with a trailing dot", []func(*Config){static(a, b), def}, "203.0.113.9.", "10.0.0.1", "b.example.com"},
+		{"its own, mapped", []func(*Config){static(a, b, ip), def}, "::ffff:203.0.113.1", "10.0.0.1", "203.0.113.1"},
 		{"which cannot be told", []func(*Config){static(a, b)}, "203.0.113.1", "10.0.0.1", ""},
 		{"no address", []func(*Config){static(a, b), def}, "999.0.0.1", "10.0.0.1", ""},
 	} {

@@ -61,7 +61,7 @@ func (f *fakeSigner) endIntermediate(t *testing.T) {
 }
 
 // A CA goes on signing with an intermediate that has ended: what it issues is of
-// no use, is not served in place of what is, and is not asked for in a loop.
+// no use, is not served in place of what is, and is not asked for in a loop. (F9)
 func TestChainThatHasEndedReplacesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeSigner(t)
