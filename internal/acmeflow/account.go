@@ -112,7 +112,7 @@ func (c *Client) loadOrRegister(ctx context.Context, lost string) (*account, err
 	}
 	if a.Location == "" {
 		err = c.register(ctx, a, certpem.P256)
-		if e := asError(err); e != nil && e.Problem.is(badSignatureAlgorithm) { // F31
+		if e := asError(err); e != nil && (e.Problem.is(badSignatureAlgorithm) || e.Problem.is(badPublicKey)) { // F31
 			c.log.InfoContext(ctx, "the CA takes no ECDSA account key; registering with an RSA key", "err", err)
 			a = new(account)
 			err = c.register(ctx, a, certpem.RSA2048)
@@ -241,7 +241,7 @@ func (c *Client) newAccount(ctx context.Context, a *account) error {
 	case err != nil:
 		return err
 	case x.location == "":
-		return &Error{Step: StepAccount, URL: x.url, Err: errors.New("the CA's reply names no account URL (Location header, RFC 8555 §7.3)")}
+		return &Error{Step: StepAccount, URL: x.url, Err: fmt.Errorf("the CA's reply names no account URL (Location header, RFC 8555 §7.3): %s", x.firstBytes())}
 	}
 	c.log.InfoContext(ctx, "registered an account", "account", x.location)
 	a.Location, a.Contact = x.location, c.opts.Contact

@@ -42,10 +42,11 @@ func (r *run) authorize(ctx context.Context, o *order) error {
 	}
 	stop, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	errs := make([]*Error, len(o.Authorizations))
+	urls := slices.Compact(slices.Sorted(slices.Values(o.Authorizations)))
+	errs := make([]*Error, len(urls))
 	slots := make(chan struct{}, maxParallelAuthz)
 	var wg sync.WaitGroup
-	for i, u := range o.Authorizations {
+	for i, u := range urls {
 		slots <- struct{}{} // those who hold one end with ctx
 		wg.Go(func() {
 			defer func() { <-slots }()
@@ -177,16 +178,16 @@ func (r *run) solve(ctx, stop context.Context, a *authorization) error {
 		return &Error{Step: StepPresent, Identifier: a.name, Challenge: ch.Type, Err: err}
 	}
 	r.progress(StepChallenge, "the CA validates %s for %q", ch.Type, a.name)
-	p := newPoll()
+	p, so := newPoll(), &interim{pause: askAgain}
 	if ch.Status != acme.StatusProcessing {
 		if stop.Err() != nil {
 			return &Error{Step: StepChallenge, Err: context.Cause(stop)}
 		}
-		if err := r.initiate(ctx, ch, p); err != nil {
+		if err := r.initiate(ctx, ch, p, so); err != nil {
 			return err
 		}
 	}
-	if err = r.pollAuthz(ctx, stop, a, ch.Type, p); err == nil {
+	if err = r.pollAuthz(ctx, stop, a, ch.Type, p, so); err == nil {
 		r.noteSolved(a.name, ch.Type)
 	}
 	return err
@@ -209,18 +210,27 @@ func guard(call func() error) error {
 }
 
 // initiate tells the CA that the challenge can be validated. A CA that has
-// begun already, or has decided, is asked for the authorization instead.
-func (r *run) initiate(ctx context.Context, ch *challenge, p *poll) error {
+// begun already, or has decided, may refuse that: the authorization tells.
+func (r *run) initiate(ctx context.Context, ch *challenge, p *poll, so *interim) error {
 	x, err := r.c.call(ctx, StepChallenge, func(ctx context.Context, api *acme.Client) error {
 		_, err := api.InitiateChallenge(ctx, r.acct.Account, acme.Challenge{URL: ch.URL})
 		return err
 	})
 	if x.problem != nil && x.problem.Status == 400 && !x.problem.is(accountDoesNotExist) {
 		r.c.log.DebugContext(ctx, "the challenge was not accepted; looking at its authorization", "err", err)
+		so.refused = x.problem.without(r.keyAuth(ch))
+		so.refused.document = false // the order is good
+		return nil
+	}
+	if err == nil && !hasStatus(x.body) {
+		so.refused = &Problem{Type: "about:blank", Status: x.status, Detail: "it is not a CA that answered: " + x.firstBytes()}
 		return nil
 	}
 	if x.retryAfter > 0 {
 		p.next(x.retryAfter)
+	}
+	if err == nil && so.refused != nil {
+		so.said, so.refused = nil, nil
 	}
 	return err
 }
@@ -230,8 +240,7 @@ func (r *run) keyAuth(ch *challenge) string { return ch.Token + "." + r.acct.thu
 
 // pollAuthz waits for the verdict on a challenge. What the CA says meanwhile is
 // told at once.
-func (r *run) pollAuthz(ctx, stop context.Context, a *authorization, challengeType string, p *poll) error {
-	so := interim{pause: askAgain}
+func (r *run) pollAuthz(ctx, stop context.Context, a *authorization, challengeType string, p *poll, so *interim) error {
 	var stopped time.Time
 	fail := func(err error) error {
 		return &Error{Step: StepChallenge, Identifier: a.name, URL: a.URL, Challenge: challengeType, Problem: so.said, Err: err}
@@ -248,21 +257,21 @@ func (r *run) pollAuthz(ctx, stop context.Context, a *authorization, challengeTy
 		if !waiting(got.Status) {
 			return r.authzError(got, challengeType)
 		}
-		if r.hear(&so, got, challengeType) {
+		if r.hear(so, got, challengeType) {
 			r.progress(StepChallenge, "the CA validates %s for %q; so far: %v", challengeType, a.name, so.said)
 			r.c.log.WarnContext(ctx, "a challenge has failed so far", "name", a.name, "challenge", challengeType, "err", so.said)
 		}
 		if stop.Err() != nil && stopped.IsZero() {
 			stopped = time.Now()
 		}
-		switch patience := r.patience(&so, got); {
+		switch patience := r.patience(so, got); {
 		case so.said != nil && time.Since(so.since) > patience:
 			return fail(fmt.Errorf("the CA has not decided in %v", patience))
 		case !stopped.IsZero() && time.Since(stopped) > lingerTime:
 			return &Error{Step: StepChallenge, Err: errStopped}
 		case stopped.IsZero() && so.pending != nil && time.Since(so.asked) > so.pause:
 			so.asked, so.pause = time.Now(), 2*so.pause
-			if err := r.initiate(ctx, so.pending, p); err != nil { // the next look says how things are
+			if err := r.initiate(ctx, so.pending, p, so); err != nil { // the next look says how things are
 				r.c.log.DebugContext(ctx, "asking the CA to look at a challenge again", "name", a.name, "challenge", challengeType, "err", err)
 			}
 		}
@@ -277,19 +286,24 @@ type interim struct {
 	pending *challenge    // looked at again only when asked to; nil: the CA goes on by itself
 	asked   time.Time     // the CA to look at it, as far as known here
 	pause   time.Duration // until it is asked again
+	refused *Problem      // what it said when it was asked last; nil: it took it
 }
 
 // hear notes what the CA says of a challenge and reports whether that is new.
 func (r *run) hear(so *interim, a *authorization, challengeType string) bool {
 	so.pending = nil
-	said := r.said(a, challengeType)
-	if said == nil {
-		return false
-	}
 	for i := range a.Challenges {
 		if ch := &a.Challenges[i]; ch.Type == challengeType && ch.Status == acme.StatusPending {
 			so.pending = ch
 		}
+	}
+	said := r.said(a, challengeType)
+	if said == nil && so.pending != nil {
+		said = so.refused
+	}
+	if said == nil {
+		so.pending = nil
+		return false
 	}
 	isFirst := so.said == nil
 	if !isFirst && said.Error() == so.said.Error() {

@@ -153,6 +153,9 @@ func (c *Client) repeat(ctx context.Context, step Step, dir *directory, op func(
 		x = &exchange{cancel: cancel, dir: dir}
 		err := op(context.WithValue(once, exchangeKey{}, x))
 		cancel(nil)
+		if x.err == nil && x.status/100 == 3 { // nowhere to follow it to
+			x.problem = parseProblem(x.status, x.kind, x.body)
+		}
 		if x.ok() && (dir == nil || !x.page()) {
 			return x, nil
 		}

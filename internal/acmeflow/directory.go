@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -54,7 +53,7 @@ func (c *Client) fetchDirectory(ctx context.Context) (*directory, error) {
 	dir, problem := new(directory), ""
 	switch {
 	case !decode(x.body, &dir.Directory):
-		problem = "the server answered " + x.firstBytes()
+		problem = "it is no JSON object"
 	case dir.NewNonce == "":
 		problem = `the field "newNonce" is missing`
 	case dir.NewAccount == "":
@@ -66,7 +65,7 @@ func (c *Client) fetchDirectory(ctx context.Context) (*directory, error) {
 		dir.syntheticURL = fmt.Sprintf("https://%s/%x", directoryHost, sha256.Sum256(dir.forAcmez))
 		return dir, err
 	}
-	return nil, &Error{Step: StepDirectory, URL: x.url, Err: errors.New("not an ACME directory: " + problem + "; check the directory URL")}
+	return nil, &Error{Step: StepDirectory, URL: x.url, Err: fmt.Errorf("not an ACME directory: %s, the server answered %s; check the directory URL", problem, x.firstBytes())}
 }
 
 // forgetDirectory makes the next call fetch the directory anew.

@@ -121,6 +121,9 @@ func (r *run) finalize(ctx context.Context, o *order, f *finalizing) error {
 	})
 	r.wrote = time.Now()
 	switch {
+	case err == nil && !hasStatus(x.body): // somebody's empty reply: only the order can tell
+		f.last = x.error(StepFinalize, nil)
+		return nil
 	case err == nil:
 		f.accepted, f.last = true, nil
 		decode(x.body, o)
@@ -141,6 +144,11 @@ func (r *run) finalize(ctx context.Context, o *order, f *finalizing) error {
 		return nil
 	}
 	return err
+}
+
+func hasStatus(body []byte) bool {
+	var o order
+	return decode(body, &o) && o.Status != ""
 }
 
 func (r *run) download(ctx context.Context, o *order) (*Result, error) {

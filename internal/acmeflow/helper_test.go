@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -177,7 +178,8 @@ type env struct {
 	accounts *fakeAccounts
 	solver   *fakeSolver
 	log      *logText
-	key      crypto.Signer // of the certificates
+	key      crypto.Signer    // of the certificates
+	server   *httptest.Server // nil: the CA is asked in memory
 
 	mu    sync.Mutex // guards state, saves
 	state []byte

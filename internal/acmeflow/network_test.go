@@ -27,6 +27,7 @@ func netEnv(t *testing.T, o fakeca.Options) *env {
 	srv.Listener = ln
 	srv.Start()
 	t.Cleanup(srv.Close)
+	e.server = srv
 	e.restart(func(o *Options) { o.HTTPClient = nil })
 	t.Cleanup(func() { e.client.Close() })
 	return e

@@ -3,7 +3,6 @@ package acmeflow
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"sync"
@@ -213,7 +212,7 @@ func (r *run) postOrder(ctx context.Context, want acme.Order) (*order, error) {
 	o := &order{URL: x.location}
 	decode(x.body, o)
 	if o.URL == "" || o.Finalize == "" {
-		return nil, &Error{Step: StepOrder, URL: x.url, Err: errors.New("the CA's reply lacks the order's Location header or member finalize (RFC 8555 §7.4)")}
+		return nil, &Error{Step: StepOrder, URL: x.url, Err: fmt.Errorf("the CA's reply lacks the order's Location header or member finalize (RFC 8555 §7.4): %s", x.firstBytes())}
 	}
 	if o.Identifiers != nil && !r.sameIdentifiers(o) {
 		return nil, &Error{Step: StepOrder, URL: o.URL, Err: fmt.Errorf("the CA made an order for %v instead of %v", o.names(), r.req.Names)}

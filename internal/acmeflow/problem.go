@@ -2,7 +2,9 @@ package acmeflow
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -11,22 +13,26 @@ import (
 
 // Problem is a problem document (RFC 8555 §6.7, RFC 9457).
 type Problem struct {
-	Type        string          `json:"type"`        // a URI, "about:blank" when the CA sent none
-	Title       string          `json:"title"`       // short text for the type
-	Status      int             `json:"status"`      // HTTP status code
-	Detail      string          `json:"detail"`      // what went wrong this time
-	Instance    string          `json:"instance"`    // a URI for this occurrence, such as a page to un-pause an account
-	Identifier  acme.Identifier `json:"identifier"`  // of a subproblem: what it concerns, zero when the CA did not say
-	Subproblems []Problem       `json:"subproblems"` // RFC 8555 §6.7.1
+	Type        string          `json:"type"`       // a URI, "about:blank" when the CA sent none
+	Title       string          `json:"title"`      // short text for the type
+	Status      int             `json:"status"`     // HTTP status code
+	Detail      string          `json:"detail"`     // what went wrong this time
+	Instance    string          `json:"instance"`   // a URI for this occurrence, such as a page to un-pause an account
+	Identifier  acme.Identifier `json:"identifier"` // of a subproblem: what it concerns, zero when the CA did not say
+	Subproblems []Problem       `json:"-"`          // RFC 8555 §6.7.1
 
 	document bool // the CA sent it as a problem document: it is not a proxy's page
 }
+
+// problemKind is the media type of a problem document (RFC 9457).
+const problemKind = "application/problem+json"
 
 // Problem types that the flow acts on (RFC 8555 §6.7, RFC 9773 §5).
 const (
 	problemPrefix       = "urn:ietf:params:acme:error:"
 	accountDoesNotExist = problemPrefix + "accountDoesNotExist"
 	badNonce            = problemPrefix + "badNonce"
+	badPublicKey        = problemPrefix + "badPublicKey"
 	orderNotReady       = problemPrefix + "orderNotReady"
 	rateLimited         = problemPrefix + "rateLimited"
 
@@ -41,8 +47,9 @@ const (
 // What of a CA's own text enters an error. A URL with a signed token in it, at
 // which an account is un-paused, has room.
 const (
-	maxErrorText   = 2048 // bytes of each text
-	maxSubproblems = 20
+	maxErrorText    = 2048 // bytes of each text
+	maxSubproblems  = 20   // in its text
+	mostSubproblems = 100  // kept: one for each name of an order, as many as CAs take
 )
 
 // PausedFor is for how long nothing is asked of a CA that has paused the
@@ -67,7 +74,10 @@ func (p *Problem) Error() string {
 // words is p without its subproblems.
 func (p *Problem) words() string {
 	text := clip(strings.TrimPrefix(p.Type, problemPrefix))
-	if p.Status != 0 {
+	switch {
+	case p.Status != 0 && p.Type == "about:blank": // there is no more to it than that
+		text = strings.TrimSpace(fmt.Sprintf("HTTP %d %s", p.Status, http.StatusText(p.Status)))
+	case p.Status != 0:
 		text += fmt.Sprintf(" (HTTP %d)", p.Status)
 	}
 	if p.Identifier.Value != "" {
@@ -107,6 +117,7 @@ func Paused(texts ...string) bool {
 // say about a failed validation, taken out of its texts.
 func (p *Problem) without(secret string) *Problem {
 	if p != nil {
+		p.Title = strings.ReplaceAll(p.Title, secret, "[key authorization]")
 		p.Detail = strings.ReplaceAll(p.Detail, secret, "[key authorization]")
 		for i := range p.Subproblems {
 			_ = p.Subproblems[i].without(secret) // changes it
@@ -116,16 +127,53 @@ func (p *Problem) without(secret string) *Problem {
 }
 
 // UnmarshalJSON reads a problem document, or what is in place of one: text that
-// is none becomes the detail, so that nobody's words are lost. It returns nil.
+// is none becomes the detail, so that nobody's words are lost. It keeps no more of
+// them than an error shows. It returns nil.
 func (p *Problem) UnmarshalJSON(b []byte) error {
+	p.read(b)
+	var m struct {
+		Subproblems []json.RawMessage `json:"subproblems"` // that have none of their own
+	}
+	decode(b, &m)
+	for _, raw := range m.Subproblems[:min(len(m.Subproblems), mostSubproblems)] {
+		var sub Problem
+		sub.read(raw)
+		p.Subproblems = append(p.Subproblems, sub)
+	}
+	return nil
+}
+
+// read reads all but the subproblems.
+func (p *Problem) read(b []byte) {
 	type members Problem
 	m := members{Type: "about:blank"}
 	decode(b, &m)
 	if m.Detail == "" && m.Title == "" && !strings.HasPrefix(m.Type, "urn:") {
 		m.Detail = printable(b, maxErrorText)
 	}
+	for _, text := range []*string{&m.Type, &m.Title, &m.Detail, &m.Instance, &m.Identifier.Type, &m.Identifier.Value} {
+		*text = clip(*text)
+	}
 	*p = Problem(m)
-	return nil
+}
+
+// problemIn returns the problem that a reply tells of, or nil. Some servers answer
+// one with 200.
+func problemIn(status int, kind string, body []byte) *Problem {
+	if status >= 400 {
+		return parseProblem(status, kind, body)
+	}
+	var m struct {
+		Type   string `json:"type"`
+		Status int    `json:"status"` // a number: that of an order is none
+	}
+	if !decode(body, &m) || !strings.HasPrefix(m.Type, problemPrefix) && (kind != problemKind || m.Status < 400) {
+		return nil
+	}
+	if m.Status < 400 || m.Status > 599 {
+		m.Status = status
+	}
+	return parseProblem(m.Status, kind, body)
 }
 
 // parseProblem makes a Problem of an error reply, whatever its body is.
@@ -133,7 +181,7 @@ func parseProblem(status int, kind string, body []byte) *Problem {
 	p := new(Problem)
 	_ = p.UnmarshalJSON(body)
 	p.Status = status
-	p.document = kind == "application/problem+json" || strings.HasPrefix(p.Type, "urn:")
+	p.document = kind == problemKind || strings.HasPrefix(p.Type, "urn:")
 	if status == 429 && (p.Type == "about:blank" || p.Type == "") {
 		p.Type = rateLimited
 	}

@@ -122,7 +122,7 @@ func (r *run) useless(o *order, err error) string {
 		return fmt.Sprintf("it is for %v", o.names())
 	case o.Status != acme.StatusValid && notime == nil && now.After(expires):
 		return "it has expired"
-	case r.state.Status == o.Status && !r.state.Since.IsZero() && now.Sub(r.state.Since) > maxStill:
+	case r.state.Status == o.Status && !r.state.Since.IsZero() && now.Sub(r.state.Since).Abs() > maxStill:
 		return fmt.Sprintf("it has been %s since %s", o.Status, r.state.Since.Format(time.RFC3339))
 	}
 	return ""

@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/certwright/certwright/internal/backoff"
@@ -65,7 +66,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, body, err := roundTrip(t.base, req)
 	x.sent = x.sent || req.Method != http.MethodHead
 	x.url, x.err = bareURL(req.URL), err
-	if err != nil {
+	if resp == nil {
 		x.cancel(errOneRequest)
 		return nil, err
 	}
@@ -76,12 +77,17 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	x.status, x.body = resp.StatusCode, body
 	x.kind, _, _ = mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	x.retryAfter, _ = backoff.ParseRetryAfter(resp.Header.Get("Retry-After"), now)
-	if x.status >= 400 {
-		x.problem = parseProblem(x.status, x.kind, body)
+	if x.problem = problemIn(x.status, x.kind, body); x.problem != nil || err != nil {
 		x.cancel(errOneRequest)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if loc, err := req.URL.Parse(resp.Header.Get("Location")); err == nil && resp.Header.Get("Location") != "" {
 		x.location = loc.String() // F31: some CAs send a relative one
+	}
+	if x.status/100 == 3 && req.Method == http.MethodPost {
+		resp.Header.Del("Location") // what is signed is for one URL (RFC 8555 §6.4)
 	}
 	out := reply(req, resp.Header, []byte("{}"))
 	out.StatusCode = resp.StatusCode
@@ -98,7 +104,8 @@ func reply(req *http.Request, h http.Header, body []byte) *http.Response {
 }
 
 // roundTrip makes one request and reads its whole reply, bounded in time and
-// size, without a byte order mark (F31).
+// size, without byte order marks (F31). With an error there may be a beginning of
+// the reply: it says what an error is about (F26).
 func roundTrip(base http.RoundTripper, req *http.Request) (*http.Response, []byte, error) {
 	ctx, cancel := context.WithTimeoutCause(req.Context(), requestTimeout, fmt.Errorf("no answer within %v", requestTimeout))
 	defer cancel()
@@ -115,9 +122,9 @@ func roundTrip(base http.RoundTripper, req *http.Request) (*http.Response, []byt
 		err = errTooLarge
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading the reply: %w", err)
+		err = fmt.Errorf("reading the reply, HTTP %d: %w", resp.StatusCode, err)
 	}
-	return resp, bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")), nil
+	return resp, bytes.ReplaceAll(body, []byte("\ufeff"), nil), err
 }
 
 // bareURL is u without what could be secret in it.
@@ -142,7 +149,7 @@ func (x *exchange) page() bool {
 // transient reports whether the failure may be gone in a moment. A refusal that
 // is no problem document is not the CA's: it is a proxy's (F25).
 func (x *exchange) transient() bool {
-	if x.problem == nil {
+	if x.problem == nil || errors.Is(x.err, errTooLarge) {
 		return x.err != nil && !errors.Is(x.err, errTooLarge)
 	}
 	return x.retryAfter == 0 && (x.problem.Status >= 500 || !x.problem.document && !x.problem.is(rateLimited))
@@ -159,14 +166,17 @@ func (x *exchange) error(step Step, cause error) error {
 		}
 	case x.err != nil:
 	case x.ok():
-		e.Err = fmt.Errorf("the server answered HTTP %d with what no CA sends: %s", x.status, x.firstBytes())
+		e.Err = fmt.Errorf("it is not a CA that answered: %s", x.firstBytes())
 	case !errors.Is(cause, errOneRequest):
 		e.Err = cause
+		if u, ok := errors.AsType[*url.Error](cause); ok { // its text has the whole URL
+			e.Err = fmt.Errorf("%s: %w", strings.ToLower(u.Op), u.Err)
+		}
 	}
 	return e
 }
 
 // firstBytes shows how a reply begins.
 func (x *exchange) firstBytes() string {
-	return fmt.Sprintf("%q that begins with %q", x.kind, printable(x.body, 200))
+	return fmt.Sprintf("HTTP %d with %q that begins with %q", x.status, x.kind, printable(x.body, 200))
 }
