@@ -128,7 +128,14 @@ func TestAuthorizationsAsTheCASpellsThem(t *testing.T) {
 		{"*.example.com", "*.Example.com", false, "example.com"},
 		{"*.example.com", "example.com", false, "example.com"},
 		{"xn--bcher-kva.example", "Bücher.example", false, "xn--bcher-kva.example"},
+		{"*.xn--bcher-kva.example", "*.BÜCHER.example.", true, "xn--bcher-kva.example"},
+		{"*.xn--bcher-kva.example", "Bücher.example", true, "xn--bcher-kva.example"},
+		{"xn--bcher-kva.example", "XN--BCHER-KVA.Example.", false, "xn--bcher-kva.example"},
 		{"2001:db8::7", "2001:0DB8:0:0:0:0:0:7", false, "2001:db8::7"},
+		{"2001:db8::7", "[2001:DB8::0007]", false, "2001:db8::7"},
+		{"192.0.2.7", "::ffff:192.0.2.7", false, "192.0.2.7"},
+		{"192.0.2.7", "0:0:0:0:0:FFFF:C000:207", false, "192.0.2.7"},
+		{"192.0.2.7", "192.0.2.7.", false, "192.0.2.7"},
 	} {
 		t.Run(row.name+" as "+row.value, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -155,16 +162,36 @@ func TestAuthorizationsAsTheCASpellsThem(t *testing.T) {
 			})
 		})
 	}
-	bubble(t, func(t *testing.T) {
-		e := newEnv(t, fakeca.Options{})
-		e.ca.On(fakeca.Rule{Endpoint: "authz", Mutate: func(_ *fakeca.Request, m map[string]any) {
-			m["identifier"].(map[string]any)["value"] = "other.example"
-		}})
-		if err := e.fail(t, "example.com"); !strings.Contains(err.Error(), "other.example") {
-			t.Errorf("error: %v", err)
-		}
-		e.wantCount(t, "challenge", 0)
-	})
+	for name, spell := range map[string]func(value string, wildcard bool) (string, bool){
+		"stars kept":    func(v string, w bool) (string, bool) { return map[bool]string{true: "*."}[w] + v, w },
+		"nothing tells": func(v string, _ bool) (string, bool) { return v, false },
+		"stars, no flag": func(v string, w bool) (string, bool) {
+			return map[bool]string{true: "*."}[w] + strings.ToUpper(v), false
+		},
+	} {
+		t.Run("a name and its wildcard, "+name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				e := newEnv(t, fakeca.Options{Challenges: []string{"dns-01"}})
+				e.ca.On(fakeca.Rule{Endpoint: "authz", Mutate: func(_ *fakeca.Request, m map[string]any) {
+					id := m["identifier"].(map[string]any)
+					id["value"], m["wildcard"] = spell(id["value"].(string), m["wildcard"] == true)
+				}})
+				e.issue(t, "example.com", "*.example.com")
+			})
+		})
+	}
+	for _, foreign := range []string{"other.example", "", "*", "www.example.com", "com", "example.com.evil.example"} {
+		bubble(t, func(t *testing.T) {
+			e := newEnv(t, fakeca.Options{})
+			e.ca.On(fakeca.Rule{Endpoint: "authz", Mutate: func(_ *fakeca.Request, m map[string]any) {
+				m["identifier"].(map[string]any)["value"] = foreign
+			}})
+			if err := e.fail(t, "example.com"); !strings.Contains(err.Error(), fmt.Sprintf("%q", foreign)) {
+				t.Errorf("error: %v", err)
+			}
+			e.wantCount(t, "challenge", 0)
+		})
+	}
 }
 
 // F23: one name can be validated by one type only, and the other name by the other.
@@ -489,40 +516,56 @@ func TestClockOfThisHostIsAhead(t *testing.T) {
 
 // F31: what some CAs' accounts need.
 func TestAccountOddities(t *testing.T) {
-	t.Run("relative Location", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
-			e := newEnv(t, fakeca.Options{})
-			for _, endpoint := range []string{"newAccount", "newOrder"} {
-				path := map[string]string{"newAccount": "/account/1", "newOrder": "/order/2"}[endpoint]
-				e.ca.On(fakeca.Rule{Endpoint: endpoint, Header: http.Header{"Location": {path}}})
-			}
-			e.issue(t, "example.com")
-			if loc := e.accounts.record(t).Location; loc != "https://ca.test/account/1" {
-				t.Errorf("the account is %q", loc)
-			}
+	for _, begin := range []string{"/", "", "./", "../x/../", "//ca.test/", "HTTPS://ca.test/"} {
+		t.Run("relative Location "+begin, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				e := newEnv(t, fakeca.Options{})
+				e.ca.On(fakeca.Rule{Endpoint: "newAccount", Header: http.Header{"Location": {begin + "account/1"}}})
+				e.ca.On(fakeca.Rule{Endpoint: "newOrder", Header: http.Header{"Location": {begin + "order/2"}}})
+				e.issue(t, "example.com")
+				if loc := e.accounts.record(t).Location; loc != "https://ca.test/account/1" {
+					t.Errorf("the account is %q", loc)
+				}
+			})
 		})
-	})
-	t.Run("RSA only", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
-			e := newEnv(t, fakeca.Options{})
-			e.ca.On(fakeca.Rule{Endpoint: "newAccount", N: 1, Problem: fakeca.NewProblem("badSignatureAlgorithm", 400, "RS256 only")})
-			e.issue(t, "example.com")
-			key, err := certpem.DecodeKey([]byte(e.accounts.record(t).KeyPEM))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if kind, _ := certpem.TypeOf(key.Public()); kind != certpem.RSA2048 {
-				t.Errorf("the account key is %s", kind)
-			}
-			e.wantCount(t, "newAccount", 2)
+	}
+	for _, endpoint := range []string{"newAccount", "newOrder"} {
+		for _, value := range []string{"", "https://[ca.test/1", "\x7f"} {
+			t.Run(fmt.Sprintf("no Location of %s, %q", endpoint, value), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					e := newEnv(t, fakeca.Options{})
+					e.ca.On(fakeca.Rule{Endpoint: endpoint, Header: http.Header{"Location": {value}}})
+					if err := e.fail(t, "example.com"); !strings.Contains(err.Error(), "Location") || !strings.Contains(err.Error(), "HTTP 201") {
+						t.Errorf("error: %v", err)
+					}
+					e.wantCount(t, endpoint, 1)
+				})
+			})
+		}
+	}
+	for _, problem := range []string{"badSignatureAlgorithm", "badPublicKey"} {
+		t.Run("RSA only, "+problem, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				e := newEnv(t, fakeca.Options{})
+				e.ca.On(fakeca.Rule{Endpoint: "newAccount", N: 1, Problem: fakeca.NewProblem(problem, 400, "RS256 only")})
+				e.issue(t, "example.com")
+				key, err := certpem.DecodeKey([]byte(e.accounts.record(t).KeyPEM))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if kind, _ := certpem.TypeOf(key.Public()); kind != certpem.RSA2048 {
+					t.Errorf("the account key is %s", kind)
+				}
+				e.wantCount(t, "newAccount", 2)
+			})
+			bubble(t, func(t *testing.T) {
+				e := newEnv(t, fakeca.Options{})
+				e.ca.On(fakeca.Rule{Endpoint: "newAccount", Problem: fakeca.NewProblem("badSignatureAlgorithm", 400, "none is good")})
+				e.fail(t, "example.com")
+				e.wantCount(t, "newAccount", 2)
+			})
 		})
-		bubble(t, func(t *testing.T) {
-			e := newEnv(t, fakeca.Options{})
-			e.ca.On(fakeca.Rule{Endpoint: "newAccount", Problem: fakeca.NewProblem("badSignatureAlgorithm", 400, "none is good")})
-			e.fail(t, "example.com")
-			e.wantCount(t, "newAccount", 2)
-		})
-	})
+	}
 	t.Run("byte order mark", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			e := newEnv(t, fakeca.Options{})
