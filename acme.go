@@ -297,21 +297,38 @@ func (b *acmeIssuer) stepError(err error) error {
 }
 
 func (b *acmeIssuer) publicError(e *acmeflow.Error) *StepError {
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](e.Err); ok {
-		where := "set ACME.RootCAs, of an *ACME in Config.Issuers"
-		if b.conf.HTTPClient != nil {
-			where = "set RootCAs in the transport of ACME.HTTPClient"
-		}
-		e.Err = fmt.Errorf("%w; when the CA has a root of its own, %s", e.Err, where)
-	}
 	out := &StepError{
 		Issuer: b.id, Step: string(e.Step), Name: e.Identifier, Challenge: e.Challenge, URL: e.URL,
 		Problem: publicProblem(e.Problem), Err: e.Err, retryAfter: e.RetryAfter,
+	}
+	if cure := b.cure(out); cure != "" {
+		out.addHint(cure)
 	}
 	if b.env.hint != nil {
 		b.env.hint(out)
 	}
 	return out
+}
+
+// cure says what to do about what the CA's server shows or says of the account,
+// empty when that is not known.
+func (b *acmeIssuer) cure(e *StepError) string {
+	_, unknown := errors.AsType[x509.UnknownAuthorityError](e.Err)
+	switch {
+	case unknown && b.conf.HTTPClient != nil:
+		return "when the CA has a root of its own, set RootCAs in the transport of ACME.HTTPClient"
+	case unknown:
+		return "when the CA has a root of its own, set ACME.RootCAs, of an *ACME in Config.Issuers"
+	case e.Problem.is("externalAccountRequired"):
+		return "set ACME.EAB to the key ID and the MAC key that the CA gives to its customers"
+	case e.Problem.is("invalidContact", "unsupportedContact"):
+		return "set Config.Email, or ACME.Email, to another address, or leave it empty"
+	case e.Problem.is("userActionRequired"):
+		return "do what the CA says there, such as to agree to new terms"
+	case e.Step == "order" && e.Challenge == "" && e.Problem.is("unauthorized"):
+		return fmt.Sprintf("if the account was deactivated, delete its record v1/accounts/%s from storage and start again: another one is made then", b.id)
+	}
+	return ""
 }
 
 func publicProblem(p *acmeflow.Problem) *Problem {

@@ -74,6 +74,15 @@ type StepError struct {
 	again      bool           // see mayRetryNow
 }
 
+// addHint adds to the cause what to do about it.
+func (e *StepError) addHint(text string) {
+	if e.Err == nil {
+		e.Err = errors.New(text)
+		return
+	}
+	e.Err = fmt.Errorf("%w; %s", e.Err, text)
+}
+
 // Is reports whether the error means target, which is [ErrOrderGone].
 func (e *StepError) Is(target error) bool { return target == ErrOrderGone && e.gone }
 

@@ -117,6 +117,33 @@ var firstHour = []struct {
 	{"private CA without its root, own client", func(t *testing.T) error {
 		return atPrivateCA(t, func(a *ACME) { a.HTTPClient = &http.Client{} })
 	}, []string{"a.example.com", "unknown authority", "set RootCAs in the transport of ACME.HTTPClient"}, nil},
+	{"no DNS record, at a CA that does not say so by the type", func(t *testing.T) error {
+		return refusing(t, "connection", "Get \"http://a.example.com/\": dial tcp: lookup a.example.com: no such host").ManageSync(t.Context(), []string{"a.example.com"})
+	}, []string{"a.example.com", "spelling", "A and AAAA"}, []string{"port 80 of", "port 443 of", "HTTPHandler", "NextProtos"}},
+	{"no DNS record, at a CA that says nothing", func(t *testing.T) error {
+		return refusing(t, "connection", "The server could not connect to validation target").ManageSync(t.Context(), []string{"a.example.com"})
+	}, []string{"a.example.com", "lead here by its A and AAAA records", "port 80 of the name"}, nil},
+	{"another server answers, at a CA that rejects the name for it", func(t *testing.T) error {
+		return refusing(t, "rejectedIdentifier", "The server will not issue certificates for the identifier").ManageSync(t.Context(), []string{"a.example.com"})
+	}, []string{"a.example.com", "tls-alpn-01", "http-01", "HTTPHandler", "NextProtos"}, nil},
+	{"a typo in the directory URL", func(t *testing.T) error {
+		return answering404(t).ManageSync(t.Context(), []string{"a.example.com"})
+	}, []string{"a.example.com", "HTTP 404", "404 page not found", "check the directory URL"}, []string{"about:blank"}},
+	{"not a directory", func(t *testing.T) error {
+		return atAccount(t, fakeca.Rule{Endpoint: "directory", Body: []byte("<html>welcome")})
+	}, []string{"a.example.com", "HTTP 200", "<html>welcome", "check the directory URL"}, nil},
+	{"no account binding", func(t *testing.T) error {
+		return atAccount(t, fakeca.Rule{Endpoint: "newAccount", Problem: fakeca.NewProblem("externalAccountRequired", 403, "")})
+	}, []string{"a.example.com", "set ACME.EAB"}, nil},
+	{"an address that the CA does not take", func(t *testing.T) error {
+		return atAccount(t, fakeca.Rule{Endpoint: "newAccount", Problem: fakeca.NewProblem("invalidContact", 400, "forbidden domain \"example.com\"")})
+	}, []string{"a.example.com", "forbidden domain", "Config.Email"}, nil},
+	{"new terms", func(t *testing.T) error {
+		return atAccount(t, fakeca.Rule{Endpoint: "newOrder", Problem: &fakeca.Problem{Type: "userActionRequired", Status: 403, Instance: "https://ca.test/terms"}})
+	}, []string{"a.example.com", "https://ca.test/terms", "agree"}, nil},
+	{"an account that was deactivated", func(t *testing.T) error {
+		return atAccount(t, fakeca.Rule{Endpoint: "newOrder", Problem: fakeca.NewProblem("unauthorized", 401, "account is deactivated")})
+	}, []string{"a.example.com", "account is deactivated", "/account/", "delete its record v1/accounts/ca."}, nil},
 	{"folder ~/certs", func(*testing.T) error { _, err := storage.OpenDir("~/certs"); return err }, []string{"~/certs", "not expanded", "os.UserHomeDir"}, nil},
 	{"folder ~", func(*testing.T) error { _, err := storage.OpenDir("~"); return err }, []string{`"~"`, "not expanded"}, nil},
 	{"folder $HOME/certs", func(*testing.T) error { _, err := storage.OpenDir("$HOME/certs"); return err }, []string{"$HOME/certs", "not expanded"}, nil},
@@ -149,6 +176,24 @@ func TestErrorsOfTheFirstHourNameTheCure(t *testing.T) {
 			}
 		})
 	}
+}
+
+// atAccount asks a CA that does what the rule says.
+func atAccount(t *testing.T, rule fakeca.Rule) error {
+	t.Helper()
+	ca, conf := newFake(t, fakeca.Options{})
+	ca.On(rule)
+	return start(t, conf).ManageSync(t.Context(), []string{"a.example.com"})
+}
+
+// answering404 asks a server at whose directory URL nothing is.
+func answering404(t *testing.T) *Manager {
+	t.Helper()
+	srv := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(srv.Close)
+	_, conf := newFake(t, fakeca.Options{})
+	conf.Issuers = []Issuer{&ACME{Directory: srv.URL + "/directori"}}
+	return start(t, conf)
 }
 
 // atPrivateCA asks a CA over real TLS whose root nobody knows.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -237,21 +238,25 @@ func (m *Manager) asked(challengeType string) {
 func (m *Manager) hint(e *StepError) {
 	text := ""
 	switch {
-	case e.Problem.is("dns"):
+	case unresolved(e.Problem):
 		text = "the CA's resolver finds no address that leads here: check the spelling of the name, and its A and AAAA records"
-	case e.Problem.is("caa", "rejectedIdentifier", "rateLimited"):
+	case e.Problem.is("caa", "rateLimited"):
 	case e.Challenge == challenge.TLSALPN01:
 		text = m.hintTLS()
 	case e.Challenge == challenge.HTTP01 && !recent(&m.validations.http):
 		text = m.unreached(challenge.HTTP01, "is Manager.HTTPHandler the outermost handler?")
 	}
-	switch {
-	case text == "" || e.Challenge == "":
-	case e.Err == nil:
-		e.Err = errors.New(text)
-	default:
-		e.Err = fmt.Errorf("%w; %s", e.Err, text)
+	if text != "" && e.Challenge != "" {
+		e.addHint(text)
 	}
+}
+
+// unresolved reports whether the CA has found no address. Not every CA says so by
+// the type.
+func unresolved(p *Problem) bool {
+	return p.is("dns") || p != nil && slices.ContainsFunc([]string{"no such host", "could not resolve", "nxdomain"}, func(words string) bool {
+		return strings.Contains(strings.ToLower(p.Detail), words)
+	})
 }
 
 // hintTLS says why tls-alpn-01 may have failed. A server whose config lacks the
@@ -280,6 +285,7 @@ func (m *Manager) unreached(challengeType, question string) string {
 		what, public, field, port = "handshake", 443, "Config.TLSPort", m.conf.TLSPort
 	}
 	s := fmt.Sprintf("no validation %s reached this process", what)
+	const leads = "does the name lead here by its A and AAAA records, is port"
 	switch err := m.validations.unboundFor(challengeType); {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Sprintf("%s, which may not listen on port %d: allow it to (on Linux by CAP_NET_BIND_SERVICE), or forward port %d to one above 1023 and set %s to that", s, port, public, field)
@@ -288,9 +294,9 @@ func (m *Manager) unreached(challengeType, question string) string {
 	case err != nil:
 		return fmt.Sprintf("%s, which cannot listen there: %v", s, err)
 	case port > 0:
-		s = fmt.Sprintf("%s: is port %d of the name forwarded here, to port %d (%s), and", s, public, port, field)
+		s = fmt.Sprintf("%s: %s %d of the name forwarded here, to port %d (%s), and", s, leads, public, port, field)
 	default:
-		s = fmt.Sprintf("%s: is port %d of the name forwarded here, and", s, public)
+		s = fmt.Sprintf("%s: %s %d of the name forwarded here, and", s, leads, public)
 	}
 	if question == "" {
 		return strings.TrimSuffix(strings.TrimSuffix(s, ", and"), "; if it is this program's own,") + "?"

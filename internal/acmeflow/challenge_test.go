@@ -222,7 +222,7 @@ func TestTLSALPNCertificate(t *testing.T) {
 
 // What holds for the name whatever the challenge does not use up another validation.
 func TestT7_RefusalOfTheNameIsFinal(t *testing.T) {
-	for _, kind := range []string{"caa", "rejectedIdentifier", "rateLimited"} {
+	for _, kind := range []string{"caa", "rateLimited"} {
 		t.Run(kind, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				e := newEnv(t, fakeca.Options{Validate: func(context.Context, fakeca.ChallengeInfo) error {

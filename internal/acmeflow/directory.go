@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -48,6 +49,9 @@ func (c *Client) directory(ctx context.Context) (*directory, error) {
 func (c *Client) fetchDirectory(ctx context.Context) (*directory, error) {
 	x, err := c.get(ctx, StepDirectory, c.opts.Directory)
 	if err != nil {
+		if e := asError(err); e.Problem != nil && e.Problem.Status < 500 && !e.Problem.is(rateLimited) {
+			e.Err = errors.New("check the directory URL")
+		}
 		return nil, err
 	}
 	dir, problem := new(directory), ""

@@ -205,7 +205,7 @@ func (r *run) postOrder(ctx context.Context, want acme.Order) (*order, error) {
 			r.c.forgetDirectory(ctx)
 		}
 		if e := asError(err); e.Problem.is(unauthorized) && e.Problem.Status/100 == 4 {
-			e.Err = fmt.Errorf("the CA does not accept the account %s; if it was deactivated, another one is made once its record is removed from storage", r.acct.Location)
+			e.Err = fmt.Errorf("the CA does not accept the account %s", r.acct.Location)
 		}
 		return nil, err
 	}

@@ -41,7 +41,6 @@ const (
 	unauthorized            = problemPrefix + "unauthorized"
 	caaForbids              = problemPrefix + "caa"
 	externalAccountRequired = problemPrefix + "externalAccountRequired"
-	rejectedIdentifier      = problemPrefix + "rejectedIdentifier"
 )
 
 // What of a CA's own text enters an error. A URL with a signed token in it, at
@@ -94,9 +93,11 @@ func (p *Problem) is(problemType string) bool { return p != nil && p.Type == pro
 
 // concerns reports whether a validation that failed so would fail with another
 // challenge type too, and would only use up the CA's limits: a refusal of the
-// name does, and a name that has no address is not reached on another port.
+// name does, and a name that has no address is not reached on another port. A
+// rejectedIdentifier is no refusal here: a CA that issues nothing for a name says
+// so of the order, and step-ca says it of a validation that met another server.
 func (p *Problem) concerns(challengeType string) bool {
-	return p.is(caaForbids) || p.is(rejectedIdentifier) || p.is(rateLimited) ||
+	return p.is(caaForbids) || p.is(rateLimited) ||
 		p.is(dnsTrouble) && !strings.HasPrefix(challengeType, "dns-")
 }
 
