@@ -110,10 +110,16 @@ func (r *run) another(a *authorization, p *Problem) bool {
 	})
 }
 
+// spent reports whether a challenge of a type has been decided against us. step-ca
+// leaves the authorization pending then, and never looks at the challenge again.
+func (a *authorization) spent(challengeType string) bool {
+	return slices.ContainsFunc(a.Challenges, func(ch challenge) bool { return ch.Type == challengeType && ch.Status == acme.StatusInvalid })
+}
+
 // solvable reports whether a Solver is there for the challenge and it has what
 // the Solver needs.
 func (r *run) solvable(ch *challenge) bool {
-	return r.req.Solvers[ch.Type] != nil && ch.URL != "" && (ch.Token != "" || ch.Type == acme.ChallengeTypeDNSPersist01)
+	return r.req.Solvers[ch.Type] != nil && ch.Status != acme.StatusInvalid && ch.URL != "" && (ch.Token != "" || ch.Type == acme.ChallengeTypeDNSPersist01)
 }
 
 // choose picks the challenge to be answered: of those the CA offers and a
@@ -138,8 +144,11 @@ func (r *run) choose(a *authorization) (best *challenge, err error) {
 			best = ch
 		}
 	}
-	if best != nil {
+	switch i := slices.IndexFunc(offered, a.spent); {
+	case best != nil:
 		return best, nil
+	case i >= 0:
+		return nil, r.authzError(a, offered[i])
 	}
 	return nil, &Error{
 		Step: StepAuthorize, Identifier: a.name, URL: a.URL, dead: true,
@@ -254,7 +263,7 @@ func (r *run) pollAuthz(ctx, stop context.Context, a *authorization, challengeTy
 		if err != nil || got.Status == acme.StatusValid {
 			return err
 		}
-		if !waiting(got.Status) {
+		if !waiting(got.Status) || got.spent(challengeType) {
 			return r.authzError(got, challengeType)
 		}
 		if r.hear(so, got, challengeType) {
@@ -346,7 +355,11 @@ func (r *run) said(a *authorization, challengeType string) *Problem {
 // authzError says why the CA refused an authorization: by the challenge of a
 // type, when it says something of that one, else by the first of which it does.
 func (r *run) authzError(a *authorization, challengeType string) error {
-	e := &Error{Step: StepChallenge, Identifier: a.name, URL: a.URL, Challenge: challengeType, dead: true, Err: fmt.Errorf("the authorization is %s", a.Status)}
+	what := "the authorization is " + a.Status
+	if waiting(a.Status) {
+		what = "the challenge is invalid"
+	}
+	e := &Error{Step: StepChallenge, Identifier: a.name, URL: a.URL, Challenge: challengeType, dead: true, Err: errors.New(what)}
 	e.Problem = r.said(a, challengeType)
 	for i := 0; e.Problem == nil && i < len(a.Challenges); i++ {
 		e.Problem = r.said(a, a.Challenges[i].Type)

@@ -87,6 +87,51 @@ func TestChallengeLeftUndecidedWithAnError(t *testing.T) {
 	})
 }
 
+// F20, F33: step-ca leaves an authorization pending whose challenge it has decided
+// against us, and looks at that one never again: an order with it is of no use.
+func TestChallengeInvalidInAPendingAuthorization(t *testing.T) {
+	for name, offered := range map[string][]string{"another type": {"http-01", "tls-alpn-01"}, "no other type": {"http-01"}} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				e := newEnv(t, fakeca.Options{Challenges: offered})
+				leavesUndecided(e, "http-01", "invalid", "another server answered")
+				began := time.Now()
+				if len(offered) > 1 {
+					e.issue(t, "example.com")
+					e.wantCount(t, "newOrder", 2)
+				} else {
+					for range 2 {
+						if err := e.fail(t, "example.com"); !strings.Contains(err.Error(), "another server answered") || err.Validations["example.com"] != 1 {
+							t.Errorf("error: %v, %v", err, err.Validations)
+						}
+					}
+					e.wantCount(t, "newOrder", 2)
+				}
+				if took := time.Since(began); took > time.Second {
+					t.Errorf("it took %v", took)
+				}
+			})
+		})
+	}
+	t.Run("before a crash", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			e := newEnv(t, fakeca.Options{Challenges: []string{"http-01"}})
+			ctx, cancel := context.WithCancel(t.Context())
+			req := e.request(t, "example.com")
+			e.solver.onPresent = func(Challenge) { cancel() }
+			if _, err := e.client.Issue(ctx, req); err == nil {
+				t.Fatal("issued")
+			}
+			e.solver.onPresent = nil
+			e.ca.On(fakeca.Rule{Endpoint: "authz", N: 1, Mutate: func(_ *fakeca.Request, m map[string]any) {
+				m["challenges"].([]any)[0].(map[string]any)["status"] = "invalid"
+			}})
+			e.issue(t, "example.com")
+			e.wantCount(t, "newOrder", 2)
+		})
+	})
+}
+
 // A CA that looks only when it is asked to is asked again, whatever it says of it,
 // and the words of a reason that are new each time do not make it last longer.
 func TestChallengeLeftPendingIsAskedForAgain(t *testing.T) {

@@ -5,6 +5,11 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +67,60 @@ func TestTLSPortClosed(t *testing.T) {
 	ca.expect(t, counts{"new-order": 1, "finalize": 1})
 	renew(t, m, "a.test")
 	ca.expect(t, counts{"new-order": 2, "finalize": 2, "challenge": asked + 1})
+}
+
+// foreign serves something of its own at a port until the test ends.
+func foreign(t *testing.T, port int, useTLS bool) {
+	t.Helper()
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "welcome") }))
+	_ = srv.Listener.Close()
+	ln, err := net.Listen("tcp", loopback(port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Listener, srv.Config.ErrorLog = ln, log.New(t.Output(), "", 0)
+	if useTLS {
+		srv.StartTLS()
+	} else {
+		srv.Start()
+	}
+	t.Cleanup(srv.Close)
+}
+
+// TestAnotherServerAnswers: step-ca calls that a rejected identifier. The other
+// type is tried; where there is none, the error says what to do.
+func TestAnotherServerAnswers(t *testing.T) {
+	t.Run("TLS", func(t *testing.T) {
+		t.Parallel()
+		ca := newCA(t, options{})
+		foreign(t, ca.tlsPort, true)
+		conf := ca.manager(t)
+		conf.TLSPort = -1
+		m := start(t, conf)
+		manage(t, m, "a.test")
+		check(t, m, ca, "a.test")
+		ca.expect(t, counts{"new-order": 2, "finalize": 1, "challenge": 2})
+	})
+	for name, row := range map[string]struct {
+		change func(*ACME)
+		says   string
+	}{
+		"HTTP": {func(a *ACME) { a.DisableTLSALPN01 = true }, "Manager.HTTPHandler"},
+		"TLS":  {func(a *ACME) { a.DisableHTTP01 = true }, "NextProtos"},
+	} {
+		t.Run("only "+name, func(t *testing.T) {
+			t.Parallel()
+			ca := newCA(t, options{})
+			foreign(t, ca.httpPort, false)
+			foreign(t, ca.tlsPort, true)
+			conf := ca.manager(t, row.change)
+			conf.HTTPPort, conf.TLSPort = -1, -1
+			err := start(t, conf).ManageSync(testContext(t), []string{"a.test"})
+			if err == nil || !strings.Contains(err.Error(), row.says) || !strings.Contains(err.Error(), "forwarded here") {
+				t.Errorf("error: %v", err)
+			}
+		})
+	}
 }
 
 // slowDNS sets a record that the CA sees only after a while, as where a DNS
