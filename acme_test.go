@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -69,6 +70,61 @@ func TestACMEConfigErrorsShowNoSecret(t *testing.T) {
 		if strings.Contains(text, "hunter2") {
 			t.Errorf("printed as %s", text)
 		}
+	}
+}
+
+// F31: nor does an attempt, whatever the CA answers.
+func TestWhatIsToldOfAnAttemptShowsNoSecret(t *testing.T) {
+	const mac = "aHVudGVyMg" // "hunter2"
+	for name, rule := range map[string]fakeca.Rule{
+		"issued":       {Endpoint: "directory", N: 1 << 20},
+		"not found":    {Endpoint: "directory", Status: 404, Body: []byte("nothing here")},
+		"a page":       {Endpoint: "directory", Body: []byte("<html>")},
+		"goes round":   {Endpoint: "directory", Status: 302, Header: http.Header{"Location": {"?key=hunter2"}}},
+		"no account":   {Endpoint: "newAccount", Problem: fakeca.NewProblem("malformed", 400, "no")},
+		"hangs up":     {Endpoint: "newOrder", HangUp: fakeca.Before, Err: errors.New("connection reset")},
+		"not accepted": {Endpoint: "newOrder", Problem: fakeca.NewProblem("unauthorized", 403, "no")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ca := fakeca.New(fakeca.Options{
+					EAB:      map[string][]byte{"kid": []byte("hunter2")},
+					Validate: func(context.Context, fakeca.ChallengeInfo) error { return nil },
+				})
+				ca.On(rule)
+				var told strings.Builder
+				dir := strings.Replace(ca.Directory(), "://", "://user:hunter2@", 1) + "?key=hunter2"
+				conf := certwright.Config{
+					Storage: storage.NewMemory(), HTTPPort: -1, TLSPort: -1,
+					Logger: slog.New(slog.NewTextHandler(&told, &slog.HandlerOptions{Level: slog.LevelDebug})),
+					Issuers: []certwright.Issuer{&certwright.ACME{
+						Directory: dir, HTTPClient: ca.Client(), AgreeToTerms: true, EAB: &certwright.EAB{KeyID: "kid", MACKey: mac},
+					}},
+				}
+				m, err := certwright.New(conf)
+				if err != nil {
+					t.Fatal(err)
+				}
+				events := m.Subscribe(t.Context())
+				err = m.ManageSync(t.Context(), []string{"a.example.com"})
+				if (err == nil) != (name == "issued") {
+					t.Errorf("ManageSync: %v", err)
+				}
+				status := fmt.Sprintf("%+v %+v", m.Status(), m.Health())
+				if err := m.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+				fmt.Fprintf(&told, "%v %+v %+v %s", err, err, conf, status)
+				for ev := range events {
+					fmt.Fprintf(&told, " %+v", ev)
+				}
+				for _, secret := range []string{"hunter2", mac, "PRIVATE KEY"} {
+					if strings.Contains(told.String(), secret) {
+						t.Errorf("%q is in: %s", secret, &told)
+					}
+				}
+			})
+		})
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -301,6 +302,20 @@ func TestAuthorizationsNamedTwice(t *testing.T) {
 		e.issue(t, "a.example.com")
 		e.wantCount(t, "challenge", 1)
 	})
+}
+
+// F31: the password of a proxy is no part of an error.
+func TestProxyThatIsNoURL(t *testing.T) {
+	base := http.DefaultTransport
+	t.Cleanup(func() { http.DefaultTransport = base })
+	http.DefaultTransport = &http.Transport{Proxy: func(*http.Request) (*url.URL, error) {
+		return nil, errors.New(`invalid proxy address "http://me:secret%@proxy"`) // as net/http has it
+	}}
+	e := newEnv(t, fakeca.Options{})
+	e.restart(func(o *Options) { o.HTTPClient = nil })
+	if text := e.fail(t, "example.com").Error(); strings.Contains(text, "secret") || !strings.Contains(text, "HTTPS_PROXY") {
+		t.Errorf("error: %s", text)
+	}
 }
 
 // F33: an order that was seen last at a time that no clock explains is not gone on

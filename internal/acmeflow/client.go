@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,6 +74,15 @@ func New(o Options) *Client {
 		base = http.DefaultTransport
 		if t, ok := base.(*http.Transport); ok {
 			c.own = t.Clone()
+			if proxy := c.own.Proxy; proxy != nil {
+				c.own.Proxy = func(req *http.Request) (*url.URL, error) {
+					u, err := proxy(req)
+					if err != nil { // its text has the whole URL, with a password
+						err = errors.New("the proxy that the environment names (HTTPS_PROXY, HTTP_PROXY) is not a URL")
+					}
+					return u, err
+				}
+			}
 			if o.RootCAs != nil {
 				c.own.TLSClientConfig = &tls.Config{RootCAs: o.RootCAs, MinVersion: tls.VersionTLS12}
 			}
