@@ -47,12 +47,14 @@
 //     is backed off, in storage too, and the CA's Retry-After is obeyed; one
 //     name's or one issuer's trouble delays no other's.
 //   - Nothing outlives [Manager.Close].
-//   - No state is global: two Managers in one process do not know of each other.
-//   - Every error says which name, issuer and step failed and what the CA said;
+//   - No state is global: two Managers in one process do not know of each other,
+//     and on one host they take turns at the ports of the challenges.
+//   - Every error says which name, issuer and step failed, what the CA, or who
+//     answered in its place, said and, where it is known, what to set;
 //     [Manager.Status] says what each name has, what is being done and what
 //     happens next.
-//   - No private key, EAB key or other credential is in an error, an event or a
-//     log line.
+//   - No private key, EAB key or password is in an error, an event, a log line or
+//     Status.
 //   - An Issuer, a Solver or a Storage that panics or hangs is the trouble of
 //     those names only that need it.
 //

@@ -24,6 +24,21 @@ func TestArchitecturePageNamesWhatThereIs(t *testing.T) {
 	}
 }
 
+// TestEachPromiseNamesItsTests compares the promises of the README with those that
+// docs/architecture.md names tests for; that the tests are there is looked up above.
+func TestEachPromiseNamesItsTests(t *testing.T) {
+	promises := regexp.MustCompile(`(?m)^(\d)\. \*\*`).FindAllStringSubmatch(readText(t, "README.md"), -1)
+	rows := regexp.MustCompile("(?m)^\\| (\\d) \\|.*: Test\\w+` \\|$").FindAllStringSubmatch(readText(t, "docs/architecture.md"), -1)
+	if len(promises) != 9 || len(rows) != 9 {
+		t.Fatalf("%d promises, of %d the tests are named", len(promises), len(rows))
+	}
+	for i := range rows {
+		if rows[i][1] != promises[i][1] {
+			t.Errorf("row %d is for promise %s", i+1, rows[i][1])
+		}
+	}
+}
+
 // TestRoomsImportWhatTheArchitecturePageSays compares its table with the code.
 func TestRoomsImportWhatTheArchitecturePageSays(t *testing.T) {
 	rooms := regexp.MustCompile("(?m)^\\| `([a-z/]+)` \\|.*\\|([a-z ]*)\\|$").FindAllStringSubmatch(readText(t, "docs/architecture.md"), -1)
