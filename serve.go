@@ -77,12 +77,14 @@ func (m *Manager) Serve(ctx context.Context, handler http.Handler, names ...stri
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return ignoreClosed(https.ServeTLS(tlsLn, "", "")) })
 	group.Go(func() error { return ignoreClosed(plain.Serve(httpLn)) })
-	group.Go(func() error {
-		<-ctx.Done()
-		shut, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
-		defer cancel()
-		return errors.Join(shutDown(shut, plain), shutDown(shut, https))
-	})
+	for _, srv := range []*http.Server{plain, https} {
+		group.Go(func() error {
+			<-ctx.Done()
+			shut, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+			defer cancel()
+			return shutDown(shut, srv)
+		})
+	}
 	return group.Wait()
 }
 
