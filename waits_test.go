@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -46,42 +45,6 @@ func TestServeLeavesNoRequestBehind(t *testing.T) {
 	<-left
 	if _, err := io.Copy(io.Discard, conn); err != nil && errors.Is(err, context.DeadlineExceeded) {
 		t.Error("the connection is still open")
-	}
-}
-
-// A stranger who does not end his request on the plain port keeps the other one
-// from nothing (F68).
-func TestServersOfServeEndSideBySide(t *testing.T) {
-	f := newFakeSigner(t)
-	httpPort, tlsPort := freePort(t), freePort(t)
-	m := offline(t, f, func(c *Config) { c.ListenHost, c.HTTPPort, c.TLSPort = "127.0.0.1", httpPort, tlsPort })
-	manage(t, m, "a.example.com")
-	stop := startServe(t, m, http.NotFoundHandler(), "a.example.com")
-	dialServe(t, tlsPort, &tls.Config{ServerName: "a.example.com", RootCAs: f.roots()}).Close()
-	stranger, err := net.Dial("tcp", listenAddr("127.0.0.1", httpPort))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.WriteString(stranger, "GET / HTTP/1.1\r\n"); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- stop() }()
-	for {
-		conn, err := net.Dial("tcp", listenAddr("127.0.0.1", tlsPort))
-		if err != nil {
-			break // it does not listen any more
-		}
-		conn.Close()
-		select {
-		case <-ended:
-			t.Fatal("it took new connections until the stranger was gone")
-		default:
-		}
-	}
-	stranger.Close()
-	if err := <-ended; err != nil {
-		t.Error(err)
 	}
 }
 
