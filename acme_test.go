@@ -52,6 +52,7 @@ func TestACMEIDIsOneAccounts(t *testing.T) {
 	}
 }
 
+// F31, F53.
 func TestACMEConfigErrorsShowNoSecret(t *testing.T) {
 	for _, a := range []certwright.ACME{
 		{Directory: "://user:hunter2@ca.example/?key=hunter2", AgreeToTerms: true},

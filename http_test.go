@@ -44,7 +44,7 @@ var teapot = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 })
 
 // Validation requests for other clients' challenges reach the handler behind,
-// untouched.
+// untouched; our own are answered whatever the Host (F67).
 func TestForeignTokensReachTheHandlerBehind(t *testing.T) {
 	m, others := answering(t)
 	h := m.HTTPHandler(teapot)
@@ -208,6 +208,7 @@ func FuzzHTTPHandler(f *testing.F) {
 	})
 }
 
+// F65: to the public port, unless told.
 func TestRedirectsToHTTPS(t *testing.T) {
 	for _, tc := range []struct {
 		tlsPort            int
