@@ -402,6 +402,7 @@ func TestWhenFailuresSayThatTheCAIsDown(t *testing.T) {
 		{"no account", began, false, []failure{{"a", noAnswer("account"), before}}, true},
 		{"two names", time.Time{}, false, []failure{{"a", none, fresh}, {"b", none, fresh}}, false},
 		{"three names", time.Time{}, false, []failure{{"a", none, fresh}, {"b", refusal(503), fresh}, {"c", noAnswer("finalize"), fresh}}, true},
+		{"a portal", time.Time{}, false, []failure{{"a", refusal(302), fresh}, {"b", refusal(307), fresh}, {"c", refusal(511), fresh}}, true},
 		{"one name three times", time.Time{}, false, []failure{{"a", none, fresh}, {"a", none, fresh}, {"a", none, fresh}}, false},
 		{"three names, one of which has failed before", time.Time{}, false, []failure{{"a", none, fresh}, {"b", none, before}, {"c", none, fresh}}, false},
 		{"a name that has failed before, and it is down", time.Time{}, true, []failure{{"a", none, fresh}, {"b", none, fresh}, {"c", none, before}}, true},

@@ -274,7 +274,7 @@ func (i *issuer) isDown(err error, a attempt, name string) bool {
 	case string(acmeflow.StepDirectory), string(acmeflow.StepAccount):
 		return true
 	case string(acmeflow.StepOrder), string(acmeflow.StepFinalize), string(acmeflow.StepDownload):
-		if e.Problem != nil && e.Problem.Status < 500 {
+		if e.Problem != nil && e.Problem.Status < 500 && e.Problem.Status/100 != 3 { // a redirect is a portal's
 			i.hasAnswered()
 			return false
 		}
