@@ -252,6 +252,22 @@ func TestPackedAndMarkedReplies(t *testing.T) {
 	})
 }
 
+// F26, F31: what a reply is, its body says and not its media type, nor members of
+// other kinds than they should have.
+func TestRepliesOfAnyMediaType(t *testing.T) {
+	for _, kind := range []string{"", "text/html", problemKind, "application/octet-stream", "Application/JSON; charset", ";;"} {
+		t.Run(kind, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				e := newEnv(t, fakeca.Options{PollsProcessing: 1})
+				e.ca.On(fakeca.Rule{Header: http.Header{"Content-Type": {kind}}, Mutate: func(_ *fakeca.Request, m map[string]any) {
+					m["detail"], m["title"], m["instance"], m["subproblems"] = 7, []string{"x"}, nil, "x"
+				}})
+				e.issue(t, "example.com", "*.example.com")
+			})
+		})
+	}
+}
+
 type packed struct {
 	http.ResponseWriter
 	z *gzip.Writer
