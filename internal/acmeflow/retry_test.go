@@ -113,6 +113,14 @@ func TestR6_FormsOfRetryAfter(t *testing.T) {
 		"empty":     {text(""), 0},
 		"date":      {date(2 * time.Hour), 2 * time.Hour},
 		"past date": {date(-2 * time.Hour), 0},
+		"wrong day": {date(-30 * 24 * time.Hour), 0},
+		"two":       {text("60, 120"), 0},
+		"fraction":  {text("3.5"), 0},
+		"plus":      {text("+60"), 0},
+		"spaces":    {text("  60 "), time.Minute},
+		"overflow":  {text("99999999999999999999999"), backoff.MaxRetryAfter},
+		"far date":  {date(10 * 365 * 24 * time.Hour), backoff.MaxRetryAfter},
+		"old date":  {func() string { return time.Now().Add(time.Hour).UTC().Format(time.RFC850) }, time.Hour},
 	} {
 		for _, endpoint := range []string{"newAccount", "newOrder", "authz", "finalize"} {
 			for _, status := range []int{429, 503} {
@@ -226,5 +234,21 @@ func TestNonsenseReplies(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// A date is of the CA's clock, whatever that of this host says.
+func TestRetryAfterIsADateOfTheCAsClock(t *testing.T) {
+	for _, skew := range []time.Duration{0, 400 * 24 * time.Hour, -400 * 24 * time.Hour} {
+		bubble(t, func(t *testing.T) {
+			e := newEnv(t, fakeca.Options{})
+			theirs := time.Now().Add(skew).UTC()
+			e.ca.On(fakeca.Rule{Endpoint: "newOrder", Status: 429, Header: http.Header{
+				"Date": {theirs.Format(http.TimeFormat)}, "Retry-After": {theirs.Add(2 * time.Hour).Format(http.TimeFormat)},
+			}})
+			if err := e.fail(t, "example.com"); err.RetryAfter != 2*time.Hour {
+				t.Errorf("a clock that is %v ahead: RetryAfter %v, want 2h", skew, err.RetryAfter)
+			}
+		})
 	}
 }

@@ -70,9 +70,10 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		x.cancel(errOneRequest)
 		return nil, err
 	}
-	now := time.Now()
+	now := time.Now() // by the CA's clock, which its dates are of, where it says what that is
 	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
 		t.client.skew.Store(int64(date.Sub(now.Truncate(time.Second))))
+		now = date
 	}
 	x.status, x.body = resp.StatusCode, body
 	x.kind, _, _ = mime.ParseMediaType(resp.Header.Get("Content-Type"))
