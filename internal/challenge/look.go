@@ -272,7 +272,7 @@ func (l *look) clean(ctx context.Context) (removed int, err error) {
 			break
 		}
 		ch, err := l.read(ctx, key)
-		if err == nil && (ch.Token == "" || time.Since(ch.Presented) <= lifetime) {
+		if err == nil && (ch.Token == "" || time.Since(ch.Presented).Abs() <= lifetime) { // or a clock was ahead
 			continue
 		}
 		what := "loading"

@@ -156,6 +156,14 @@ func TestCleanRemovesOnlyWhatIsOlderThanTenMinutes(t *testing.T) {
 			}
 		}
 		clean(0)
+		present(t, a, httpChallenge("a.example.com", "ahead"))
+		key := store.keys(prefix)[0]
+		value, err := store.Load(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		store.put(key, strings.Replace(string(value), `"presented":"20`, `"presented":"21`, 1)) // by a clock that was wrong
+		clean(1)
 		present(t, a, httpChallenge("a.example.com", "again"))
 		present(t, a, httpChallenge("a.example.com", "old"))
 		wantToken(t, b, "again", true) // it is known there from now on
