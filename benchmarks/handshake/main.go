@@ -3,7 +3,9 @@
 // Command handshake measures real TLS handshakes over loopback: a thousand at
 // once for one name that nobody has asked for yet, and how many full handshakes
 // a second of CPU gives. Client and server are one process. The limit is a
-// tls.Config with one certificate.
+// tls.Config with one certificate. Then it measures handshakes one after another
+// while strangers ask for validations that nobody has begun; their limit is the
+// same without strangers.
 package main
 
 import (
@@ -11,6 +13,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/certwright/certwright/benchmarks/corpus"
 	"github.com/certwright/certwright/benchmarks/harness"
@@ -36,6 +39,11 @@ func parent(quick bool) error {
 				return err
 			}
 		}
+		for _, kind := range []string{"slow", "hang"} {
+			if err := harness.Child("strangers-"+kind, strconv.Itoa(n), strconv.Itoa(3*clients)); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -53,6 +61,9 @@ func child(args []string) error {
 	c, err := corpus.Open(n)
 	if err != nil {
 		return err
+	}
+	if kind, ok := strings.CutPrefix(column, "strangers-"); ok {
+		return among(kind, c, clients)
 	}
 	conf, err := server(column, c)
 	if err != nil {

@@ -48,7 +48,8 @@ func handshakes() section {
 		"`GetCertificate` with 10,000 certificates in memory, asked for all names in random order with the ClientHello of Go's own client. " +
 			"10,000 more are for different wildcards. The limit is a plain map behind an atomic pointer and one reading of the clock; for a wildcard and an unknown name with a second look-up, for upper case with `strings.ToLower`. " +
 			"The last rows are real TLS 1.3 handshakes over loopback, client and server in one process; their limit is a `tls.Config` with one certificate. " +
-			"\"At once\" are 1,000 clients that come together, for a name whose certificate nobody has asked for since the start.",
+			"\"At once\" are 1,000 clients that come together, for a name whose certificate nobody has asked for since the start. " +
+			"Strangers are goroutines of the same process that ask every three seconds for validations that nobody has begun, half of them by a handshake and half by a request; their limit is the same without strangers.",
 		[]spec{
 			{id: "hit", title: "hit, exact name", goal: within(2)},
 			{id: "hit-allocs", title: "the same", goal: atMost(0)},
@@ -63,6 +64,10 @@ func handshakes() section {
 			{id: "tls-burst-p50", title: "1,000 handshakes at once, one cold name, median"},
 			{id: "tls-burst-p99", title: "the same, 99 % within"},
 			{id: "tls-rate", title: "full handshakes a second of CPU (more is better)"},
+			{id: "strangers-slow-p99", title: "handshakes one after another, 99 % within, while 20,000 strangers ask for validations over a storage that takes 500 ms", goal: within(2)},
+			{id: "strangers-slow-threads", title: "threads more for that", goal: atMost(32)},
+			{id: "strangers-hang-p99", title: "the same over a storage that hangs in the kernel", goal: within(2)},
+			{id: "strangers-hang-threads", title: "threads more for that", goal: atMost(32)},
 			{id: "ondemand-burst", title: "1,000 handshakes at once for one new name", waits: notBuilt},
 		},
 	}
