@@ -127,7 +127,7 @@ func (s *accountStore) Lock(ctx context.Context) (context.Context, func(), error
 	if err != nil {
 		return nil, nil, err
 	}
-	return lease.Context(), func() { unlock(ctx, lease, s.env.log) }, nil
+	return lease.Context(), func() { s.env.unlock(ctx, lease) }, nil
 }
 
 // accountLock is the name of the lease under which an account is made and stored.

@@ -1,6 +1,7 @@
 package certwright
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -104,6 +105,8 @@ func (a *ACME) Issue(context.Context, IssueRequest) (Issued, error) {
 type issuerEnv struct {
 	records      *records.Records
 	locker       Locker
+	unlock       func(ctx context.Context, lease Lease)
+	calls        *calls
 	log          *slog.Logger
 	email        string
 	agreeToTerms bool
@@ -132,6 +135,7 @@ func (a *ACME) bind(env *issuerEnv) (*acmeIssuer, error) {
 	if err := b.conf.validate(env.agreeToTerms); err != nil {
 		return nil, err
 	}
+	b.conf.Timeout = cmp.Or(b.conf.Timeout, 5*time.Minute)
 	b.solvers = map[string]acmeflow.Solver{}
 	if s := env.solvers[challenge.HTTP01]; s != nil && !a.DisableHTTP01 {
 		b.solvers[challenge.HTTP01] = s
@@ -144,6 +148,9 @@ func (a *ACME) bind(env *issuerEnv) (*acmeIssuer, error) {
 			return nil, configErrorf("ACME.Solvers", "the one for %q is nil", t)
 		}
 		b.solvers[t] = callerSolver{s}
+	}
+	for t, s := range b.solvers {
+		b.solvers[t] = boundSolver{s, env.calls}
 	}
 	if len(b.solvers) == 0 {
 		return nil, configErrorf("ACME.Solvers", "no challenge type is left: http-01 and tls-alpn-01 are disabled and there is no Solver")
@@ -247,13 +254,13 @@ type acmeData struct {
 	Failed    map[string][]string `json:"failed_challenges,omitempty"` // types by name
 }
 
+// failedKey is the context's key of the names, a map[string]bool, of which
+// validations have failed lately.
+type failedKey struct{}
+
 // Issue runs one attempt at the CA.
 func (b *acmeIssuer) Issue(ctx context.Context, req IssueRequest) (Issued, error) {
-	timeout := b.conf.Timeout
-	if timeout == 0 {
-		timeout = 5 * time.Minute
-	}
-	attempt, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no certificate within %v", timeout))
+	attempt, cancel := context.WithTimeoutCause(ctx, b.conf.Timeout, fmt.Errorf("no certificate within %v", b.conf.Timeout))
 	defer cancel()
 	var before acmeData
 	if json.Unmarshal(req.ReplacesData, &before) != nil {
@@ -264,6 +271,7 @@ func (b *acmeIssuer) Issue(ctx context.Context, req IssueRequest) (Issued, error
 		Solvers: b.solvers, Prefer: []string{challenge.TLSALPN01, challenge.HTTP01, "dns-01"}, Failed: before.Failed, State: req.State,
 		Progress: req.Progress, Sleep: req.Sleep,
 	}
+	flow.Once, _ = ctx.Value(failedKey{}).(map[string]bool)
 	if req.Save != nil {
 		// What an attempt has learned is kept also when its time is over.
 		flow.Save = func(_ context.Context, b []byte) error { return req.Save(ctx, b) }
@@ -356,16 +364,26 @@ func (b *acmeIssuer) RenewalInfo(ctx context.Context, leaf *x509.Certificate) (R
 	return RenewalInfo(info), nil
 }
 
-// unlock releases a lease although ctx may have ended.
-func unlock(ctx context.Context, lease Lease, log *slog.Logger) {
+// unlock releases a lease although ctx may have ended. What goes wrong with it is
+// told, and costs what was done under the lease nothing.
+func (m *Manager) unlock(ctx context.Context, lease Lease) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
 	defer cancel()
-	if err := lease.Unlock(ctx); err != nil && !errors.Is(err, storage.ErrLeaseLost) {
-		log.WarnContext(ctx, "releasing a lease", "err", err)
+	err := m.calls.do("the release of a lease", unlockPatience, func() error {
+		if err := lease.Unlock(ctx); !errors.Is(err, storage.ErrLeaseLost) {
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		m.log.WarnContext(ctx, "releasing a lease", "err", err)
 	}
 }
 
-const unlockTimeout = 5 * time.Second
+const (
+	unlockTimeout  = 5 * time.Second  // what a release is given
+	unlockPatience = 10 * time.Second // for how long it is waited for
+)
 
 // userAgent names the library and its version (RFC 8555 §6.1).
 func userAgent() string {

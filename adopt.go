@@ -281,7 +281,7 @@ func (m *Manager) adopt(ctx context.Context, c *managed, cfg *settings) (*record
 	if err != nil {
 		return nil, err
 	}
-	defer unlock(ctx, lease, m.log)
+	defer m.unlock(ctx, lease)
 	ctx = lease.Context()
 	if s, err := m.records.LoadBundle(ctx, c.id(), time.Now()); err == nil && s.Usable(time.Now().Unix()) {
 		return s.Bundle, nil

@@ -129,8 +129,8 @@ type trouble struct {
 	since    time.Time // the first of them
 	err      error     // the last failure that was nobody's but ours; nil after a success
 	degraded string    // what could not be kept in storage or read
+	by       deed      // what work found that out
 	wished   int64     // the wish that the last order met
-	told     int64     // Unix ns of the last attempt that was reported
 }
 
 func (t *trouble) isZero() bool {
@@ -143,20 +143,21 @@ func (t *trouble) isZero() bool {
 		len(t.standins) == 0 && t.retry == 0 && t.err == nil && t.degraded == ""
 }
 
-// failing reports whether the last attempt failed. To wait for another instance
-// is no failure.
+// failing reports whether the last attempt failed. To wait is no failure.
 func (t *trouble) failing() bool { return len(t.tries) > 0 || t.err != nil && !isWait(t.err) }
 
-// isWait reports whether an attempt has to wait for another instance, which has
-// the lease.
-func isWait(err error) bool { return errors.Is(err, errBusy) || errors.Is(err, storage.ErrLeaseLost) }
+// isWait reports whether an attempt has to wait: for another instance, which has
+// the lease, or for an attempt for another certificate.
+func isWait(err error) bool {
+	return errors.Is(err, errBusy) || errors.Is(err, errTurn) || errors.Is(err, storage.ErrLeaseLost)
+}
 
 // try is what came of the last attempts at one issuer.
 type try struct {
 	hold  records.Hold // the one that ends last
 	holds holds        // all; nil: there is no other. They are not changed
 	err   error        // of the last attempt in this process; nil: the hold was read from storage
-	at    int64        // Unix nanoseconds of that attempt; 0: it was made by another process
+	isNew bool         // it was not reported yet
 	wish  int64        // the wish that it was made for; 0: none
 }
 

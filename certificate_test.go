@@ -26,7 +26,7 @@ func TestTroubleThatSaysSomethingIsKept(t *testing.T) {
 		"degraded": func(t *trouble) { t.degraded = "why" },
 	}
 	// These say something only beside one of the others.
-	beside := map[string]bool{"failures": true, "since": true, "wished": true, "told": true}
+	beside := map[string]bool{"failures": true, "since": true, "wished": true, "by": true}
 	if !new(trouble).isZero() {
 		t.Error("the zero value is not zero")
 	}

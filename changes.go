@@ -63,7 +63,7 @@ func (m *Manager) tellAndLook(ctx context.Context) {
 			}
 		case <-tell:
 			tell = nil
-			if err := m.changes.Flush(ctx); err != nil && ctx.Err() == nil {
+			if err := m.tellChanges(ctx); err != nil && ctx.Err() == nil {
 				m.log.Debug("other instances could not be told of a change; it is tried again", "err", err)
 				tell = time.After(changesEvery)
 			}
@@ -76,17 +76,23 @@ func (m *Manager) tellAndLook(ctx context.Context) {
 	}
 }
 
+func (m *Manager) tellChanges(ctx context.Context) error {
+	defer m.calls.begin("telling other instances of changes")()
+	return m.changes.Flush(ctx)
+}
+
 // lastChanges tells of what was stored last before Close.
 func (m *Manager) lastChanges(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
 	defer cancel()
-	if err := m.changes.Flush(ctx); err != nil {
+	if err := m.tellChanges(ctx); err != nil {
 		m.log.Debug("other instances could not be told of a change", "err", err)
 	}
 }
 
 // lookAtChanges has what others changed read again.
 func (m *Manager) lookAtChanges(ctx context.Context) {
+	defer m.calls.begin("the look at what other instances changed")()
 	ids, all, err := m.changes.Poll(ctx)
 	if err != nil {
 		if ctx.Err() == nil {

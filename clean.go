@@ -87,11 +87,14 @@ func (c *cleaner) Due() {
 	}
 	m := c.m
 	m.spawn(func() {
-		next := c.run(m.ctx)
-		c.busy.Store(false)
-		if m.ctx.Err() == nil {
-			m.queue.Set(c, next.Unix())
-		}
+		next := jittered(time.Now(), min(c.interval, cleanRetry)) // for a round that ends its goroutine
+		defer func() {
+			c.busy.Store(false)
+			if m.ctx.Err() == nil {
+				m.queue.Set(c, next.Unix())
+			}
+		}()
+		next = c.run(m.ctx)
 	})
 }
 
@@ -100,6 +103,7 @@ func (c *cleaner) String() string { return "cleaning" }
 
 // run does a round if one is due and returns when to look again.
 func (c *cleaner) run(ctx context.Context) (next time.Time) {
+	defer c.m.calls.begin("the cleaning of storage")()
 	retry := jittered(time.Now(), min(c.interval, cleanRetry))
 	defer func() {
 		if p := recover(); p != nil {
@@ -130,7 +134,7 @@ func (c *cleaner) round(ctx context.Context) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	defer unlock(ctx, lease, c.m.log)
+	defer c.m.unlock(ctx, lease)
 	ctx = lease.Context()
 	if next, due, err := c.due(ctx); err != nil || !due {
 		return next, err
@@ -263,7 +267,7 @@ func (c *cleaner) look(ctx context.Context, r cleanRule, e records.Entry) (gone 
 		if err != nil {
 			return false, time.Time{}, err
 		}
-		defer unlock(ctx, lease, c.m.log)
+		defer c.m.unlock(ctx, lease)
 		ctx = lease.Context()
 		// What is there now may be new.
 		staleAt, err = c.staleAt(ctx, r, e)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -210,6 +211,13 @@ func TestCleanGoesOnAfterAnError(t *testing.T) {
 				t.Errorf("the log does not say %s: %s", part, text)
 			}
 		}
+		f.set(func(c call) fault {
+			if c.op == "list" && c.key == keyHolds {
+				return fault{list: func([]string) []string { runtime.Goexit(); return nil }}
+			}
+			return fault{}
+		})
+		time.Sleep(2 * time.Hour)
 		f.set(nil)
 		time.Sleep(2 * time.Hour)
 		if got := keysOf(t, f); !slices.Equal(got, []string{keyCleaned}) {

@@ -54,6 +54,7 @@ var configFaults = []struct {
 	{"issuer nil", func(c *Config) { c.Issuers = []Issuer{nil} }, "Config.Issuers[0]", "nil"},
 	{"issuer typed nil", func(c *Config) { c.Issuers = append(c.Issuers, (*ACME)(nil)) }, "Config.Issuers[1]", "nil"},
 	{"issuer not comparable", func(c *Config) { c.Issuers = []Issuer{valueIssuer{[]string{"x"}}} }, "Config.Issuers[0]", "pointer"},
+	{"issuer not comparable by what it holds", func(c *Config) { c.Issuers = []Issuer{struct{ Issuer }{valueIssuer{[]string{"x"}}}} }, "Config.Issuers[0]", "pointer"},
 	{"issuer ID", func(c *Config) { c.Issuers = []Issuer{&valueIssuer{[]string{"a/b"}}} }, "Config.Issuers[0]", "a/b"},
 	{"issuer twice", func(c *Config) { c.Issuers = append(c.Issuers, &ACME{Directory: c.Issuers[0].(*ACME).Directory}) }, "Config.Issuers[1]", "same ID"},
 	{"issuer directory", func(c *Config) { c.Issuers = []Issuer{&ACME{Directory: "://"}} }, "Config.Issuers[0].Directory", "not a URL"},

@@ -53,7 +53,7 @@ func held(until map[*issuer]records.Hold) *trouble {
 		if h.Noted == 0 {
 			h.Noted = onDay(9.9)
 		}
-		t.tries[iss.id] = &try{hold: h, at: h.Last * 1e9, wish: triedFor}
+		t.tries[iss.id] = &try{hold: h, wish: triedFor}
 	}
 	return t
 }
@@ -359,9 +359,9 @@ func TestWhenAHoldLetsAnIssuerBeAsked(t *testing.T) {
 		{"Renew", wished, &records.Hold{Last: now}, 0, -now},
 		{"Renew, after an attempt for another call", wished, &records.Hold{Last: now}, now*1e9 + 1, -now},
 		{"Renew, which the last attempt was for", wished, &records.Hold{Last: now}, now * 1e9, until},
-		{"Renew, and four have failed", wished, &records.Hold{Failed: ago(50, 40, 20, 6)}, 0, 10 * 60},
-		{"Renew, and six have failed", wished, &records.Hold{Failed: ago(59, 58, 50, 40, 20, 6)}, 0, 10 * 60},
-		{"nobody waits, and four have failed just now", pass{}, &records.Hold{Until: now + 60, Failed: ago(1, 1, 1, 1)}, 0, 59 * 60},
+		{"Renew, and four have failed", wished, &records.Hold{Failed: ago(50, 40, 20, 6)}, 0, 10*60 + 1},
+		{"Renew, and six have failed", wished, &records.Hold{Failed: ago(59, 58, 50, 40, 20, 6)}, 0, 10*60 + 1},
+		{"nobody waits, and four have failed just now", pass{}, &records.Hold{Until: now + 60, Failed: ago(1, 1, 1, 1)}, 0, 59*60 + 1},
 		{"it has ended", pass{}, &records.Hold{Until: now}, 0, -now},
 		{"it was noted in the future", pass{}, &records.Hold{Noted: now + 121}, 0, -now},
 	} {
@@ -424,5 +424,34 @@ func TestWhenFailuresSayThatTheCAIsDown(t *testing.T) {
 				t.Errorf("isDown = %v", got)
 			}
 		})
+	}
+}
+
+func TestWhoGoesFirst(t *testing.T) {
+	now := time.Now().Unix()
+	ends := func(in int64) served { return served{b: &records.Bundle{End: now + in}} }
+	var before int64 = -1
+	for _, tt := range []struct {
+		name string
+		cur  served
+		know facts
+		why  *trouble
+	}{
+		{"waited for", ends(90 * aDay), 0, &trouble{waiters: []*waiter{{}}}},
+		{"revoked", ends(90 * aDay), isRevoked, nil},
+		{"expired for long", ends(-aDay), 0, nil},
+		{"just expired", ends(0), 0, nil},
+		{"about to end", ends(anHour), 0, nil},
+		{"none", served{}, 0, nil},
+		{"good for some days", ends(2 * aDay), 0, nil},
+		{"good for weeks", ends(30 * aDay), 0, nil},
+	} {
+		c := &managed{}
+		c.cur, c.know, c.why = tt.cur, tt.know, tt.why
+		need := new(Manager).needOf(c)
+		if need <= before {
+			t.Errorf("%s does not go behind what stands before it", tt.name)
+		}
+		before = need
 	}
 }

@@ -153,9 +153,14 @@ func (l *listener) run() {
 		l.m.listening.Go(l.run)
 	}()
 	for ev = range l.events {
-		l.m.conf.OnEvent(ev)
+		l.call(ev)
 	}
 	isDone = true
+}
+
+func (l *listener) call(ev Event) {
+	defer l.m.calls.begin("Config.OnEvent")()
+	l.m.conf.OnEvent(ev)
 }
 
 // note tells once for each kind of event that a call did not return. value is

@@ -336,7 +336,7 @@ func TestLeaseLostAtEachCall(t *testing.T) {
 			if got := len(r.ca.Orders()); got != 1 {
 				t.Errorf("lost at call %d: %d orders", n, got)
 			}
-			if r.said.has("another instance works on a name", "lease lost", faultName) {
+			if r.said.has("a name has to wait", "lease lost", faultName) {
 				told++
 			}
 			if lost {

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/certwright/certwright/internal/acmeflow"
 	"github.com/certwright/certwright/internal/backoff"
+	"github.com/certwright/certwright/internal/keyed"
 	"github.com/certwright/certwright/internal/lane"
 	"github.com/certwright/certwright/internal/records"
 )
@@ -35,6 +37,10 @@ const (
 	// answersFor is for how long an answer shows that the CA works.
 	answersFor = 2 * time.Minute
 
+	// mostError is how many bytes of an error a hold keeps. It has to fit where it
+	// is stored, whatever a CA or an Issuer has to say.
+	mostError = 8 << 10
+
 	// accountHoldAge is for how long the account's hold that was read is believed.
 	accountHoldAge = time.Minute
 )
@@ -47,9 +53,11 @@ type issuer struct {
 	upkeep *lane.Lane                   // questions to its CA beside them
 	down   atomic.Pointer[records.Hold] // of the account as a whole; nil: none
 
-	mu       sync.Mutex // guards the fields below
-	readAt   time.Time  // when down was read from storage
-	answered time.Time  // when it last issued or refused a certificate
+	timeout  time.Duration // of an attempt, with what comes before and after it
+	turns    keyed.Mutex   // by name
+	mu       sync.Mutex    // guards the fields below
+	readAt   time.Time     // when down was read from storage
+	answered time.Time     // when it last issued or refused a certificate
 	strikes  map[string]bool
 }
 
@@ -73,8 +81,8 @@ func (s *state) pass() pass { return pass{wish: s.wish, tried: s.know&isTried !=
 // wish that this process asked it for last, 0 for none.
 func (p pass) until(h *records.Hold, tried, now int64) int64 {
 	free := int64(0) // of failed validations, which count also when the back-off has ended
-	if n := h.FailedSince(now - failedFor); n >= mostFailed {
-		free = h.Failed[len(h.Failed)-mostFailed] + failedFor
+	if failed := h.FailedSince(now - failedFor); len(failed) >= mostFailed {
+		free = failed[len(failed)-mostFailed] + failedFor + 1 // whole seconds were noted
 	}
 	switch {
 	case !h.Counts(now):
@@ -173,6 +181,17 @@ func (l holds) latest(now int64) records.Hold {
 	return out
 }
 
+// failed returns the names of which validations have failed in the last hour.
+func (l holds) failed(now int64) map[string]bool {
+	out := map[string]bool{}
+	for name, h := range l {
+		if len(h.FailedSince(now-failedFor)) > 0 {
+			out[name] = true
+		}
+	}
+	return out
+}
+
 // hasFailed reports whether there was a failure that was not of the account as a
 // whole.
 func (l holds) hasFailed() bool {
@@ -189,8 +208,12 @@ func (l holds) hasFailed() bool {
 func (m *Manager) noteFailure(ctx context.Context, c *managed, a attempt, err error) records.Hold {
 	now := time.Now()
 	asked := askedFor(err, a.left)
+	text := err.Error()
+	if len(text) > mostError {
+		text = strings.ToValidUTF8(text[:mostError], "") + "…"
+	}
 	h := records.Hold{
-		Account: a.iss.id, Noted: now.Unix(), Last: now.Unix(), ByCA: asked > 0 && !isRefused(err) || isProblem(err, "rateLimited"), Error: err.Error(),
+		Account: a.iss.id, Noted: now.Unix(), Last: now.Unix(), ByCA: asked > 0 && !isRefused(err) || isProblem(err, "rateLimited"), Error: text,
 	}
 	if a.iss.isDown(err, a, c.Names[0]) {
 		return m.noteDown(ctx, a.iss, h, asked)

@@ -1,12 +1,17 @@
 package certwright_test
 
 import (
+	"context"
 	"errors"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	. "github.com/certwright/certwright"
+	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/storage"
 )
 
 // A name that cannot be validated is asked for every minute: five failed
@@ -66,6 +71,72 @@ func TestOwnBackOffDoesNotHideTheCAsWord(t *testing.T) {
 		}
 		if k := f.count(); k != n {
 			t.Errorf("it was asked %d times within the two hours that it asked for", k-n)
+		}
+	})
+}
+
+// Several certificates share a name that cannot be validated: its failures are
+// counted whatever they are for, and the other names have their certificates. (F22)
+func TestFailedValidationsAreBoundedWhateverSharesTheName(t *testing.T) {
+	const bad, good = "bad.example.com", "good.example.com"
+	for name, specs := range map[string][]Spec{
+		"one":                  {{Names: []string{bad}}},
+		"two key types":        {{Names: []string{bad}, KeyTypes: []KeyType{P256, P384}}},
+		"sets":                 {{Names: []string{bad}}, {Names: []string{bad, good}}, {Names: []string{good, "a.example.com", bad}}},
+		"sets and three types": {{Names: []string{bad, "a.example.com"}, KeyTypes: []KeyType{P256, P384}}, {Names: []string{bad}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var mu sync.Mutex // guards failed
+				var failed []time.Time
+				_, conf := newFake(t, fakeca.Options{Challenges: []string{"tls-alpn-01", "http-01", "dns-01"}, Validate: func(_ context.Context, ch fakeca.ChallengeInfo) error {
+					if ch.Identifier.Value != bad {
+						return nil
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					failed = append(failed, time.Now())
+					return fakeca.NewProblem("connection", 400, "no")
+				}})
+				if strings.Contains(name, "three types") {
+					conf.Issuers[0].(*ACME).Solvers = map[string]Solver{"dns-01": breakingSolver{new(breaking)}}
+				}
+				m := start(t, conf)
+				if m.Manage(t.Context(), append(specs, Spec{Names: []string{good}})...) == nil {
+					t.Error("all have a certificate")
+				}
+				mustLeaf(t, m, good)
+				time.Sleep(6 * time.Hour)
+				mu.Lock()
+				defer mu.Unlock()
+				for i := range failed {
+					if i >= 4 && failed[i].Sub(failed[i-4]) < time.Hour {
+						t.Errorf("five failed validations within %v", failed[i].Sub(failed[i-4]))
+					}
+				}
+				if len(failed) < 5 {
+					t.Errorf("%d failed validations in six hours: it was given up", len(failed))
+				}
+			})
+		})
+	}
+}
+
+// What an Issuer has to say is kept as far as it fits where it is stored.
+func TestHoldOfALongErrorCanBeStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, mem := newFakeSigner(t), storage.NewMemory()
+		f.err = errors.New(strings.Repeat("\u00e9", 1<<20))
+		m := offline(t, f, func(c *Config) { c.Storage = mem })
+		if m.ManageSync(t.Context(), []string{"a.example.com"}) == nil {
+			t.Fatal("there is a certificate")
+		}
+		keys, err := mem.List(t.Context(), keyHolds)
+		if err != nil || len(keys) != 1 {
+			t.Fatalf("stored are %v, %v", keys, err)
+		}
+		if n := len(mustLoad(t, mem, keys[0])); n > 64<<10 {
+			t.Errorf("a hold of %d bytes is stored", n)
 		}
 	})
 }

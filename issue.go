@@ -24,6 +24,10 @@ const (
 	// name.
 	lockTimeout = time.Minute
 
+	// turnPatience bounds the wait for another certificate of the same name: who
+	// waits takes up room in the issuer's lane.
+	turnPatience = 15 * time.Second
+
 	// moment is the shortest wait for which a slot is given back.
 	moment = 100 * time.Millisecond
 
@@ -51,6 +55,9 @@ var (
 
 	// errBusy means that another instance works on the name.
 	errBusy = errors.New("another instance is working on it")
+
+	// errTurn means that another certificate for one of the names is being issued.
+	errTurn = errors.New("another certificate for the name is being issued")
 )
 
 // attempt is one attempt to get a certificate from one issuer.
@@ -79,6 +86,12 @@ func (m *Manager) newAttempt(c *managed, f *flight, iss *issuer) attempt {
 // been faster, and else from the issuer. It is the one path of a first issue and
 // of a renewal.
 func (m *Manager) obtain(ctx context.Context, c *managed, a attempt) func(*news) {
+	isAsked, onLane := false, ctx
+	defer func() {
+		if !isAsked {
+			lane.Refund(onLane)
+		}
+	}()
 	a.f.progress("lease", "")
 	lease, err := m.lockFor(ctx, a.f, records.IssueLock(c.id()))
 	if err != nil {
@@ -93,6 +106,12 @@ func (m *Manager) obtain(ctx context.Context, c *managed, a attempt) func(*news)
 	if m.suffices(c, a, old.Bundle) {
 		return m.took(c, a, old.Bundle)
 	}
+	a.f.progress("turn", "")
+	done, err := a.iss.turnOf(ctx, c.Names)
+	if err != nil {
+		return m.obtainFailed(ctx, c, a, err)
+	}
+	defer done()
 	a.holds = m.loadHolds(ctx, c, a.iss)
 	now := time.Now().Unix()
 	if max(a.holds.until(a.pass, 0, now), a.pass.until(a.iss.down.Load(), 0, now)) > now {
@@ -101,17 +120,56 @@ func (m *Manager) obtain(ctx context.Context, c *managed, a attempt) func(*news)
 			t.hold, t.holds = a.holds.latest(now), a.holds
 		}
 	}
-	a.began = time.Now()
-	b, err := m.issue(ctx, c, a, old)
-	if err != nil && mayRetryNow(err) { // about an order that was made before
-		m.dropOrder(ctx, c, a.iss)
-		a.order = nil
-		b, err = m.issue(ctx, c, a, old)
-	}
+	isAsked, a.began = true, time.Now()
+	b, err := m.ask(ctx, c, a, old)
 	if err != nil {
 		return m.obtainFailed(ctx, c, a, err)
 	}
 	return m.issued(c, a, old.Bundle, b)
+}
+
+// ask calls the issuer, and once more when its error is about an order that was
+// made before. A call that panics or ends its goroutine is noted too: a program
+// that is started over and over does not ask each time.
+func (m *Manager) ask(ctx context.Context, c *managed, a attempt, old records.Stored) (*records.Bundle, error) {
+	isBack := false
+	defer func() {
+		if !isBack {
+			m.noteFailure(ctx, c, a, &StepError{Issuer: a.iss.id, Step: "issue", Err: errors.New("the call panicked or ended its goroutine")})
+		}
+	}()
+	b, err := m.issue(ctx, c, a, old)
+	if err != nil && mayRetryNow(err) {
+		m.dropOrder(ctx, c, a.iss)
+		a.order = nil
+		b, err = m.issue(ctx, c, a, old)
+	}
+	isBack = true
+	return b, err
+}
+
+// turnOf waits, for a bounded time, until no other attempt at i is for one of
+// names: a CA counts the failed validations of a name, whatever certificate it is
+// for, and each attempt has to know of those before it.
+func (i *issuer) turnOf(ctx context.Context, names []string) (done func(), err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, turnPatience, errTurn)
+	defer cancel()
+	defer idleSoon(ctx)()
+	var held []func()
+	done = func() {
+		for _, unlock := range held {
+			unlock()
+		}
+	}
+	for _, name := range slices.Sorted(slices.Values(names)) { // so that no two wait for each other
+		unlock, err := i.turns.Lock(ctx, name)
+		if err != nil {
+			done()
+			return nil, err
+		}
+		held = append(held, unlock)
+	}
+	return done, nil
 }
 
 // isMissing reports whether a record is not there, or is of no use.
@@ -179,7 +237,11 @@ func (m *Manager) obtainFailed(ctx context.Context, c *managed, a attempt, err e
 	}
 	switch {
 	case isWait(err):
-		m.log.Warn("another instance works on a name", "name", c.Names[0], "due", time.Now().Add(quickRetry), "err", err)
+		tell := m.log.Warn
+		if errors.Is(err, errTurn) {
+			tell = m.log.Debug
+		}
+		tell("a name has to wait", "name", c.Names[0], "due", time.Now().Add(quickRetry), "err", err)
 		return func(*news) {
 			c.trouble().retry, c.why.err = time.Now().Add(quickRetry).Unix(), err
 		}
@@ -195,7 +257,7 @@ func (m *Manager) obtainFailed(ctx context.Context, c *managed, a attempt, err e
 	return func(*news) {
 		c.wellLocked()
 		t := c.tryOf(a.iss)
-		t.hold, t.holds, t.err, t.at, t.wish = h, a.holds, err, time.Now().UnixNano(), a.pass.wish
+		t.hold, t.holds, t.err, t.isNew, t.wish = h, a.holds, err, true, a.pass.wish
 		if errors.Is(err, ErrOrderGone) {
 			delete(c.why.orders, a.iss.id)
 		}
@@ -262,7 +324,7 @@ func (m *Manager) lockWithin(ctx context.Context, name string, patience time.Dur
 	lease, err := m.conf.Locker.Lock(wait, name)
 	if !timer.Stop() && err == nil {
 		// The time ran out in the moment in which the lease came.
-		unlock(ctx, lease, m.log)
+		m.unlock(ctx, lease)
 		err = errBusy
 	}
 	if err != nil {
@@ -281,7 +343,7 @@ func (m *Manager) underLease(ctx context.Context, name string, f func(ctx contex
 	if err != nil {
 		return err
 	}
-	defer unlock(ctx, lease, m.log)
+	defer m.unlock(ctx, lease)
 	return f(lease.Context())
 }
 
@@ -307,9 +369,15 @@ func (m *Manager) issue(ctx context.Context, c *managed, a attempt, old records.
 	if err != nil {
 		return nil, fmt.Errorf("making the CSR for %q: %w", c.Names[0], err)
 	}
+	lease := ctx
 	req := IssueRequest{
 		Names: slices.Clone(c.Names), CSR: csr, Profile: a.cfg.profile, State: order.State,
-		Save:     func(ctx context.Context, b []byte) error { return m.saveOrder(ctx, c, order, b) },
+		Save: func(ctx context.Context, b []byte) error {
+			if lease.Err() != nil { // whatever context an Issuer has that calls it late
+				return context.Cause(lease)
+			}
+			return m.saveOrder(ctx, c, order, b)
+		},
 		Progress: a.f.progress,
 		Sleep:    sleep,
 	}
@@ -324,7 +392,7 @@ func (m *Manager) issue(ctx context.Context, c *managed, a attempt, old records.
 		}
 	}
 	a.f.progress("issue", "")
-	issued, err := a.iss.Issue(ctx, req)
+	issued, err := a.iss.Issue(context.WithValue(ctx, failedKey{}, a.holds.failed(time.Now().Unix())), req)
 	if err != nil {
 		return nil, asStepError(a.iss, ctx, err)
 	}
@@ -381,8 +449,15 @@ func (m *Manager) accept(ctx context.Context, c *managed, a attempt, r accepting
 	if err := m.records.StoreBundle(ctx, records.Stored{Bundle: b, Data: r.issued.Data}); err != nil {
 		return nil, fail("store", fmt.Errorf("%w: %w", errNotStored, err))
 	}
-	m.noteSuccess(ctx, a)
-	m.dropOrder(ctx, c, a.iss)
+	// It is stored: what goes wrong from here on costs it nothing.
+	err = m.calls.do("the end of the order for "+c.Names[0], callTimeout, func() error {
+		m.noteSuccess(ctx, a)
+		m.dropOrder(ctx, c, a.iss)
+		return nil
+	})
+	if err != nil {
+		m.log.Warn("what is left of an issue could not be removed", "name", c.Names[0], "err", err)
+	}
 	return b, nil
 }
 
@@ -420,7 +495,7 @@ func (m *Manager) openOrder(ctx context.Context, c *managed, a attempt) (*record
 	case isNewer(err): // it is left as it is, and gone without
 		m.log.Warn("the record of an issue in progress was written by a newer version and is left as it is", "name", c.Names[0], "err", err)
 	case err != nil && !isNotExist(err):
-		m.degraded(c, "the record of an issue in progress cannot be read; it begins anew", err)
+		m.degraded(c, doObtain, "the record of an issue in progress cannot be read; it begins anew", err)
 	case err == nil:
 		if key := m.resumable(c, a, stored); key != nil {
 			return stored, key, nil
@@ -469,7 +544,7 @@ func (m *Manager) storeOrder(ctx context.Context, c *managed, o *records.Order) 
 		return nil
 	}
 	if err != nil && time.Since(c.troubledSince()) >= storeFor && m.records.Probe(ctx) == nil {
-		m.degraded(c, "the record of an issue in progress cannot be stored while others can; it is gone without", err)
+		m.degraded(c, doObtain, "the record of an issue in progress cannot be stored while others can; it is gone without", err)
 		return nil
 	}
 	return err
@@ -510,7 +585,7 @@ func (m *Manager) saveOrder(ctx context.Context, c *managed, o *records.Order, b
 // dropOrder forgets an issue that ended. What stays is recognised by its key.
 func (m *Manager) dropOrder(ctx context.Context, c *managed, iss *issuer) {
 	if err := m.records.DropOrder(ctx, c.id(), iss.id); err != nil && !isNewer(err) && ctx.Err() == nil {
-		m.degraded(c, "the record of a finished issue could not be removed", err)
+		m.degraded(c, doObtain, "the record of a finished issue could not be removed", err)
 	}
 }
 

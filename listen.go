@@ -118,7 +118,7 @@ func (m *Manager) knock(ctx context.Context, challengeType, addr string) {
 // newEnv returns what the Manager gives to its ACME issuers.
 func (m *Manager) newEnv() *issuerEnv {
 	env := &issuerEnv{
-		locker: m.conf.Locker, log: m.log,
+		locker: m.conf.Locker, unlock: m.unlock, calls: &m.calls, log: m.log,
 		email: m.conf.Email, agreeToTerms: m.conf.AgreeToTerms,
 		hint: m.hint, records: m.records, accounts: m.sources.account,
 	}

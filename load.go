@@ -133,14 +133,14 @@ func (m *Manager) own(ctx context.Context, c *managed, now time.Time) (found, er
 	var damaged *records.DamagedError
 	switch {
 	case errors.As(err, &damaged):
-		m.degraded(c, "a stored certificate is damaged and will be replaced", err)
+		m.degraded(c, doLoad, "a stored certificate is damaged and will be replaced", err)
 		f.broken = f.b != nil
 	case isNewer(err) && f.b != nil:
 		m.log.Warn("a stored certificate was written by a newer version: it is served and not replaced", "name", c.Names[0], "err", err)
 	case err != nil && !isNotExist(err):
 		return found{}, err
 	case s.Mended != nil:
-		m.degraded(c, "a stored certificate was changed by other means; it is written anew", s.Mended)
+		m.degraded(c, doLoad, "a stored certificate was changed by other means; it is written anew", s.Mended)
 		if err := m.mend(ctx, c); err != nil {
 			m.log.Warn("a stored certificate could not be written anew", "name", c.Names[0], "err", err)
 		}
@@ -240,6 +240,6 @@ func (m *Manager) noteBroken(e *certcache.Entry, source certcache.Source, err er
 		first = true
 	})
 	if first {
-		m.degraded(c, "a stored certificate cannot be parsed and will be replaced", err)
+		m.degraded(c, doLoad, "a stored certificate cannot be parsed and will be replaced", err)
 	}
 }

@@ -433,7 +433,8 @@ func (m *Manager) Renew(ctx context.Context, name string) error {
 func (m *Manager) wishLocked(c *managed, w *callWait, i int) {
 	wish := time.Now().UnixNano()
 	c.wish = wish
-	c.trouble().retry = 0
+	t := c.trouble()
+	t.retry, t.wished = 0, min(t.wished, wish-1) // one may have been met by a clock that was ahead
 	m.waitLocked(c, w, i, func(c *managed, now time.Time) (error, bool) {
 		switch {
 		case c.why.wished >= wish:

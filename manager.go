@@ -61,7 +61,8 @@ type Manager struct {
 	ocspClient  *http.Client
 	validations lastAsked
 	listening   sync.WaitGroup // Config.OnEvent is called
-	waiting     atomic.Int32   // handshakes that wait
+	calls       calls
+	waiting     atomic.Int32 // handshakes that wait
 
 	began    time.Time       // when New was called
 	ctx      context.Context // ends with Close; all work runs on it
@@ -81,13 +82,12 @@ type Manager struct {
 
 	// mu guards the fields below. It is taken before a managed's mu and never
 	// held during I/O, a callback or a log line.
-	mu           sync.Mutex
-	issuers      map[string]*issuer    // by ID
-	given        map[Issuer]*issuer    // by what the caller gave
-	upkeep       map[string]*lane.Lane // of CAs, for what is asked beside orders
-	sets         map[string]*managed   // those whose ID does not tell a name, by ID
-	isClosed     bool
-	lastDegraded string
+	mu       sync.Mutex
+	issuers  map[string]*issuer    // by ID
+	given    map[Issuer]*issuer    // by what the caller gave
+	upkeep   map[string]*lane.Lane // of CAs, for what is asked beside orders
+	sets     map[string]*managed   // those whose ID does not tell a name, by ID
+	isClosed bool
 }
 
 // New returns a Manager for conf, or an error that names the field at fault. It
@@ -244,6 +244,7 @@ func (m *Manager) Close(ctx context.Context) error {
 		s := l.Status()
 		stuck = append(append(stuck, s.Flying...), s.Abandoned...)
 	}
+	stuck = append(stuck, m.calls.names()...)
 	if len(stuck) > 0 {
 		return fmt.Errorf("closing the manager: work on %s does not end: %w", strings.Join(stuck, ", "), context.Cause(ctx))
 	}
@@ -292,6 +293,7 @@ func (m *Manager) finish() {
 	}
 	m.events.close()
 	m.listening.Wait()
+	m.calls.wait()
 	close(m.closed)
 }
 
@@ -318,7 +320,7 @@ func (m *Manager) bindLocked(field string, given Issuer) (*issuer, error) {
 	if isNil(given) {
 		return nil, configErrorf(field, "is nil")
 	}
-	if !reflect.TypeOf(given).Comparable() {
+	if !reflect.ValueOf(given).Comparable() {
 		return nil, configErrorf(field, "is a %T, two of which cannot be told apart; use a pointer to one", given)
 	}
 	if b := m.given[given]; b != nil {
@@ -343,8 +345,9 @@ func (m *Manager) bindLocked(field string, given Issuer) (*issuer, error) {
 	if m.issuers[iss.id] != nil {
 		return nil, configErrorf(field, "has the same ID as another issuer: %q; set Account of an *ACME to have another account at the same CA", iss.id)
 	}
-	iss.lane = m.newLane(iss.id)
+	iss.lane, iss.timeout = m.newLane(iss.id), obtainTimeout
 	if b, ok := out.(*acmeIssuer); ok {
+		iss.timeout = b.conf.Timeout + aroundIssue
 		iss.lane.SetRate(b.conf.OrderLimit.Orders, b.conf.OrderLimit.Per)
 	}
 	if m.upkeep[iss.ca] == nil {

@@ -201,7 +201,7 @@ func (m *Manager) storedStaple(ctx context.Context, c *managed, b *records.Bundl
 	now := time.Now()
 	r, err := m.records.LoadStaple(ctx, b.ID())
 	if err != nil || r.Serial != b.Serial() || !r.Asked.Before(now.Add(clockSkew)) {
-		m.noteUpkeep(ctx, c, "the stored OCSP response could not be read", err)
+		m.noteUpkeep(ctx, c, doStaple, "the stored OCSP response could not be read", err)
 		return nil, time.Time{}
 	}
 	leaf, err := b.Leaf()
@@ -235,7 +235,7 @@ func (m *Manager) neededStaple(ctx context.Context, c *managed, b *records.Bundl
 func (m *Manager) storeStaple(ctx context.Context, c *managed, b *records.Bundle, s *revocation.Staple) {
 	r := records.Staple{Serial: b.Serial(), Raw: s.Raw, Asked: time.Now().UTC().Round(0)}
 	if err := m.records.StoreStaple(ctx, b.ID(), &r); err != nil && !isNewer(err) && ctx.Err() == nil {
-		m.degraded(c, "the OCSP response could not be stored", err)
+		m.degraded(c, doStaple, "the OCSP response could not be stored", err)
 	}
 }
 

@@ -95,7 +95,7 @@ func (m *Manager) inform(ctx context.Context, c *managed, b *records.Bundle) fun
 		s, r = old, m.insteadOfOdd(c, stored, r)
 	}
 	if err := m.records.StoreRenewalInfo(ctx, b.ID(), &r); err != nil && !isNewer(err) && ctx.Err() == nil {
-		m.degraded(c, "the renewal info could not be stored", err)
+		m.degraded(c, doInform, "the renewal info could not be stored", err)
 	}
 	return func(n *news) { m.suggestedLocked(c, b, s, at, n) }
 }
@@ -152,14 +152,14 @@ func (m *Manager) loadRenewalInfo(ctx context.Context, c *managed, b *records.Bu
 	if err == nil && r.Serial == b.Serial() {
 		return r
 	}
-	m.noteUpkeep(ctx, c, "the stored renewal info could not be read", err)
+	m.noteUpkeep(ctx, c, doInform, "the stored renewal info could not be read", err)
 	return nil
 }
 
 // noteUpkeep tells of a record that can be had again and could not be read.
-func (m *Manager) noteUpkeep(ctx context.Context, c *managed, what string, err error) {
+func (m *Manager) noteUpkeep(ctx context.Context, c *managed, by deed, what string, err error) {
 	if err != nil && ctx.Err() == nil && !isNotExist(err) {
-		m.degraded(c, what, err)
+		m.degraded(c, by, what, err)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
+	"time"
 
 	"github.com/certwright/certwright/internal/acmeflow"
 )
@@ -17,6 +19,20 @@ func (c callerSolver) Present(ctx context.Context, ch acmeflow.Challenge) error 
 
 func (c callerSolver) CleanUp(ctx context.Context, ch acmeflow.Challenge) error {
 	return c.s.CleanUp(ctx, publicChallenge(ch))
+}
+
+// cleanUpPatience is for how long a Solver's CleanUp is waited for, which is given
+// ten seconds.
+const cleanUpPatience = 15 * time.Second
+
+// boundSolver is a Solver whose CleanUp costs no certificate, whatever it does.
+type boundSolver struct {
+	acmeflow.Solver
+	calls *calls
+}
+
+func (b boundSolver) CleanUp(ctx context.Context, ch acmeflow.Challenge) error {
+	return b.calls.do(fmt.Sprintf("the clean-up of %s for %s", ch.Type, ch.Identifier), cleanUpPatience, func() error { return b.Solver.CleanUp(ctx, ch) })
 }
 
 func publicChallenge(ch acmeflow.Challenge) Challenge {

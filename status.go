@@ -1,6 +1,8 @@
 package certwright
 
 import (
+	"cmp"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -87,7 +89,7 @@ type Health struct {
 	Panics   int           // recovered panics since the start
 	Managed  int           // managed certificates
 	Failing  int           // of them, those whose last attempt failed
-	Degraded string        // the last failure to keep or read something in storage
+	Degraded string        // of one of them, what could not be kept or read in storage; empty when all was
 }
 
 // Status returns the state of every managed certificate, sorted by name. It
@@ -169,7 +171,7 @@ func (m *Manager) addTrouble(c *managed, s *NameStatus, now int64) {
 			}
 		}
 	}
-	if isWait(w.err) {
+	if isWait(w.err) && !errors.Is(w.err, errTurn) {
 		s.NextAction = ActionAwaitInstance
 	}
 }
@@ -215,13 +217,13 @@ func (m *Manager) Health() Health {
 	for _, c := range m.all() {
 		h.Managed++
 		c.mu.Lock()
-		if w := c.why; w != nil && w.failing() {
-			h.Failing++
+		if w := c.why; w != nil {
+			if w.failing() {
+				h.Failing++
+			}
+			h.Degraded = cmp.Or(h.Degraded, w.degraded)
 		}
 		c.mu.Unlock()
 	}
-	m.mu.Lock()
-	h.Degraded = m.lastDegraded
-	m.mu.Unlock()
 	return h
 }

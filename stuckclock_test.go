@@ -16,3 +16,14 @@ func TestCallAbandonedByAClockThatWasAheadHoldsNothingUp(t *testing.T) {
 		t.Errorf("held up until %d", at)
 	}
 }
+
+// A wish was met while the clock was a year ahead: it does not meet those after it.
+func TestWishMetByAClockThatWasAheadMeetsNoOther(t *testing.T) {
+	now := time.Now()
+	c := &managed{}
+	c.busy, c.why = bit(doObtain), &trouble{wished: now.Add(365 * 24 * time.Hour).UnixNano()}
+	new(Manager).wishLocked(c, newWait(1), 0)
+	if _, done := c.why.waiters[0].done(c, now); done {
+		t.Error("Renew returns before anything was renewed")
+	}
+}

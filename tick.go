@@ -14,11 +14,12 @@ import (
 
 const (
 	// loadTimeout and askTimeout bound the flights that read storage and that ask
-	// a CA or a responder; obtainTimeout bounds an attempt at an issuer whatever
-	// the issuer's own bound is.
+	// a CA or a responder; obtainTimeout bounds an attempt at an issuer of the
+	// caller's, and aroundIssue what one at an *ACME takes beside ACME.Timeout.
 	loadTimeout   = 5 * time.Minute
 	askTimeout    = 2 * time.Minute
 	obtainTimeout = 20 * time.Minute
+	aroundIssue   = 5 * time.Minute
 )
 
 // news is what is done once no lock is held: telling, and starting flights.
@@ -180,7 +181,7 @@ func (m *Manager) serveLocked(c *managed) {
 func (m *Manager) startLocked(c *managed, a action, n *news) {
 	ctx, cancel := context.WithCancel(m.ctx)
 	f := &flight{began: time.Now(), cancel: cancel, on: a.do.String()}
-	f.Flight = &lane.Flight{Name: c.id(), Need: m.needOf(c, a), Context: ctx, Timeout: askTimeout}
+	f.Flight = &lane.Flight{Name: c.id(), Need: m.needOf(c), Context: ctx, Timeout: askTimeout}
 	l := m.storageLane
 	var do func(ctx context.Context) func(*news)
 	switch a.do {
@@ -189,7 +190,7 @@ func (m *Manager) startLocked(c *managed, a action, n *news) {
 		do = func(ctx context.Context) func(*news) { return m.load(ctx, c) }
 	case doObtain:
 		iss := c.cfg.issuers[a.issuer]
-		l, f.Timeout, f.Token, f.on = iss.lane, obtainTimeout, true, iss.id
+		l, f.Timeout, f.Token, f.on = iss.lane, iss.timeout, true, iss.id
 		t := m.newAttempt(c, f, iss)
 		do = func(ctx context.Context) func(*news) { return m.obtain(ctx, c, t) }
 	case doInform:
@@ -211,6 +212,9 @@ func (m *Manager) startLocked(c *managed, a action, n *news) {
 	f.lane = l
 	c.busy |= 1 << a.do
 	c.trouble().flights[a.do] = f
+	if c.why.by == a.do {
+		c.why.degraded = "" // it is found out anew
+	}
 	n.add(func() {
 		if a.do == doObtain { // who waits may have passed what has stopped it
 			l.Probe()
@@ -219,13 +223,16 @@ func (m *Manager) startLocked(c *managed, a action, n *news) {
 	})
 }
 
-// needOf orders flights: what somebody waits for goes first, then what ends first.
-func (m *Manager) needOf(c *managed, a action) int64 {
+// needOf orders flights: what somebody waits for goes first, then what is revoked,
+// then what ends first. A first certificate goes behind what ends within a day.
+func (m *Manager) needOf(c *managed) int64 {
 	switch b := c.cur.b; {
 	case c.why != nil && len(c.why.waiters) > 0:
 		return 0
-	case b == nil:
+	case c.know&isRevoked != 0:
 		return 1
+	case b == nil:
+		return time.Now().Unix() + 24*60*60
 	default:
 		return b.End
 	}
@@ -280,7 +287,7 @@ func (f *flight) abandon(m *Manager) {
 	f.lease = nil
 	f.mu.Unlock()
 	if lease != nil {
-		unlock(m.ctx, lease, m.log)
+		m.unlock(m.ctx, lease)
 	}
 }
 
@@ -289,7 +296,7 @@ func (f *flight) abandon(m *Manager) {
 func (c *managed) failed(iss *issuer, err error) {
 	now := time.Now()
 	t := c.tryOf(iss)
-	t.holds, t.err, t.at, t.wish = nil, err, now.UnixNano(), c.wish
+	t.holds, t.err, t.isNew, t.wish = nil, err, true, c.wish
 	t.hold = records.Hold{
 		Account: iss.id, Subject: c.id(), Noted: now.Unix(), Last: now.Unix(), Attempts: t.hold.Attempts + 1, Error: err.Error(),
 	}
@@ -345,16 +352,15 @@ func (c *managed) wellLocked() {
 
 // reportLocked tells, once, of attempts that this process made and that failed.
 func (m *Manager) reportLocked(c *managed, n *news) {
-	last := int64(0)
+	isNew := false
 	if c.why != nil {
 		for _, t := range c.why.tries {
-			last = max(last, t.at)
+			isNew, t.isNew = isNew || t.isNew, false
 		}
 	}
-	if last == 0 || last <= c.why.told {
+	if !isNew {
 		return
 	}
-	c.why.told = last
 	err := c.issueError(time.Now().Unix())
 	n.add(func() {
 		m.log.Error("no certificate could be obtained", "name", c.Names[0], "attempt", err.Attempts, "due", err.RetryAt, "err", err)
@@ -422,14 +428,11 @@ func (m *Manager) emit(c *managed, e Event) {
 
 // degraded reports that something of c could not be kept in storage, or read. It
 // is called with no lock held.
-func (m *Manager) degraded(c *managed, what string, err error) {
-	text := what + ": " + err.Error()
+func (m *Manager) degraded(c *managed, by deed, what string, err error) {
 	c.mu.Lock()
-	c.trouble().degraded = text
+	w := c.trouble()
+	w.degraded, w.by = what+": "+err.Error(), by
 	c.mu.Unlock()
 	m.log.Error(what, "name", c.Names[0], "err", err)
-	m.mu.Lock()
-	m.lastDegraded = text
-	m.mu.Unlock()
 	m.emit(c, Event{Kind: EventStorageDegraded, Err: fmt.Errorf("%s: %w", what, err)})
 }

@@ -134,7 +134,8 @@ func (r *run) issue(ctx context.Context) (*Result, error) {
 func (r *run) otherChallenge(err error) bool {
 	e := asError(err)
 	for _, e := range append([]*Error{e}, e.Earlier...) {
-		if e.Challenge == "" || !e.another || r.before[e.Identifier] != nil && e.Step == StepChallenge {
+		isLater := r.before[e.Identifier] != nil || r.req.Once[e.Identifier]
+		if e.Challenge == "" || !e.another || isLater && e.Step == StepChallenge {
 			return false
 		}
 	}

@@ -21,6 +21,7 @@ type Request struct {
 	Solvers map[string]Solver   // by challenge type
 	Prefer  []string            // challenge types in the order they are tried; those not named come last
 	Failed  map[string][]string // by name: what failed when the last certificate was issued, tried last
+	Once    map[string]bool     // names of which validations have failed lately, whatever for: one type is tried
 
 	State []byte                                    // what Save was last given for this request, or nil
 	Save  func(ctx context.Context, b []byte) error // called before the CA acts; nil: nothing is kept

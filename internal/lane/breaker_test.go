@@ -163,6 +163,32 @@ func TestTokensAreTakenAtTakeOff(t *testing.T) {
 	})
 }
 
+// A flight that turns out to need no token gives it back, once.
+func TestTokenIsGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, n := lane.New(lane.Options{}), newNotes()
+		l.SetRate(1, time.Hour)
+		lane.Refund(t.Context()) // outside of a flight
+		for i := range 3 {
+			f := n.flight(t.Context(), fmt.Sprint(i), func(ctx context.Context) error {
+				time.Sleep(time.Second)
+				if i < 2 {
+					lane.Refund(ctx)
+					lane.Refund(ctx)
+				}
+				return nil
+			})
+			f.Token = true
+			l.Submit(f)
+		}
+		f := n.flight(t.Context(), "last", works(0))
+		f.Need, f.Token = 9, true
+		l.Submit(f)
+		at(3 * time.Hour)
+		n.want(t, "0@0s", "1@1s", "0 done@1s", "2@2s", "1 done@2s", "2 done@3s", "last@1h0m2s", "last done@1h0m2s")
+	})
+}
+
 func TestRateMayChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, l := newNotes(), lane.New(lane.Options{})

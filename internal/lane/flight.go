@@ -72,6 +72,7 @@ type trip struct {
 
 	// What follows is guarded by Lane.mu.
 	slot   bool
+	token  bool          // took one, which it has not given back
 	worked time.Time     // when it got its slot
 	away   int           // calls of Sleep and Idle that have not ended
 	ready  chan struct{} // closed when it gets its slot again; nil: it does not wait for it

@@ -31,10 +31,10 @@ func (l *Lane) takeOffLocked() {
 			l.sendBackLocked(context.Cause(f.Context), f)
 			continue
 		}
-		if f.Token {
+		t := l.boardLocked(f, now)
+		if t.token = f.Token; t.token {
 			l.takeTokenLocked(now)
 		}
-		t := l.boardLocked(f, now)
 		if !l.until.IsZero() {
 			l.probe = t
 		}
@@ -91,6 +91,22 @@ func (l *Lane) takeTokenLocked(now time.Time) {
 		l.full = now
 	}
 	l.full = l.full.Add(l.interval)
+}
+
+// Refund gives the token back that ctx's flight took, for one that turns out to
+// need none. It does nothing outside a flight, or when it is called again.
+func Refund(ctx context.Context) {
+	t, ok := ctx.Value(tripKey{}).(*trip)
+	if !ok {
+		return
+	}
+	l := t.lane
+	l.mu.Lock()
+	defer l.unlock()
+	if t.token {
+		t.token = false
+		l.full = l.full.Add(-l.interval)
+	}
 }
 
 // wakeLocked has tick called at a time, or before.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 )
 
@@ -88,20 +89,20 @@ func (h *Hold) Counts(now int64) bool {
 	return h != nil && h.Noted-clockSkew <= now && now < h.Until && h.Until-h.Noted <= longestHold
 }
 
-// FailedSince returns how many validations have failed at or after t, Unix
-// seconds, which is at most an hour ago. Those that a clock that was wrong has
-// put into the future do not count. It is 0 for a nil Hold.
-func (h *Hold) FailedSince(t int64) int {
+// FailedSince returns when validations have failed at or after t, Unix seconds,
+// which is at most an hour ago, the first one first. Those that a clock that was
+// wrong has put into the future do not count. There are none for a nil Hold.
+func (h *Hold) FailedSince(t int64) (list []int64) {
 	if h == nil {
-		return 0
+		return nil
 	}
-	n := 0
 	for _, at := range h.Failed {
 		if t <= at && at <= t+60*60+clockSkew {
-			n++
+			list = append(list, at)
 		}
 	}
-	return n
+	slices.Sort(list)
+	return list
 }
 
 // LoadHold returns the hold of an account for a subject; the empty subject is

@@ -163,10 +163,10 @@ func TestHoldThatNoWaitExplainsCountsAsNone(t *testing.T) {
 		}
 	}
 	h := &records.Hold{Failed: []int64{now - 2*hour, now - hour, now - 1, now + 60, now + 365*24*hour}}
-	if n := h.FailedSince(now - hour); n != 3 {
+	if n := len(h.FailedSince(now - hour)); n != 3 {
 		t.Errorf("FailedSince = %d, want 3", n)
 	}
-	if (*records.Hold)(nil).Counts(now) || (*records.Hold)(nil).FailedSince(0) != 0 {
+	if (*records.Hold)(nil).Counts(now) || (*records.Hold)(nil).FailedSince(0) != nil {
 		t.Error("a nil Hold counts")
 	}
 }
