@@ -140,3 +140,40 @@ func TestHoldOfALongErrorCanBeStored(t *testing.T) {
 		}
 	})
 }
+
+// Who waits has waited for another instance, or for another certificate of the
+// name, and that has failed: he is told at once, and not when it is tried again. (F6)
+func TestWhoHasWaitedForAnotherIsToldThatItFailed(t *testing.T) {
+	for _, what := range []string{"instance", "certificate"} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ca, conf := newFake(t, fakeca.Options{Validate: func(context.Context, fakeca.ChallengeInfo) error { return errors.New("no") }})
+				if what == "instance" {
+					ca.On(fakeca.Rule{Endpoint: "newOrder", Problem: fakeca.RateLimited(9*time.Hour, "slow down")})
+				}
+				ca.On(fakeca.Rule{Delay: 25 * time.Second})
+				first := Spec{Names: []string{"a.example.com"}}
+				second, m := first, start(t, conf)
+				ask := m
+				if what == "instance" {
+					ask = start(t, conf)
+				} else {
+					second.KeyTypes = []KeyType{P384}
+				}
+				done := make(chan error)
+				go func() { done <- m.Manage(t.Context(), first) }()
+				time.Sleep(time.Second)
+				began := time.Now()
+				if ask.Manage(t.Context(), second) == nil {
+					t.Error("there is a certificate")
+				}
+				if took := time.Since(began); took > 10*time.Minute {
+					t.Errorf("told after %v", took)
+				}
+				if <-done == nil {
+					t.Error("there is a certificate")
+				}
+			})
+		})
+	}
+}

@@ -247,6 +247,9 @@ func (m *Manager) land(c *managed, a action, f *flight, err error) {
 	m.change(c, func(n *news) {
 		c.busy &^= 1 << a.do
 		c.trouble().flights[a.do] = nil
+		if a.do == doObtain && isWait(c.why.err) {
+			c.why.err = nil // unless the result says that it has to wait still
+		}
 		if errors.Is(err, lane.ErrAbandoned) {
 			c.noteLostLocked(f)
 		}
