@@ -40,6 +40,9 @@ func (s strangeStorage) List(ctx context.Context, prefix string) ([]string, erro
 	return s.CertwrightStorage.List(ctx, prefix)
 }
 
+// nowhere is where answers go to strangers: what they do with them is no matter.
+type nowhere struct{ http.ResponseWriter }
+
 // among measures good handshakes, one after another, without strangers and with
 // them, and how many threads there are more for that.
 func among(kind string, c *corpus.Corpus, handshakes int) error {
@@ -97,7 +100,7 @@ func come(peer *peers.Certwright) error {
 	if err != nil {
 		return err
 	}
-	handler := peer.HTTPHandler(http.NotFoundHandler())
+	handler := peer.HTTPHandler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	for i := range strangers {
 		go func() {
 			hello := *genuine
@@ -108,7 +111,7 @@ func come(peer *peers.Certwright) error {
 				if i%2 == 0 {
 					_, _ = peer.GetCertificate(&hello) // there is none
 				} else {
-					handler.ServeHTTP(httptest.NewRecorder(), r)
+					handler.ServeHTTP(nowhere{}, r)
 				}
 			}
 		}()
