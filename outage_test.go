@@ -2,12 +2,15 @@ package certwright_test
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/certwright/certwright/internal/fakeca"
+	"github.com/certwright/certwright/storage"
 )
 
 // TestClockIsLookedAtEveryMinute has nothing due for weeks: a clock that is set,
@@ -101,4 +104,26 @@ func outage(t *testing.T, from time.Duration, noARI bool) {
 	if got := len(ca.Orders()); got < 2*len(names) || got > 3*len(names) {
 		t.Errorf("%d orders for %d names in eight days, want 2 or 3 each", got, len(names))
 	}
+}
+
+// TestOutageOfStorageSaysLittle has storage fail for two days, in which renewals
+// become due: a line for each name and few hours, and not each retry. (F85)
+func TestOutageOfStorageSaysLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, conf := newFake(t, fakeca.Options{})
+		s := newFaulty(storage.NewMemory())
+		log, logs := observed(slog.LevelWarn)
+		conf.Storage, conf.Logger, conf.CleanInterval = s, log, -1
+		m := startAlone(t, conf)
+		names := numbered(3, "example.com")
+		manage(t, m, names...)
+		time.Sleep(60 * day)
+		logs.TakeAll()
+		s.set(func(call) fault { return fault{err: errors.New("input/output error")} })
+		time.Sleep(2 * day)
+		if n := logs.Len(); n < len(names) || n > len(names)*24 {
+			t.Errorf("%d lines in two days: %v", n, logs.All())
+		}
+		s.set(nil)
+	})
 }

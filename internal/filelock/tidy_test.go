@@ -70,7 +70,8 @@ func TestTidyRemovesFreeLocksOnly(t *testing.T) {
 	mustUnlock(t, mustLock(t, f, "free"))
 }
 
-// Who waits while the folder is removed gets the lock in the new one.
+// Who waits while the folder is removed gets the lock in the new one, however slow
+// the machine is. (F86)
 func TestTidyWhileSomebodyWaits(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
