@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,6 +40,43 @@ func TestInstancesServeWhatTheOthersStored(t *testing.T) {
 			t.Errorf("%d orders for a certificate and two renewals", n)
 		}
 	})
+}
+
+// TestFirstLookThatFailsOrIsSlow has an instance's first look at what others changed
+// fail, or take long, while another one renews: it serves the new certificate
+// within a minute all the same (F52).
+func TestFirstLookThatFailsOrIsSlow(t *testing.T) {
+	for how, first := range map[string]fault{"fails": {err: syscall.EIO}, "is slow": {delay: 20 * time.Second}} {
+		t.Run(how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, conf := newFake(t, fakeca.Options{})
+				mem := storage.NewMemory()
+				conf.Storage = mem
+				a := start(t, conf)
+				manage(t, a, "a.example.com")
+				f := newFaulty(mem)
+				looks := 0
+				f.set(func(c call) fault {
+					if c.op == "list" && c.key == keyChanges {
+						if looks++; looks == 1 {
+							return first
+						}
+					}
+					return fault{}
+				})
+				conf.Storage = f
+				b := start(t, conf)
+				manage(t, b, "a.example.com")
+				if err := a.Renew(t.Context(), "a.example.com"); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				if !mustLeaf(t, b, "a.example.com").Equal(mustLeaf(t, a, "a.example.com")) {
+					t.Error("the certificate that was replaced is served still")
+				}
+			})
+		})
+	}
 }
 
 // badChanges is a storage that never returns when it lists changes.

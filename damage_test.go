@@ -22,8 +22,20 @@ type recordRig struct {
 	t    *testing.T
 	ca   *fakeca.CA
 	conf Config
-	mem  *storage.Memory
+	mem  *storage.Memory // what conf.Storage is, or has inside
 	said *said
+}
+
+// seal has the Manager keep its records sealed.
+func (r *recordRig) seal() {
+	r.t.Helper()
+	key, err := storage.NewSealKey(bytes.Repeat([]byte{7}, storage.SealKeySize))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if r.conf.Storage, err = storage.Seal(r.mem, storage.SealOptions{Keys: []storage.SealKey{key}}); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 func newRecordRig(t *testing.T) *recordRig {
@@ -58,7 +70,7 @@ func (r *recordRig) fill(kind string) (a, b string) {
 	}
 	synctest.Wait()
 	closeManager(r.t, m)
-	keys := slices.DeleteFunc(keysOf(r.t, r.mem), func(k string) bool { return !strings.HasPrefix(k, kind+"/") })
+	keys := slices.DeleteFunc(keysOf(r.t, r.conf.Storage), func(k string) bool { return !strings.HasPrefix(k, kind+"/") })
 	if kind == keyAccounts {
 		return keys[0], keys[0]
 	}
@@ -99,24 +111,69 @@ var damages = []damage{
 	{"newer", func(v, _ []byte) []byte { return bytes.Replace(v, []byte(" 1 sha256 "), []byte(" 2 sha256 "), 1) }, leftHere},
 }
 
+// flipped is the damage of one bit, at a byte counted from the front or, below 0,
+// from the end.
+func flipped(name string, at int) damage {
+	return damage{name, func(v, _ []byte) []byte {
+		w := bytes.Clone(v)
+		w[(at+len(w))%len(w)] ^= 1
+		return w
+	}, reported}
+}
+
+// sealedDamages are of what a sealed storage has stored: its mark, the ID of the
+// key (a key that nobody has may be given yet, for an hour), the nonce, the value,
+// the tag.
+var sealedDamages = []damage{
+	flipped("mark", 0), flipped("key's ID", 20), flipped("nonce", 30), flipped("value", 100), flipped("tag", -1),
+	{"first byte missing", func(v, _ []byte) []byte { return v[1:] }, reported},
+	{"one byte short", func(v, _ []byte) []byte { return v[:len(v)-1] }, reported},
+	{"empty", func(_, _ []byte) []byte { return nil }, reported},
+	{"one byte more", func(v, _ []byte) []byte { return append(bytes.Clone(v), 0) }, reported},
+	{"swapped", func(_, other []byte) []byte { return other }, reported},
+}
+
+var allKinds = []string{keyCerts, keyAccounts, keyOrders, keyHolds, keyStaples, keyInfos}
+
 // TestDamageHealsAndHoldsUpNoOther damages a record of each kind: whatever it
 // holds, the other names go on, an error names its key, and the name is healed;
 // what a newer version wrote stays.
 func TestDamageHealsAndHoldsUpNoOther(t *testing.T) {
-	for _, kind := range []string{keyCerts, keyAccounts, keyOrders, keyHolds, keyStaples, keyInfos} {
+	for _, kind := range allKinds {
 		for _, d := range damages {
 			if kind == keyAccounts && d.name == "swapped" {
 				continue // there is one; see TestAccountOfAnotherCA
 			}
 			t.Run(strings.TrimPrefix(kind, "v1/")+"/"+d.name, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) { damageRecord(t, kind, d) })
+				synctest.Test(t, func(t *testing.T) {
+					quiet := d.name == "swapped" && kind != keyCerts // what is another name's is seen to be of no use, without a word
+					damageRecord(t, newRecordRig(t), kind, d, quiet)
+				})
 			})
 		}
 	}
 }
 
-func damageRecord(t *testing.T, kind string, d damage) {
-	r := newRecordRig(t)
+// TestDamageUnderSealHealsAndHoldsUpNoOther is the same for what a sealed storage
+// keeps: damage is damage there too. (F4)
+func TestDamageUnderSealHealsAndHoldsUpNoOther(t *testing.T) {
+	for _, kind := range allKinds {
+		for _, d := range sealedDamages {
+			if kind == keyAccounts && d.name == "swapped" || kind == keyHolds && d.name == "key's ID" {
+				continue // there is one; it counts as none and stays for who has the key
+			}
+			t.Run(strings.TrimPrefix(kind, "v1/")+"/"+d.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					r := newRecordRig(t)
+					r.seal()
+					damageRecord(t, r, kind, d, false)
+				})
+			})
+		}
+	}
+}
+
+func damageRecord(t *testing.T, r *recordRig, kind string, d damage, quiet bool) {
 	key, otherKey := r.fill(kind)
 	bad := d.do(mustLoad(t, r.mem, key), mustLoad(t, r.mem, otherKey))
 	mustStore(t, r.mem, key, bad)
@@ -130,8 +187,6 @@ func damageRecord(t *testing.T, kind string, d damage) {
 			t.Errorf("%s: served %v; %+v", name, !missing, statusFor(t, m, name))
 		}
 	}
-	// What is another name's is seen to be of no use, without a word.
-	quiet := d.name == "swapped" && kind != keyCerts
 	if !quiet && !r.said.has(key) {
 		t.Errorf("no error speaks of %q: %q", key, r.said.texts())
 	}

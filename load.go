@@ -122,6 +122,10 @@ func (m *Manager) covering(ctx context.Context, c *managed, names []string, cfg 
 			best = s.Bundle
 		}
 	}
+	if isMissing(err) { // no name is given up for a list
+		m.degraded(c, doLoad, "what else is stored is not known; the name goes on without", err)
+		err = nil
+	}
 	return best, err
 }
 

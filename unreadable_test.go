@@ -1,8 +1,10 @@
 package certwright_test
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -125,50 +127,104 @@ func TestOutageOfTheWholeStorageIsNoDamage(t *testing.T) {
 	})
 }
 
-// TestSealedRecordWithOneByteWrongIsReplaced flips and cuts a byte of what a
-// sealed storage keeps: under Seal damage is damage too. (F4)
-func TestSealedRecordWithOneByteWrongIsReplaced(t *testing.T) {
-	const name = "a.example.com"
-	spoil := map[string]func([]byte) []byte{
-		"flipped": func(b []byte) []byte { b[len(b)/2] ^= 1; return b },
-		"missing": func(b []byte) []byte { return b[:len(b)-1] },
-		"empty":   func([]byte) []byte { return nil },
+// TestFolderInThePlaceOfARecord has a folder, or a link that leads to itself, where
+// the file of a record was: the name is issued again, and others are not held up.
+// (F4)
+func TestFolderInThePlaceOfARecord(t *testing.T) {
+	folder := func(path string) error {
+		return errors.Join(os.Mkdir(path, 0o700), os.WriteFile(filepath.Join(path, "x"), nil, 0o600))
 	}
-	for _, kind := range []string{keyCerts, keyAccounts} {
-		for how, spoil := range spoil {
-			t.Run(strings.TrimPrefix(kind, "v1/")+"/"+how, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					ca, conf := newFake(t, fakeca.Options{})
-					inner := storage.NewMemory()
-					key, err := storage.NewSealKey(bytes.Repeat([]byte{7}, storage.SealKeySize))
-					if err != nil {
-						t.Fatal(err)
-					}
-					if conf.Storage, err = storage.Seal(inner, storage.SealOptions{Keys: []storage.SealKey{key}}); err != nil {
-						t.Fatal(err)
-					}
-					m := start(t, conf)
-					manage(t, m, name)
-					closeManager(t, m)
-					keys, err := inner.List(t.Context(), kind)
-					if err != nil || len(keys) != 1 {
-						t.Fatalf("%v, %v", keys, err)
-					}
-					mustStore(t, inner, keys[0], spoil(mustLoad(t, inner, keys[0])))
-					conf.Issuers = []Issuer{issuerAt(ca)}
-					m = start(t, conf)
-					manage(t, m, name, "b.example.com")
-					mustLeaf(t, m, name)
-					closeManager(t, m)
-					conf.Issuers = []Issuer{issuerAt(ca)}
-					m = start(t, conf)
-					orders := len(ca.Orders())
-					manage(t, m, name, "b.example.com")
-					if n := len(ca.Orders()); n != orders || n > 3 {
-						t.Errorf("%d orders, after another start %d", orders, n)
-					}
-				})
+	loop := func(path string) error { return os.Symlink(filepath.Base(path), path) }
+	check := func(kind string, put func(path string) error, wait time.Duration) {
+		t.Run(strings.TrimPrefix(kind, "v1/"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRecordRig(t)
+				dir := openDir(t, t.TempDir())
+				r.conf.Storage = dir
+				key, _ := r.fill(kind)
+				path := filepath.Join(dir.Path(), filepath.FromSlash(strings.ReplaceAll(key, "+", "%2b"))+".rec")
+				if err := errors.Join(os.Remove(path), put(path)); err != nil {
+					t.Fatal(err)
+				}
+				m := r.start()
+				_ = m.ManageAsync([]string{"a.test", "c.test"})
+				time.Sleep(wait)
+				mustLeaf(t, m, "a.test")
+				mustLeaf(t, m, "c.test")
+				if !r.said.has(key) {
+					t.Errorf("no error speaks of %q: %q", key, r.said.texts())
+				}
+				if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+					t.Errorf("in its place is %v still", info.Mode())
+				}
 			})
-		}
+		})
 	}
+	for _, kind := range allKinds {
+		check(kind, folder, time.Minute) // which is no file, and never becomes one
+	}
+	check(keyCerts, loop, 75*time.Minute) // which may be mended within an hour
+}
+
+// TestListThatFailsForGoodHoldsUpNoName has the list of certificates, or every
+// list, fail for good while all else works: no name is given up for it. (F4)
+func TestListThatFailsForGoodHoldsUpNoName(t *testing.T) {
+	for _, prefix := range []string{keyCerts, ""} {
+		t.Run(prefix, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ca, conf := newFake(t, fakeca.Options{})
+				f := newFaulty(storage.NewMemory())
+				conf.Storage, conf.CleanInterval, conf.DisableRenewalInfo = f, -1, true
+				var events eventLog
+				conf.OnEvent = events.add
+				m := startAlone(t, conf)
+				manage(t, m, "old.example.com")
+				time.Sleep(20 * day)
+				f.set(func(c call) fault {
+					if c.op == "list" && strings.HasPrefix(c.key, prefix) {
+						return fault{err: syscall.EACCES}
+					}
+					return fault{}
+				})
+				_ = m.ManageAsync([]string{"new.example.com"})
+				err := m.Manage(t.Context(), Spec{Names: []string{"one.example.com", "two.example.com"}})
+				if !errors.Is(err, syscall.EACCES) {
+					t.Errorf("Manage: %v", err)
+				}
+				time.Sleep(2 * time.Hour)
+				mustLeaf(t, m, "new.example.com")
+				mustLeaf(t, m, "two.example.com")
+				time.Sleep(45 * day)
+				if left := time.Until(mustLeaf(t, m, "old.example.com").NotAfter); left < 80*day {
+					t.Errorf("old.example.com is not renewed: %v", left)
+				}
+				if n := len(ca.Orders()); n != 4 {
+					t.Errorf("%d orders, want 4", n)
+				}
+				if events.count(EventStorageDegraded) == 0 {
+					t.Error("no event tells of the list")
+				}
+			})
+		})
+	}
+}
+
+// TestChallengeThatCannotBeStoredIsNoFaultOfAPort has challenges fail to be stored:
+// the error says that, and does not send the reader to look at ports. (F4)
+func TestChallengeThatCannotBeStoredIsNoFaultOfAPort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, conf := newFake(t, fakeca.Options{})
+		f := newFaulty(storage.NewMemory())
+		conf.Storage = f
+		f.set(func(c call) fault {
+			if c.op == "store" && strings.HasPrefix(c.key, keyChallenges) {
+				return fault{err: syscall.EACCES}
+			}
+			return fault{}
+		})
+		err := start(t, conf).ManageSync(t.Context(), []string{"a.example.com"})
+		if !errors.Is(err, syscall.EACCES) || strings.Contains(err.Error(), "port ") {
+			t.Errorf("ManageSync: %v", err)
+		}
+	})
 }

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -29,7 +30,9 @@ const maxRecord = 16 << 20
 // them is a safe file name on Linux, macOS and Windows, and so that a folder can
 // be moved between them: v1/certs/ca/*.example.com is the file
 // v1/certs/ca/%2a.example.com.rec. Files that no key leads to are left alone and
-// not listed. Keys of many hundred bytes can go beyond the longest path that the
+// not listed. A folder or a pipe in the place of a value's file, and a file that is
+// longer than any value, are ErrDamaged; a folder is moved aside by the next Store
+// or Delete of the key. Keys of many hundred bytes can go beyond the longest path that the
 // system knows (1,024 bytes on macOS), which is an error.
 //
 // Locks are in the folder locks. When a process dies its locks are free at once
@@ -96,6 +99,9 @@ func (d *Dir) Load(ctx context.Context, key string) ([]byte, error) {
 			return nil, fmt.Errorf("loading key %q: %w", key, gone)
 		}
 	}
+	if errors.Is(err, durable.ErrNotRegular) || errors.Is(err, durable.ErrTooLarge) { // none that was stored
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("loading key %q: %w", key, err)
 	}
@@ -120,16 +126,30 @@ func (d *Dir) store(ctx context.Context, key string, value []byte) error {
 	if err := d.checkRoot(); err != nil {
 		return err
 	}
-	err := durable.WriteFile(ctx, d.recordFile(key), value, func() error {
-		if err := LeaseErr(ctx); err != nil || ctx.Err() == nil {
-			return err
-		}
-		return endOf(ctx)
-	})
+	path := d.recordFile(key)
+	write := func() error {
+		return durable.WriteFile(ctx, path, value, func() error {
+			if err := LeaseErr(ctx); err != nil || ctx.Err() == nil {
+				return err
+			}
+			return endOf(ctx)
+		})
+	}
+	err := write()
+	if err != nil && makeWay(path) {
+		err = write()
+	}
 	if err != nil {
 		return err
 	}
 	return LeaseErr(ctx)
+}
+
+// makeWay moves a folder that is in the place of a value's file aside, to where no
+// key leads, and reports whether it did.
+func makeWay(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.IsDir() && os.Rename(path, path+".ASIDE-"+rand.Text()) == nil
 }
 
 // Delete implements Storage. Folders that it leaves empty go too.
@@ -144,6 +164,9 @@ func (d *Dir) Delete(ctx context.Context, key string) error {
 	path := d.recordFile(key)
 	if err == nil {
 		err = durable.Remove(ctx, path)
+		if err != nil && makeWay(path) {
+			err = nil
+		}
 	}
 	if err == nil {
 		err = LeaseErr(ctx)

@@ -149,17 +149,13 @@ func TestDirOddFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := d.Load(t.Context(), "folder"); err == nil || errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("Load where a folder is: %v", err)
-	}
-	if err := d.Store(t.Context(), "folder", nil); err == nil {
-		t.Error("a folder is replaced by a value")
-	}
 	if err := os.Truncate(d.makeHuge(t), maxRecord+1); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.Load(t.Context(), "huge"); err == nil || errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("Load of a giant file: %v", err)
+	for _, key := range []string{"folder", "huge"} {
+		if _, err := d.Load(t.Context(), key); !errors.Is(err, ErrDamaged) {
+			t.Errorf("Load of %q, which no Store left: %v", key, err)
+		}
 	}
 	if err := d.Store(t.Context(), "big", make([]byte, maxRecord+1)); err == nil {
 		t.Error("a giant value is stored")
@@ -167,6 +163,27 @@ func TestDirOddFiles(t *testing.T) {
 	keys, err := d.List(t.Context(), "")
 	if want := []string{"folder", "huge"}; err != nil || !slices.Equal(keys, want) {
 		t.Errorf("List = %q, %v; want %q", keys, err, want)
+	}
+	// What is in a folder is somebody's.
+	for _, call := range []func() error{
+		func() error { return d.Store(t.Context(), "folder", []byte("1")) },
+		func() error { return os.Rename(filepath.Join(dir, "v1"), filepath.Join(dir, "other.rec")) },
+		func() error { return d.Delete(t.Context(), "other") },
+	} {
+		if err := call(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if v, err := d.Load(t.Context(), "folder"); err != nil || string(v) != "1" {
+		t.Errorf("Load = %q, %v", v, err)
+	}
+	for _, kept := range []string{"folder.rec.ASIDE-*/x", "other.rec.ASIDE-*/Upper.rec"} {
+		if found, err := filepath.Glob(filepath.Join(dir, kept)); err != nil || len(found) != 1 {
+			t.Errorf("%s: %q, %v", kept, found, err)
+		}
+	}
+	if keys, err := d.List(t.Context(), ""); err != nil || !slices.Equal(keys, []string{"folder", "huge"}) {
+		t.Errorf("List = %q, %v", keys, err)
 	}
 }
 

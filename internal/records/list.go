@@ -19,11 +19,17 @@ type Entry struct {
 }
 
 // List returns the records of a kind, in the order of their keys. What is no key
-// of ours is not among them.
+// of ours is not among them. The error is a *DamagedError when the list has failed
+// for an hour while records could be stored and loaded.
 func (r *Records) List(ctx context.Context, kind Kind) ([]Entry, error) {
 	prefix := root + string(kind)
 	keys, err := r.s.List(ctx, prefix)
-	if err != nil {
+	switch {
+	case err == nil:
+		r.noteLoaded(prefix)
+	case ctx.Err() == nil && r.isLost(ctx, prefix):
+		return nil, &DamagedError{Key: prefix, Err: fmt.Errorf("it cannot be listed while other records can be stored and loaded: %w", err)}
+	default:
 		return nil, fmt.Errorf("listing keys below %q: %w", prefix, err)
 	}
 	entries := make([]Entry, 0, len(keys))

@@ -69,7 +69,7 @@ type Records struct {
 
 	mu      sync.Mutex           // guards the fields below
 	newer   map[string]struct{}  // keys at which a newer version's record was seen
-	failing map[string]time.Time // since when the value at a key could not be loaded
+	failing map[string]time.Time // since when the value at a key could not be loaded, or a prefix not listed
 }
 
 // lostAfter is for how long a value may fail to be loaded, while others can be
