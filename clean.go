@@ -200,8 +200,12 @@ func (c *cleaner) sweep(ctx context.Context) (removed int, err error) {
 	n, err := c.m.table.Clean(ctx)
 	removed += n
 	errs = append(errs, err)
-	if left, err := c.m.Reseal(ctx); err != nil {
+	left, damaged, err := c.m.resealAll(ctx)
+	if err != nil {
 		errs = append(errs, fmt.Errorf("%d records are still sealed with another key: %w", left, err))
+	}
+	for _, err := range damaged {
+		c.m.log.Info("not sealed anew: the record is damaged", "err", err)
 	}
 	if t, ok := storage.Find[tidier](c.m.rawStorage); ok {
 		errs = append(errs, t.Tidy(ctx))

@@ -15,50 +15,71 @@ type resealer interface {
 }
 
 // Reseal seals every record of this storage with the first of its keys that was
-// sealed with another, or not at all, and returns how many could not be: while it
-// is above zero the other keys are still needed. The error says which and why.
+// sealed with another, or not at all, and returns how many could not be, or were not
+// reached before ctx ended: while it is above zero the other keys are still needed.
+// The error says which and why; one that is damaged is of no use with any key.
 // Each certificate and account is done under its own lease, so that Reseal may
 // run while instances are at work; those that store meanwhile must have the new
 // key first too. It is also done, bit by bit, whenever storage is cleaned.
 //
 // Without a sealed storage (package storage, Seal) there is nothing to do.
 func (m *Manager) Reseal(ctx context.Context) (left int, err error) {
+	left, damaged, err := m.resealAll(ctx)
+	return left + len(damaged), errors.Join(append(damaged, err)...)
+}
+
+// resealAll is Reseal, with what is damaged apart.
+func (m *Manager) resealAll(ctx context.Context) (left int, damaged []error, err error) {
 	s, ok := storage.Find[resealer](m.rawStorage)
 	if !ok {
-		return 0, nil
+		return 0, nil, nil
 	}
-	leases := map[string]string{} // by key
-	for _, kind := range []records.Kind{records.Certs, records.Orders} {
-		list, err := m.records.List(ctx, kind)
-		if err != nil {
-			return 0, err
-		}
-		for _, e := range list {
-			leases[e.Key] = records.IssueLock(e.ID)
-		}
-	}
-	list, err := m.records.List(ctx, records.Accounts)
+	leases, err := m.leasesOfRecords(ctx)
 	if err != nil {
-		return 0, err
-	}
-	for _, e := range list {
-		leases[e.Key] = accountLock(e.ID)
+		return 0, nil, err
 	}
 	keys, err := m.conf.Storage.List(ctx, "v1")
 	if err != nil {
-		return 0, fmt.Errorf("listing keys below %q: %w", "v1", err)
+		return 0, nil, fmt.Errorf("listing keys below %q: %w", "v1", err)
 	}
 	var errs []error
-	for _, key := range keys {
-		if err := m.reseal(ctx, s, key, leases[key]); err != nil {
-			left++
-			errs = append(errs, fmt.Errorf("sealing %q anew: %w", key, err))
-		}
+	for i, key := range keys {
 		if ctx.Err() != nil {
-			return left, errors.Join(append(errs, context.Cause(ctx))...)
+			left += len(keys) - i
+			errs = append(errs, context.Cause(ctx))
+			break
+		}
+		err := m.reseal(ctx, s, key, leases[key])
+		if err != nil {
+			err = fmt.Errorf("sealing %q anew: %w", key, err)
+		}
+		switch {
+		case errors.Is(err, storage.ErrDamaged):
+			damaged = append(damaged, err)
+		case err != nil:
+			left++
+			errs = append(errs, err)
 		}
 	}
-	return left, errors.Join(errs...)
+	return left, damaged, errors.Join(errs...)
+}
+
+// leasesOfRecords returns the names of the leases under which records are changed,
+// by key; all others are changed without.
+func (m *Manager) leasesOfRecords(ctx context.Context) (map[string]string, error) {
+	leases := map[string]string{}
+	for kind, lock := range map[records.Kind]func(id string) string{
+		records.Certs: records.IssueLock, records.Orders: records.IssueLock, records.Accounts: accountLock,
+	} {
+		list, err := m.records.List(ctx, kind)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range list {
+			leases[e.Key] = lock(e.ID)
+		}
+	}
+	return leases, nil
 }
 
 // reseal seals one value anew, under the named lease unless that is empty.
