@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -105,6 +106,32 @@ func TestStorageThatPanicsWhenChangesAreLookedAt(t *testing.T) {
 		manage(t, m, "a.example.com")
 		if n := bad.calls.Load(); n < 5 || n > 15 {
 			t.Errorf("changes were looked at %d times in five minutes", n)
+		}
+	})
+}
+
+// leavingStorage ends the goroutine that lists holds for the first time, as
+// testing.T's FailNow does.
+type leavingStorage struct {
+	*storage.Memory
+	once sync.Once
+}
+
+func (s *leavingStorage) List(ctx context.Context, prefix string) ([]string, error) {
+	if prefix == keyHolds {
+		s.once.Do(runtime.Goexit)
+	}
+	return s.Memory.List(ctx, prefix)
+}
+
+func TestStorageThatEndsTheCleaning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, conf := newFake(t, fakeca.Options{})
+		conf.Storage = &leavingStorage{Memory: storage.NewMemory()}
+		start(t, conf)
+		time.Sleep(2 * time.Hour)
+		if _, err := conf.Storage.Load(t.Context(), keyCleaned); err != nil {
+			t.Error(err)
 		}
 	})
 }

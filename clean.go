@@ -87,7 +87,7 @@ func (c *cleaner) Due() {
 	}
 	m := c.m
 	m.spawn(func() {
-		next := jittered(time.Now(), min(c.interval, cleanRetry)) // for a round that ends its goroutine
+		next := jittered(time.Now(), min(c.interval, cleanRetry)) // also when the storage ends the goroutine
 		defer func() {
 			c.busy.Store(false)
 			if m.ctx.Err() == nil {

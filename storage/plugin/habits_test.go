@@ -3,8 +3,10 @@ package plugin
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -130,6 +132,73 @@ func TestListOfLongComponents(t *testing.T) {
 	for prefix, want := range map[string]string{short: short + "/a", short + "y": short + "y/b"} {
 		if got, err := s.List(t.Context(), prefix); err != nil || len(got) != 1 || got[0] != want {
 			t.Errorf("List(%q) = %q, %v; want %q", prefix, got, err, want)
+		}
+	}
+}
+
+// wildPlugin panics in some of its calls, ends their goroutines in others, or does
+// not return.
+type wildPlugin struct {
+	*fakePlugin
+	wild func(call string)
+}
+
+func (p wildPlugin) Lock(ctx context.Context, name string) error {
+	p.wild("Lock")
+	return p.fakePlugin.Lock(ctx, name)
+}
+
+func (p wildPlugin) Unlock(ctx context.Context, name string) error {
+	err := p.fakePlugin.Unlock(ctx, name)
+	p.wild("Unlock")
+	return err
+}
+
+func (p wildPlugin) RenewLockLease(context.Context, string, time.Duration) error {
+	p.wild("RenewLockLease")
+	return nil
+}
+
+// What a plugin does on goroutines of this package ends neither the process nor the
+// use of the lock.
+func TestLockOfAWildPlugin(t *testing.T) {
+	for _, call := range []string{"Lock", "Unlock", "RenewLockLease"} {
+		for _, how := range []string{"panics", "ends its goroutine", "hangs"} {
+			t.Run(call+" "+how, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					hang := make(chan struct{})
+					act := map[string]func(){"panics": func() { panic("wild") }, "ends its goroutine": runtime.Goexit, "hangs": func() { <-hang }}[how]
+					var done atomic.Bool
+					s := CertMagic(wildPlugin{newFakePlugin(), func(c string) {
+						if c == call && done.CompareAndSwap(false, true) {
+							act()
+						}
+					}})
+					soon, end := context.WithTimeout(t.Context(), time.Hour)
+					defer end()
+					if l, err := s.Lock(soon, "y"); err == nil {
+						time.Sleep(2 * leaseLife)
+						if lost := errors.Is(storage.LeaseErr(l.Context()), storage.ErrLeaseLost); lost != (call == "RenewLockLease") {
+							t.Errorf("the lease is lost: %v", lost)
+						}
+						began := time.Now()
+						_ = l.Unlock(t.Context())
+						if took := time.Since(began); took > unlockPatience {
+							t.Errorf("Unlock took %v", took)
+						}
+					}
+					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+					defer cancel()
+					l, err := s.Lock(ctx, "x")
+					if err != nil {
+						t.Fatal(err)
+					}
+					close(hang)
+					if err := errors.Join(l.Unlock(t.Context()), s.Close(t.Context())); err != nil {
+						t.Error(err)
+					}
+				})
+			})
 		}
 	}
 }

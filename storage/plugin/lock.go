@@ -70,12 +70,29 @@ func (s *Storage) Lock(ctx context.Context, name string) (storage.Lease, error) 
 	return nil, fmt.Errorf("locking name %q: %w", name, err)
 }
 
+// begin calls the plugin on a goroutine of its own and returns its answer. A panic
+// is an error, and so is the end of that goroutine.
+func (s *Storage) begin(call func() error) <-chan error {
+	answer := make(chan error, 1)
+	s.calls.Go(func() {
+		err := errors.New("the plugin ended the goroutine that called it")
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("the plugin panicked: %v", p)
+			}
+			answer <- err
+		}()
+		err = call()
+	})
+	return answer
+}
+
 // acquire asks the plugin for the lock until it has it or ctx ends. Whether an
 // error says that the lock is held or that the plugin is in trouble cannot be
 // told.
 func (s *Storage) acquire(ctx context.Context, name string, said *atomic.Pointer[error]) error {
 	for n := 1; ; n++ {
-		err := s.plugin.Lock(ctx, pluginLock(name))
+		err := <-s.begin(func() error { return s.plugin.Lock(ctx, pluginLock(name)) })
 		if err == nil {
 			return nil
 		}
@@ -95,9 +112,10 @@ func (s *Storage) acquire(ctx context.Context, name string, said *atomic.Pointer
 // release gives the plugin's lock back. A lock left behind costs more than a
 // second call.
 func (s *Storage) release(ctx context.Context, name string) error {
-	err := s.plugin.Unlock(ctx, pluginLock(name))
+	unlock := func() error { return s.plugin.Unlock(ctx, pluginLock(name)) }
+	err := <-s.begin(unlock)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && ctx.Err() == nil {
-		err = s.plugin.Unlock(ctx, pluginLock(name))
+		err = <-s.begin(unlock)
 	}
 	return err
 }
@@ -134,7 +152,7 @@ func (s *Storage) newLease(ctx context.Context, name string, pass func()) *stora
 	}
 	s.calls.Go(func() {
 		defer close(stopped)
-		until := renew(renewing, r, name)
+		until := s.renew(renewing, r, name)
 		if renewing.Err() != nil || !lease.Lose() {
 			return
 		}
@@ -148,9 +166,9 @@ func (s *Storage) newLease(ctx context.Context, name string, pass func()) *stora
 	return lease
 }
 
-// renew keeps the plugin's lock until ctx ends or a renewal fails. It returns when
-// the lock runs out.
-func renew(ctx context.Context, r renewer, name string) time.Time {
+// renew keeps the plugin's lock until ctx ends or a renewal fails or does not
+// return. It returns when the lock runs out.
+func (s *Storage) renew(ctx context.Context, r renewer, name string) time.Time {
 	until := time.Now().Add(leaseLife)
 	ticker := time.NewTicker(leaseLife / 3)
 	defer ticker.Stop()
@@ -162,7 +180,12 @@ func renew(ctx context.Context, r renewer, name string) time.Time {
 		}
 		begun := time.Now()
 		call, cancel := context.WithTimeout(ctx, leaseLife/3)
-		err := r.RenewLockLease(call, pluginLock(name), leaseLife)
+		var err error
+		select {
+		case err = <-s.begin(func() error { return r.RenewLockLease(call, pluginLock(name), leaseLife) }):
+		case <-call.Done():
+			err = call.Err()
+		}
 		cancel()
 		if err != nil {
 			return until
