@@ -251,6 +251,45 @@ func (c *crashed) checkResidue() {
 	}
 }
 
+// leftAge is more than anybody keeps what a process has left that died.
+const leftAge = 11 * time.Minute
+
+// age makes what crashes have left so old that its owner must be dead, and returns
+// it: temporary files and challenges. Though no process lives for more than a moment,
+// those that come after remove it (F53).
+func (c *crashed) age() (left []string) {
+	c.t.Helper()
+	old := time.Now().Add(-leftAge)
+	err := c.walk(func(p string) {
+		switch {
+		case durable.IsTemp(filepath.Base(p)), strings.HasPrefix(filepath.Base(p), ".new-"):
+		case strings.HasPrefix(filepath.ToSlash(p), filepath.ToSlash(c.dir)+"/"+keyChallenges+"/"):
+			var ch map[string]any
+			value, err := os.ReadFile(p)
+			if err == nil {
+				err = json.Unmarshal(value, &ch)
+			}
+			if err == nil {
+				ch["presented"] = old
+				value, err = json.Marshal(ch)
+			}
+			if err = errors.Join(err, os.WriteFile(p, value, 0o600)); err != nil {
+				c.t.Error(err)
+			}
+		default:
+			return
+		}
+		left = append(left, p)
+		if err := os.Chtimes(p, old, old); err != nil {
+			c.t.Error(err)
+		}
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return left
+}
+
 // walk visits all files in the folder.
 func (c *crashed) walk(visit func(path string)) error {
 	return filepath.WalkDir(c.dir, func(p string, d fs.DirEntry, err error) error {
@@ -303,7 +342,11 @@ func crashFolder(t *testing.T, rnd *rand.Rand, kills int) {
 	window := min(max(time.Since(began), 20*time.Millisecond), 250*time.Millisecond)
 	first.kill()
 	c.kills++
+	var aged []string
 	for c.kills < kills && !t.Failed() {
+		if c.kills == kills/2 {
+			aged = c.age()
+		}
 		p := startChild(t, "loop", vars...)
 		p.expect("up")
 		time.Sleep(time.Duration(rnd.Int64N(int64(window))))
@@ -319,6 +362,12 @@ func crashFolder(t *testing.T, rnd *rand.Rand, kills int) {
 		}
 		if try == 5 {
 			t.Fatal(err)
+		}
+	}
+	for _, path := range aged {
+		// A challenge may have come again.
+		if info, err := os.Stat(path); err == nil && time.Since(info.ModTime()) > leftAge/2 {
+			t.Errorf("what was left over when half of the crashes were over is still there: %s", path)
 		}
 	}
 	c.settle()

@@ -78,6 +78,8 @@ type Manager struct {
 	syncs                 atomic.Int32
 	namesTold             atomic.Bool // DefaultName or FallbackName is not managed
 
+	challengesAt atomic.Int64 // when those that were left were last looked for, Unix seconds
+
 	bound []*issuer // those of Config.Issuers
 
 	// mu guards the fields below. It is taken before a managed's mu and never

@@ -74,7 +74,7 @@ func (d *Dir) Fresh() bool { return d.fresh }
 // and 0600 for files. Each says which path. Files in a folder of 0700 are not
 // looked at, since nobody else reaches them there; a Store gives its file 0600 in
 // any case. What the sweep of dead writers' files met, half a minute after
-// opening, comes to it then; a Manager logs what there was when it was made.
+// opening or sooner, comes to it then; a Manager logs what there was when it was made.
 func (d *Dir) Warnings() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -115,6 +115,9 @@ func (d *Dir) Store(ctx context.Context, key string, value []byte) error {
 	}
 	if err := d.store(ctx, key, value); err != nil {
 		return fmt.Errorf("storing key %q: %w", key, err)
+	}
+	if d.sweeping.Stop() {
+		go d.sweep()
 	}
 	return nil
 }

@@ -20,10 +20,11 @@ const (
 	minLeaseTTL = 100 * time.Millisecond
 
 	// sweepAge is how old a temporary file is when its writer must be dead.
-	sweepAge = time.Hour
+	sweepAge = time.Minute
 
 	// sweepAfter is when a folder that was opened is swept: not while a server
-	// that starts reads its certificates.
+	// that starts reads its certificates. Whoever stores before sweeps then, so
+	// that a process that dies over and over leaves no more each time.
 	sweepAfter = 30 * time.Second
 
 	// entriesAtOnce is how many entries of a folder are read at a time.
@@ -46,8 +47,8 @@ type DirOptions struct {
 // A path that begins with ~ is refused: no shell expands it.
 // The error names the path when the folder cannot be made or read, and when it
 // holds nothing and cannot be written to. All else is no error: see Warnings.
-// Half a minute later, unless it was closed, it removes temporary files that
-// dead writers left. The caller closes the Dir.
+// Half a minute later or with the first Store, unless it was closed, it removes
+// temporary files that dead writers left. The caller closes the Dir.
 //
 // Opening takes no longer with many values than with few, unless others may
 // enter the folder: then every file is looked at.

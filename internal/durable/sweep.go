@@ -11,17 +11,24 @@ import (
 )
 
 // Sweep removes the temporary files below dir that were last written longer
-// than olderThan ago, by this host's clock: the ones of writers that died. A
-// replacement takes well under a second, so that an hour is plenty even when
-// another host's clock is off; a living writer whose file is swept gets an error
+// than olderThan ago, by the clock that gives dir's files their times: the ones of
+// writers that died. A replacement takes well under a second, so that a minute is
+// plenty; a living writer whose file is swept gets an error
 // and the target keeps its content. Folders that may not be entered, such as
 // lost+found, are passed over: no writer of ours was there. What else fails is
 // reported, joined, after the rest is done. It ends early, with the cause of
 // ctx's end, when ctx ends.
 func Sweep(ctx context.Context, dir string, olderThan time.Duration) error {
 	var errs []error
-	oldest := time.Now().Add(-olderThan)
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	now, err := timeIn(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("sweeping folder %q: %w", dir, err)
+	}
+	oldest := now.Add(-olderThan)
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -42,4 +49,18 @@ func Sweep(ctx context.Context, dir string, olderThan time.Duration) error {
 		return fmt.Errorf("sweeping folder %q: %w", dir, err)
 	}
 	return nil
+}
+
+// timeIn returns the time that a file has which is written in dir now.
+func timeIn(dir string) (time.Time, error) {
+	path := TempPath(dir)
+	err := os.WriteFile(path, nil, 0o600)
+	if err != nil {
+		return time.Time{}, err
+	}
+	info, err := os.Stat(path)
+	if err = errors.Join(err, os.Remove(path)); err != nil {
+		return time.Time{}, err
+	}
+	return info.ModTime(), nil
 }
