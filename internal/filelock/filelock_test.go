@@ -210,15 +210,27 @@ func TestEndedContext(t *testing.T) {
 	}
 }
 
-// A holder is asked for its own TTL, not for that of the one who waits (F45).
-func TestDifferentTTLs(t *testing.T) {
+// A holder is asked for its own TTL, not for that of the one who waits, and those
+// who have the kernel's lock beside the heartbeat and those who have not exclude
+// each other (F45).
+func TestDifferentTTLsAndKinds(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		slow, quick := open(t, dir, time.Minute), open(t, dir, 50*time.Millisecond)
-		for _, fs := range [][2]*filelock.Folder{{slow, quick}, {quick, slow}} {
-			held := mustLock(t, fs[0], "a")
-			if _, _, err := lockWithin(t, fs[1], 90*time.Second); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("Lock of what is held: %v", err)
+		var all []*filelock.Folder
+		for _, ttl := range []time.Duration{10 * time.Second, time.Second} {
+			kernel, alone := open(t, dir, ttl), open(t, dir, ttl)
+			filelock.SetLink(alone, func(string, string) error { return errors.ErrUnsupported })
+			all = append(all, kernel, alone)
+		}
+		for i, by := range all {
+			held := mustLock(t, by, "a")
+			for k, other := range all {
+				if k == i {
+					continue // which is asked in its turn
+				}
+				if _, _, err := lockWithin(t, other, 15*time.Second); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("Lock by %d of what %d holds: %v", k, i, err)
+				}
 			}
 			if err := held.Held(); err != nil {
 				t.Error(err)
