@@ -187,6 +187,9 @@ func checkPair(p adopt.Pair, names []string, issuers []*issuer) (*foundPair, err
 	if end := chain[0].NotAfter; !time.Now().Before(end) {
 		return nil, fmt.Errorf("the certificate expired at %s", end.UTC().Format(time.RFC3339))
 	}
+	if begin := chain[0].NotBefore; time.Now().Before(begin) {
+		return nil, fmt.Errorf("the certificate is not valid before %s", begin.UTC().Format(time.RFC3339))
+	}
 	if issuerIndex(issuers, p) == len(issuers) && (forTests(p.CA) || forTests(p.URL)) {
 		return nil, errors.New("it was issued by a CA for tests, which is not among the issuers in use")
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/adopt"
+	"github.com/certwright/certwright/storage"
 )
 
 // fakeSource is a caller's own Source.
@@ -26,7 +27,7 @@ func (s fakeSource) Account(context.Context, string) (*adopt.Account, error) {
 }
 
 // TestAdoptChecksACallersSource serves nothing that does not fit, whoever found
-// it, and goes on to what does.
+// it, and goes on to what does; without that a certificate is ordered. F46.
 func TestAdoptChecksACallersSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, conf := newFakeLetsEncrypt(t)
@@ -40,16 +41,26 @@ func TestAdoptChecksACallersSource(t *testing.T) {
 		}
 		chain, key := pairFor(t, time.Now().Add(-2*day), time.Now(), "example.com")
 		expired := adopt.Pair{File: "expired", CertPEM: string(chain), KeyPEM: string(key)}
+		chain, key = pairFor(t, time.Now().Add(time.Hour), time.Now().Add(80*day), "example.com")
+		ahead := adopt.Pair{File: "not valid yet", CertPEM: string(chain), KeyPEM: string(key)}
 		tests, noKey := good[0], good[0]
 		tests.File, tests.CA, tests.URL = "tests", "", "https://acme-staging-v02.api.letsencrypt.org/acme/cert/1"
 		noKey.File, noKey.KeyPEM = "no key", ""
 		logger, logs := observed(slog.LevelWarn)
 		conf.Logger = logger
-		conf.Adopt = []adopt.Source{fakeSource{pairs: []adopt.Pair{{File: "empty"}, noKey, other[0], tests, expired, good[0]}}}
+		useless := []adopt.Pair{{File: "empty"}, noKey, other[0], tests, expired, ahead}
+		conf.Adopt = []adopt.Source{fakeSource{pairs: append(useless, good[0])}}
 		m := start(t, conf)
 		manage(t, m, "example.com")
-		if ca.Count("newOrder") != 0 || logs.Len() != 5 {
-			t.Errorf("%d orders, warnings %v; want none, and a warning for each of 5", ca.Count("newOrder"), logs.All())
+		if ca.Count("newOrder") != 0 || logs.Len() != len(useless) {
+			t.Errorf("%d orders, warnings %v; want none, and a warning for each of %d", ca.Count("newOrder"), logs.All(), len(useless))
+		}
+		closeManager(t, m)
+		conf.Storage, conf.Adopt = storage.NewMemory(), []adopt.Source{fakeSource{pairs: useless}}
+		m = start(t, conf)
+		manage(t, m, "example.com")
+		if now := time.Now(); ca.Count("newOrder") != 1 || mustLeaf(t, m, "example.com").NotBefore.After(now) {
+			t.Errorf("%d orders; want one", ca.Count("newOrder"))
 		}
 	})
 }
