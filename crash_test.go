@@ -300,7 +300,7 @@ func (c *crashed) walk(visit func(path string)) error {
 	})
 }
 
-// A process that is killed at any moment loses nothing, again and again.
+// A process that is killed at any moment loses nothing, again and again (F53).
 func TestLosesNothingWhenKilledAtAnyMoment(t *testing.T) {
 	kills := *crashKills
 	switch {

@@ -147,7 +147,7 @@ func TestProcessesShareOrdersAndAccount(t *testing.T) {
 }
 
 // A holder that is paused beyond its lease stores nothing over its successor and
-// frees nobody's lock (S4).
+// frees nobody's lock (S4, F44, F51).
 func TestPausedHolderStoresNothing(t *testing.T) {
 	const ttl = 500 * time.Millisecond
 	path := t.TempDir()
@@ -202,7 +202,7 @@ func TestPausedHolderStoresNothing(t *testing.T) {
 
 // A process that is paused in the middle of an issue, beyond its lease, makes
 // way for another, which goes on with its order; when it wakes up it takes what
-// the other has stored (S8).
+// the other has stored (S8, F50).
 func TestPausedIssuerTakesWhatAnotherStored(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the one that was paused looks again after ten seconds")

@@ -228,3 +228,27 @@ func TestChallengeThatCannotBeStoredIsNoFaultOfAPort(t *testing.T) {
 		}
 	})
 }
+
+// TestStorageThatComesBackBeforeAShortCertificateEnds has the storage fail from when
+// a certificate for an hour is due until shortly before it ends: the pause between
+// two tries is a part of the life that is left. (F53)
+func TestStorageThatComesBackBeforeAShortCertificateEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sign := newFakeSigner(t)
+		sign.set(func() {
+			sign.validity = func() (from, to time.Time) { return time.Now(), time.Now().Add(time.Hour) }
+		})
+		f := newFaulty(storage.NewMemory())
+		m := offline(t, sign, func(c *Config) { c.Storage = f })
+		manage(t, m, "a.example.com")
+		first := mustLeaf(t, m, "a.example.com")
+		time.Sleep(30 * time.Minute)
+		f.set(func(call) fault { return fault{err: syscall.EIO} })
+		time.Sleep(26 * time.Minute)
+		f.set(nil)
+		time.Sleep(3 * time.Minute)
+		if mustLeaf(t, m, "a.example.com").Equal(first) {
+			t.Errorf("a minute before its end it is not renewed: %+v", statusFor(t, m, "a.example.com"))
+		}
+	})
+}

@@ -83,7 +83,7 @@ func TestChainThatHasEndedReplacesNothing(t *testing.T) {
 	})
 }
 
-// A CA issues what lives for a moment.
+// A CA issues what lives for a moment (F53).
 func TestCertificatesOfAMomentMakeNoLoop(t *testing.T) {
 	for _, life := range []time.Duration{0, time.Second, 10 * time.Second} {
 		t.Run(life.String(), func(t *testing.T) {

@@ -41,6 +41,7 @@ func takeOver(t *testing.T, d *Dir) {
 	}
 }
 
+// F44.
 func TestDirFencesAtOnce(t *testing.T) {
 	d := openDir(t, t.TempDir())
 	l, err := d.Lock(t.Context(), "a")

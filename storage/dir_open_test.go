@@ -16,7 +16,7 @@ import (
 )
 
 // A folder keeps its permissions, whoever made it and however often it is opened;
-// the files that others could reach are narrowed.
+// the files that others could reach are narrowed (F41).
 func TestDirLeavesPermissionsOfFolders(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no permission bits")
@@ -70,7 +70,7 @@ func chmod(t *testing.T, path string, mode fs.FileMode) {
 }
 
 // A file that is wide in a folder that is not is in nobody's reach. It is not
-// looked for, and is replaced by one that is narrow.
+// looked for, and is replaced by one that is narrow (F41).
 func TestDirWideFileInClosedFolder(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("no permission bits")
@@ -251,7 +251,7 @@ func openToAll(t *testing.T) string {
 	return dir
 }
 
-// The root of a volume has a folder that only root may enter.
+// The root of a volume has a folder that only root may enter (F42).
 func TestDirWithLostAndFound(t *testing.T) {
 	dir := openToAll(t)
 	chmod(t, dir, 0o777)
@@ -282,7 +282,7 @@ func TestDirWithLostAndFound(t *testing.T) {
 }
 
 // What is in a folder that cannot be written to is used; that nothing can be
-// stored is a warning, and an error of what stores.
+// stored is a warning, and an error of what stores (F42).
 func TestDirReadOnly(t *testing.T) {
 	dir := openToAll(t)
 	first := openDir(t, dir)
@@ -313,7 +313,7 @@ func TestDirReadOnly(t *testing.T) {
 	}
 }
 
-// A folder that was mounted again or restored is another one for the system.
+// A folder that was mounted again or restored is another one for the system (F42).
 func TestDirRestored(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	d := openDir(t, dir)

@@ -137,6 +137,7 @@ func TestDirCannotWrite(t *testing.T) {
 	}
 }
 
+// F4.
 func TestDirOddFiles(t *testing.T) {
 	dir := t.TempDir()
 	d := openDir(t, dir)
@@ -195,6 +196,7 @@ func (d *Dir) makeHuge(t *testing.T) string {
 	return d.recordFile("huge")
 }
 
+// F42.
 func TestDirFolderGone(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	d := openDir(t, dir)

@@ -12,7 +12,7 @@ import (
 )
 
 // Unlock returns in time although the backend hangs, and tells when it panics or
-// finds the lock lost.
+// finds the lock lost (F48).
 func TestUnlockOfABackendInTrouble(t *testing.T) {
 	tests := map[string]struct {
 		release func(ctx context.Context) error
@@ -49,7 +49,7 @@ func TestUnlockOfABackendInTrouble(t *testing.T) {
 	}
 }
 
-// What a context runs under is found in it, the innermost first, detached or not.
+// What a context runs under is found in it, the innermost first, detached or not (F49).
 func TestLeasesInAContext(t *testing.T) {
 	gone := errors.New("gone")
 	var verified error

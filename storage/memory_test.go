@@ -140,6 +140,7 @@ func TestMemoryLockEndsWithContext(t *testing.T) {
 	})
 }
 
+// F44.
 func TestMemoryRefusesUnderALostLease(t *testing.T) {
 	m := storage.NewMemory()
 	locks := &storagetest.LosableLocker{Locker: m}

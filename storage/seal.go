@@ -157,6 +157,11 @@ type sealedLocker struct {
 	Locker
 }
 
+// resealer is what a Storage is that Seal returns.
+type resealer interface {
+	Reseal(ctx context.Context, key string) (changed bool, err error)
+}
+
 // Unwrap implements Unwrapper.
 func (s *sealed) Unwrap() Storage { return s.Storage }
 
@@ -193,6 +198,9 @@ func (s *sealed) Reseal(ctx context.Context, key string) (changed bool, err erro
 	}
 	if err == nil {
 		if bytes.HasPrefix(text, s.first.header()) {
+			if inner, ok := Find[resealer](s.Storage); ok { // of keys of its own
+				return inner.Reseal(ctx, key)
+			}
 			return false, nil
 		}
 		err = s.Store(ctx, key, value)

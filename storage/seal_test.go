@@ -76,6 +76,7 @@ func TestSealHidesValues(t *testing.T) {
 	}
 }
 
+// F40.
 func TestSealRotation(t *testing.T) {
 	ctx, m := t.Context(), storage.NewMemory()
 	first, second := sealKey(t, 1), sealKey(t, 2)
@@ -107,6 +108,7 @@ func TestSealRotation(t *testing.T) {
 	}
 }
 
+// F40.
 func TestReseal(t *testing.T) {
 	ctx, m := t.Context(), storage.NewMemory()
 	first, second, third := sealKey(t, 1), sealKey(t, 2), sealKey(t, 3)
@@ -187,6 +189,7 @@ func TestReseal(t *testing.T) {
 	}
 }
 
+// F4.
 func TestSealDamage(t *testing.T) {
 	ctx, m := t.Context(), storage.NewMemory()
 	s := seal(t, m, storage.SealOptions{Keys: []storage.SealKey{sealKey(t, 1)}})
@@ -352,7 +355,7 @@ func TestSealIsFenced(t *testing.T) {
 	}
 }
 
-// What is inside a seal stays visible: the folder's own methods, its Locker.
+// What is inside a seal stays visible: the folder's own methods, its Locker (F40).
 func TestSealKeepsWhatIsInsideVisible(t *testing.T) {
 	dir, err := storage.OpenDir(t.TempDir())
 	if err != nil {
@@ -371,5 +374,39 @@ func TestSealKeepsWhatIsInsideVisible(t *testing.T) {
 	}
 	if _, ok := storage.LockerOf(nil); ok {
 		t.Error("nil has a locker")
+	}
+	if _, ok := storage.LockerOf(ring{storage.NewMemory()}); ok {
+		t.Error("a storage around itself has a locker")
+	}
+}
+
+// ring is a Storage around itself.
+type ring struct{ storage.Storage }
+
+func (r ring) Unwrap() storage.Storage { return r }
+
+// Of two seals around each other each has its keys changed (F40).
+func TestResealOfWhatIsSealedTwice(t *testing.T) {
+	ctx, m := t.Context(), storage.NewMemory()
+	twice := func(outer, inner []storage.SealKey) storage.Storage {
+		return seal(t, seal(t, m, storage.SealOptions{Keys: inner}), storage.SealOptions{Keys: outer})
+	}
+	a, b, c, d := sealKey(t, 1), sealKey(t, 2), sealKey(t, 3), sealKey(t, 4)
+	keys := func(k ...storage.SealKey) []storage.SealKey { return k }
+	if err := twice(keys(a), keys(b)).Store(ctx, "x", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []storage.Storage{twice(keys(a), keys(c, b)), twice(keys(d, a), keys(c))} {
+		r, _ := storage.Find[interface {
+			Reseal(ctx context.Context, key string) (changed bool, err error)
+		}](s)
+		for _, want := range []bool{true, false} {
+			if changed, err := r.Reseal(ctx, "x"); changed != want || err != nil {
+				t.Errorf("Reseal = %v, %v; want %v", changed, err, want)
+			}
+		}
+	}
+	if v, err := twice(keys(d), keys(c)).Load(ctx, "x"); err != nil || string(v) != "1" {
+		t.Errorf("Load with the new keys = %q, %v", v, err)
 	}
 }

@@ -22,6 +22,9 @@ const (
 	maxComponentLen = 255
 )
 
+// maxAround is how many storages around each other are looked through.
+const maxAround = 100
+
 // Storage keeps everything certwright must not lose: certificates with their
 // keys, accounts, orders in flight and back-off. Any number of instances may
 // share one Storage.
@@ -84,7 +87,7 @@ type Unwrapper interface {
 // Find returns the first of s and the storages inside it, from the outside in,
 // that is a T: a type such as *Dir, or an interface.
 func Find[T any](s Storage) (T, bool) {
-	for s != nil {
+	for range maxAround { // one may return itself
 		if found, ok := s.(T); ok {
 			return found, true
 		}

@@ -11,7 +11,7 @@ import (
 	"github.com/certwright/certwright/internal/fakeca"
 )
 
-// The reply of every endpoint is lost once, before and after the CA acted.
+// The reply of every endpoint is lost once, before and after the CA acted (F53).
 func TestRetry_LostOnce(t *testing.T) {
 	for _, endpoint := range issueEndpoints {
 		for when, hangUp := range map[string]fakeca.HangUp{"before": fakeca.Before, "after": fakeca.After} {

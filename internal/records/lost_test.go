@@ -11,7 +11,7 @@ import (
 
 // A value that cannot be loaded for an hour counts as damaged, while others can
 // be stored and loaded: an outage of the whole storage is none, and one that ends
-// within the hour is forgotten.
+// within the hour is forgotten (F4).
 func TestValueThatCannotBeLoadedForAnHourIsDamaged(t *testing.T) {
 	const id = "a.example+p256"
 	broken := errors.New("input/output error")

@@ -48,6 +48,7 @@ func habits() map[string]*fakePlugin {
 	return out
 }
 
+// F43.
 func TestKeepsTheContract(t *testing.T) {
 	for name, p := range habits() {
 		t.Run(name, func(t *testing.T) {

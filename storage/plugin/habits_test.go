@@ -15,7 +15,7 @@ import (
 )
 
 // A value that is missing costs one call: on an object store a list goes through
-// the bucket.
+// the bucket (F43).
 func TestMissingIsBelieved(t *testing.T) {
 	p := newFakePlugin()
 	s := CertMagic(p)
@@ -27,7 +27,7 @@ func TestMissingIsBelieved(t *testing.T) {
 	}
 }
 
-// A plugin that lists no folders still lists what is in one.
+// A plugin that lists no folders still lists what is in one (F43).
 func TestListOfOneFlatFolder(t *testing.T) {
 	for _, relative := range []bool{false, true} {
 		p := newFakePlugin()
@@ -55,6 +55,7 @@ func (p strangeList) List(_ context.Context, prefix string, _ bool) ([]string, e
 	return []string{"0a1b2c", "d3e4f5"}, nil
 }
 
+// F43.
 func TestListThatIsNotUnderstoodIsAnError(t *testing.T) {
 	s := CertMagic(strangeList{newFakePlugin()})
 	if err := s.Store(t.Context(), "v1/certs/a", []byte("x")); err != nil {
@@ -65,7 +66,7 @@ func TestListThatIsNotUnderstoodIsAnError(t *testing.T) {
 	}
 }
 
-// A lock that fails at once when it is held is waited for, with no renewal.
+// A lock that fails at once when it is held is waited for, with no renewal (F43).
 func TestLockThatFailsWhenHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newFakePlugin()
@@ -100,6 +101,7 @@ func TestLockThatFailsWhenHeld(t *testing.T) {
 	})
 }
 
+// F44.
 func TestDeleteIsFenced(t *testing.T) {
 	s := CertMagic(newFakePlugin())
 	if err := s.Store(t.Context(), "v1/a", []byte("x")); err != nil {
@@ -160,7 +162,7 @@ func (p wildPlugin) RenewLockLease(context.Context, string, time.Duration) error
 }
 
 // What a plugin does on goroutines of this package ends neither the process nor the
-// use of the lock.
+// use of the lock (F43).
 func TestLockOfAWildPlugin(t *testing.T) {
 	for _, call := range []string{"Lock", "Unlock", "RenewLockLease"} {
 		for _, how := range []string{"panics", "ends its goroutine", "hangs"} {

@@ -71,7 +71,7 @@ func TestBrokenLeaseIsCaught(t *testing.T) {
 	}
 }
 
-// A storage that fences stores alone is caught.
+// A storage that fences stores alone is caught (F44).
 func TestLateDeleteIsCaught(t *testing.T) {
 	b := spoiltLease(func(*fakeLease, context.Context) {})
 	open := b.Open
@@ -127,7 +127,7 @@ func holdFaults() []fault {
 	}
 }
 
-// A lock that does nothing is caught by a backend that says no more than Open.
+// A lock that does nothing is caught by a backend that says no more than Open (F49).
 func TestLockThatDoesNothingIsCaught(t *testing.T) {
 	b := spoilt(func(f *fakeStorage, _ *storage.Memory) {
 		f.lock = func(ctx context.Context, name string) (storage.Lease, error) {

@@ -139,7 +139,7 @@ func TestDir(t *testing.T) {
 	storagetest.RunLocker(t, b)
 }
 
-// A holder that is stopped is replaced after its TTL.
+// A holder that is stopped is replaced after its TTL (F50).
 func TestDirWithShortLeases(t *testing.T) {
 	t.Parallel()
 	b := dirBackend("short", shortOptions())
