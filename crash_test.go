@@ -262,7 +262,8 @@ func (c *crashed) age() (left []string) {
 	old := time.Now().Add(-leftAge)
 	err := c.walk(func(p string) {
 		switch {
-		case durable.IsTemp(filepath.Base(p)), strings.HasPrefix(filepath.Base(p), ".new-"):
+		case durable.IsTemp(filepath.Base(p)):
+		case strings.HasPrefix(filepath.Base(p), ".new-") && strings.Contains(p, "_issue_"): // which is taken again
 		case strings.HasPrefix(filepath.ToSlash(p), filepath.ToSlash(c.dir)+"/"+keyChallenges+"/"):
 			var ch map[string]any
 			value, err := os.ReadFile(p)

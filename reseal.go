@@ -82,8 +82,14 @@ func (m *Manager) leasesOfRecords(ctx context.Context) (map[string]string, error
 	return leases, nil
 }
 
-// reseal seals one value anew, under the named lease unless that is empty.
-func (m *Manager) reseal(ctx context.Context, s resealer, key, lock string) error {
+// reseal seals one value anew, under the named lease unless that is empty. A storage
+// that panics is that value's error.
+func (m *Manager) reseal(ctx context.Context, s resealer, key, lock string) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the storage panicked: %v", p)
+		}
+	}()
 	again := func(ctx context.Context) error {
 		_, err := s.Reseal(ctx, key)
 		return err

@@ -192,6 +192,37 @@ func (f *faulty) storesLocked() (stores []call) {
 	return stores
 }
 
+// explosive panics when one of its values is stored.
+type explosive struct {
+	*storage.Memory
+	key string
+}
+
+func (s explosive) Store(ctx context.Context, key string, value []byte) error {
+	if key == s.key {
+		panic("boom")
+	}
+	return s.Memory.Store(ctx, key, value)
+}
+
+// TestResealOfAStorageThatPanics has one value's store panic: it is counted, and the
+// others are done. (F40)
+func TestResealOfAStorageThatPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecordRig(t)
+		r.conf.Storage = sealedWith(t, r.mem, 1)
+		a, b := r.fill(keyCerts)
+		r.conf.Storage = sealedWith(t, explosive{r.mem, a}, 2, 1)
+		left, err := r.start().Reseal(t.Context())
+		if left != 1 || err == nil || !strings.Contains(err.Error(), a) {
+			t.Errorf("%d left, %v", left, err)
+		}
+		if _, err := sealedWith(t, r.mem, 2).Load(t.Context(), b); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Without a sealed storage there is nothing to be done.
 func TestResealOfAPlainStorage(t *testing.T) {
 	_, conf := newFake(t, fakeca.Options{})
