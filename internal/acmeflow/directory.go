@@ -50,7 +50,11 @@ func (c *Client) fetchDirectory(ctx context.Context) (*directory, error) {
 	x, err := c.get(ctx, StepDirectory, c.opts.Directory)
 	if err != nil {
 		if e := asError(err); e.Problem != nil && e.Problem.Status < 500 && !e.Problem.is(rateLimited) {
-			e.Err = errors.New("check the directory URL")
+			hint := errors.New("check the directory URL")
+			if e.Err != nil {
+				hint = fmt.Errorf("%w; %w", e.Err, hint)
+			}
+			e.Err = hint
 		}
 		return nil, err
 	}

@@ -184,10 +184,11 @@ func patienceOf(tb testing.TB) time.Duration {
 	return patience
 }
 
-// deadline returns a context that ends when patience does.
+// deadline returns a context that ends later than what a check waits for with
+// patience.
 func deadline(tb testing.TB) context.Context {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), patienceOf(tb))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), 2*patienceOf(tb))
 	tb.Cleanup(cancel)
 	return ctx
 }
