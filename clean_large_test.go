@@ -112,7 +112,7 @@ const kindsThatGo = 6
 // stale. (S14)
 func TestCleaningOfALargeStorage(t *testing.T) {
 	certs := 25_000
-	if testing.Short() {
+	if testing.Short() || raceEnabled {
 		certs = 1_000
 	}
 	synctest.Test(t, func(t *testing.T) {

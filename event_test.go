@@ -65,6 +65,7 @@ func TestOnEventThatFailsCostsNothingElse(t *testing.T) {
 				if err := m.Unmanage("a.example.com", "b.example.com"); err != nil {
 					t.Fatal(err)
 				}
+				synctest.Wait() // until all is told
 				events := m.Subscribe(t.Context())
 				closeManager(t, m)
 				if _, ok := <-events; ok {

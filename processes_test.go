@@ -207,6 +207,7 @@ func TestPausedIssuerTakesWhatAnotherStored(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the one that was paused looks again after ten seconds")
 	}
+	t.Parallel()
 	const ttl = 500 * time.Millisecond
 	path := t.TempDir()
 	reached := make(chan struct{})
