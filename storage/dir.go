@@ -130,18 +130,16 @@ func (d *Dir) store(ctx context.Context, key string, value []byte) error {
 		return err
 	}
 	path := d.recordFile(key)
-	write := func() error {
-		return durable.WriteFile(ctx, path, value, func() error {
-			if err := LeaseErr(ctx); err != nil || ctx.Err() == nil {
-				return err
-			}
-			return endOf(ctx)
-		})
-	}
-	err := write()
-	if err != nil && makeWay(path) {
-		err = write()
-	}
+	err := durable.WriteFile(ctx, path, value, func() error {
+		err := LeaseErr(ctx)
+		if err == nil && ctx.Err() != nil {
+			err = endOf(ctx)
+		}
+		if err == nil {
+			makeWay(path)
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -149,10 +147,12 @@ func (d *Dir) store(ctx context.Context, key string, value []byte) error {
 }
 
 // makeWay moves a folder that is in the place of a value's file aside, to where no
-// key leads, and reports whether it did.
-func makeWay(path string) bool {
-	info, err := os.Lstat(path)
-	return err == nil && info.IsDir() && os.Rename(path, path+".ASIDE-"+rand.Text()) == nil
+// key leads. What goes wrong shows in what it makes way for.
+func makeWay(path string) {
+	if info, err := os.Lstat(path); err == nil && info.IsDir() {
+		// With the slash it fails when another has put a value there meanwhile.
+		_ = os.Rename(path+"/", path+".ASIDE-"+rand.Text())
+	}
 }
 
 // Delete implements Storage. Folders that it leaves empty go too.
@@ -166,10 +166,8 @@ func (d *Dir) Delete(ctx context.Context, key string) error {
 	}
 	path := d.recordFile(key)
 	if err == nil {
+		makeWay(path)
 		err = durable.Remove(ctx, path)
-		if err != nil && makeWay(path) {
-			err = nil
-		}
 	}
 	if err == nil {
 		err = LeaseErr(ctx)

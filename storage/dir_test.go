@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -185,6 +186,33 @@ func TestDirOddFiles(t *testing.T) {
 	}
 	if keys, err := d.List(t.Context(), ""); err != nil || !slices.Equal(keys, []string{"folder", "huge"}) {
 		t.Errorf("List = %q, %v", keys, err)
+	}
+}
+
+// Of several who find a folder in a value's place none moves another's value aside.
+func TestDirFolderIsMovedOnce(t *testing.T) {
+	dir := t.TempDir()
+	d := openDir(t, dir)
+	for range 20 {
+		if err := os.MkdirAll(filepath.Join(d.recordFile("a"), "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if err := d.Store(t.Context(), "a", []byte("1")); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if err := os.Remove(d.recordFile("a")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	aside, err := filepath.Glob(filepath.Join(dir, "a.rec.*"))
+	if err != nil || len(aside) != 20 {
+		t.Errorf("%d were moved aside, %v; want the 20 folders", len(aside), err)
 	}
 }
 
