@@ -271,19 +271,24 @@ func TestSweep(t *testing.T) {
 	if err := os.MkdirAll(sub, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	old := time.Now().Add(-2 * time.Hour)
+	old, ahead := time.Now().Add(-2*time.Hour), time.Now().Add(2*time.Hour)
 	files := map[string]bool{ // path to whether it stays
-		filepath.Join(sub, tempPrefix+"OLD"): false,
-		filepath.Join(dir, tempPrefix+"OLD"): false,
-		filepath.Join(sub, tempPrefix+"NEW"): true,
-		filepath.Join(sub, "value"):          true,
+		filepath.Join(sub, tempPrefix+"AHEAD"): false, // by a clock that was wrong
+		filepath.Join(sub, tempPrefix+"OLD"):   false,
+		filepath.Join(dir, tempPrefix+"OLD"):   false,
+		filepath.Join(sub, tempPrefix+"NEW"):   true,
+		filepath.Join(sub, "value"):            true,
 	}
 	for path := range files {
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
+		at := old
+		if strings.HasSuffix(path, "AHEAD") {
+			at = ahead
+		}
 		if !strings.HasSuffix(path, "NEW") {
-			if err := os.Chtimes(path, old, old); err != nil {
+			if err := os.Chtimes(path, at, at); err != nil {
 				t.Fatal(err)
 			}
 		}

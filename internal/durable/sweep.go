@@ -10,11 +10,15 @@ import (
 	"time"
 )
 
+// farAhead is how far ahead a file's time must be to be of a clock that was wrong:
+// a sweep may take long itself.
+const farAhead = time.Hour
+
 // Sweep removes the temporary files below dir that were last written longer
-// than olderThan ago, by the clock that gives dir's files their times: the ones of
-// writers that died. A replacement takes well under a second, so that a minute is
-// plenty; a living writer whose file is swept gets an error
-// and the target keeps its content. Folders that may not be entered, such as
+// than olderThan ago, by the clock that gives dir's files their times, or when that
+// was wrong: the ones of writers that died. A replacement takes well under a second,
+// so that a minute is plenty; a living writer whose file is swept gets an error and
+// the target keeps its content. Folders that may not be entered, such as
 // lost+found, are passed over: no writer of ours was there. What else fails is
 // reported, joined, after the rest is done. It ends early, with the cause of
 // ctx's end, when ctx ends.
@@ -27,15 +31,16 @@ func Sweep(ctx context.Context, dir string, olderThan time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("sweeping folder %q: %w", dir, err)
 	}
-	oldest := now.Add(-olderThan)
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if err == nil && d.Type().IsRegular() && IsTemp(d.Name()) {
 			var info fs.FileInfo
-			if info, err = d.Info(); err == nil && info.ModTime().Before(oldest) {
-				err = os.Remove(path)
+			if info, err = d.Info(); err == nil {
+				if age := now.Sub(info.ModTime()); age > olderThan || age < -farAhead {
+					err = os.Remove(path)
+				}
 			}
 			d = nil
 		}

@@ -25,6 +25,10 @@ const (
 	// how often.
 	leaseLife = time.Minute
 
+	// turnPatience is for how long nobody else in this Storage gets a lock while
+	// the plugin does not return from a call about it that nobody waits for.
+	turnPatience = time.Minute
+
 	// unlockPatience bounds the release of a lock that came too late.
 	unlockPatience = 10 * time.Second
 )
@@ -37,7 +41,7 @@ var again = backoff.Policy{First: 250 * time.Millisecond, Max: 2 * time.Second, 
 // order in which they came, so that the plugin sees one of them at a time. It is
 // tried until ctx ends; the error then says what the plugin said last. A lock
 // that the plugin grants after that is released at once; until the plugin has
-// answered, nobody else in this Storage gets it.
+// answered, and for a minute at most, nobody else in this Storage gets it.
 func (s *Storage) Lock(ctx context.Context, name string) (storage.Lease, error) {
 	if err := check(ctx, name); err != nil {
 		return nil, fmt.Errorf("locking name %q: %w", name, err)
@@ -57,10 +61,10 @@ func (s *Storage) Lock(ctx context.Context, name string) (storage.Lease, error) 
 		pass()
 	case <-ctx.Done():
 		s.calls.Go(func() {
+			defer passSoon(pass)()
 			if <-answer == nil {
 				s.releaseLate(ctx, name)
 			}
-			pass()
 		})
 	}
 	err = ended(ctx)
@@ -120,6 +124,16 @@ func (s *Storage) release(ctx context.Context, name string) error {
 	return err
 }
 
+// passSoon hands a lock on within this Storage when the function that it returns
+// is called, and without that after turnPatience. pass may be called twice.
+func passSoon(pass func()) func() {
+	late := time.AfterFunc(turnPatience, pass)
+	return func() {
+		late.Stop()
+		pass()
+	}
+}
+
 // releaseLate gives back a lock of which nobody is left to be told.
 func (s *Storage) releaseLate(ctx context.Context, name string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockPatience)
@@ -138,7 +152,7 @@ func (s *Storage) newLease(ctx context.Context, name string, pass func()) *stora
 		defer s.calls.Done()
 		stop()
 		<-stopped
-		defer pass()
+		defer passSoon(pass)()
 		err := s.release(ctx, name)
 		if errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("the plugin holds no such lock any more: %w", storage.ErrLeaseLost)
@@ -156,12 +170,12 @@ func (s *Storage) newLease(ctx context.Context, name string, pass func()) *stora
 		if renewing.Err() != nil || !lease.Lose() {
 			return
 		}
+		defer passSoon(pass)()
 		// As long as the plugin promised to keep the lock it is still this
 		// holder's, and must not stay behind.
 		if time.Now().Before(until) {
 			s.releaseLate(renewing, name)
 		}
-		pass()
 	})
 	return lease
 }
