@@ -131,10 +131,11 @@ func (m *Manager) setUp(conf *Config) (err error) {
 	}
 	m.conf = *conf
 	m.rawStorage, m.conf.Storage = conf.Storage, boundStorage{conf.Storage}
-	m.records = records.New(m.conf.Storage, records.Options{Damage: func(err error) bool { return errors.Is(err, storage.ErrDamaged) }})
+	isDamage := func(err error) bool { return errors.Is(err, storage.ErrDamaged) }
+	m.records = records.New(m.conf.Storage, records.Options{Damage: isDamage})
 	m.changes = m.records.NewChanges(instanceID())
 	m.table = challenge.New(challenge.Options{
-		Store: m.conf.Storage, Prefix: "v1/" + string(records.Challenges), Cert: challengeCert, Go: m.spawn, Context: m.ctx,
+		Store: m.conf.Storage, Prefix: "v1/" + string(records.Challenges), Cert: challengeCert, Go: m.spawn, Context: m.ctx, Damaged: isDamage,
 	})
 	m.ports = m.newPorts()
 	m.queue = schedule.New(schedule.Options{Panic: func(w schedule.Work, value any, stack []byte) {

@@ -83,7 +83,7 @@ func (m *Manager) leasesOfRecords(ctx context.Context) (map[string]string, error
 }
 
 // reseal seals one value anew, under the named lease unless that is empty. A storage
-// that panics is that value's error.
+// that panics, or waits for the end of its context, is that value's error.
 func (m *Manager) reseal(ctx context.Context, s resealer, key, lock string) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -91,8 +91,10 @@ func (m *Manager) reseal(ctx context.Context, s resealer, key, lock string) (err
 		}
 	}()
 	again := func(ctx context.Context) error {
-		_, err := s.Reseal(ctx, key)
-		return err
+		return bounded(ctx, callTimeout, func(ctx context.Context) error {
+			_, err := s.Reseal(ctx, key)
+			return err
+		})
 	}
 	if lock == "" {
 		return again(ctx)

@@ -133,11 +133,16 @@ func TestResealSaysWhatIsLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 		closeManager(t, m)
+		lost := keyChallenges + "/http-01+0123"
+		mustStore(t, r.mem, lost, []byte("not sealed"))
 		r.conf.CleanInterval = time.Hour
 		r.start()
 		time.Sleep(2 * time.Hour)
 		if r.said.has("could not be cleaned") || !r.said.has(a) {
 			t.Errorf("of a record that is damaged: %q", r.said.texts())
+		}
+		if _, err := r.mem.Load(t.Context(), lost); err == nil {
+			t.Error("a challenge that is damaged is still there")
 		}
 	})
 }
@@ -192,35 +197,44 @@ func (f *faulty) storesLocked() (stores []call) {
 	return stores
 }
 
-// explosive panics when one of its values is stored.
+// explosive panics when one of its values is stored, or waits for as long as it may.
 type explosive struct {
 	*storage.Memory
-	key string
+	key   string
+	waits bool
 }
 
 func (s explosive) Store(ctx context.Context, key string, value []byte) error {
-	if key == s.key {
+	switch {
+	case key == s.key && s.waits:
+		<-ctx.Done()
+		return ctx.Err()
+	case key == s.key:
 		panic("boom")
 	}
 	return s.Memory.Store(ctx, key, value)
 }
 
-// TestResealOfAStorageThatPanics has one value's store panic: it is counted, and the
-// others are done. (F40)
-func TestResealOfAStorageThatPanics(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRecordRig(t)
-		r.conf.Storage = sealedWith(t, r.mem, 1)
-		a, b := r.fill(keyCerts)
-		r.conf.Storage = sealedWith(t, explosive{r.mem, a}, 2, 1)
-		left, err := r.start().Reseal(t.Context())
-		if left != 1 || err == nil || !strings.Contains(err.Error(), a) {
-			t.Errorf("%d left, %v", left, err)
-		}
-		if _, err := sealedWith(t, r.mem, 2).Load(t.Context(), b); err != nil {
-			t.Error(err)
-		}
-	})
+// TestResealOfAStorageThatPanicsOrHangs has one value's store panic, or not return:
+// it is counted, and the others are done. (F40)
+func TestResealOfAStorageThatPanicsOrHangs(t *testing.T) {
+	for _, waits := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRecordRig(t)
+			r.conf.Storage = sealedWith(t, r.mem, 1)
+			a, b := r.fill(keyCerts)
+			r.conf.Storage = sealedWith(t, explosive{r.mem, a, waits}, 2, 1)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			left, err := r.start().Reseal(ctx)
+			if left != 1 || err == nil || !strings.Contains(err.Error(), a) {
+				t.Errorf("%d left, %v", left, err)
+			}
+			if _, err := sealedWith(t, r.mem, 2).Load(t.Context(), b); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 // Without a sealed storage there is nothing to be done.

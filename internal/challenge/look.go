@@ -40,6 +40,8 @@ type look struct {
 	spawn  func(func())
 	ctx    context.Context
 
+	damaged func(error) bool // as in Options
+
 	listing, loading chan struct{} // have a value for each call that runs
 
 	mu      sync.Mutex           // guards the fields below, and failed of each list
@@ -258,7 +260,7 @@ func call[T any](ctx context.Context, l *look, slots chan struct{}, f func(ctx c
 	}
 }
 
-// clean removes what is older than a challenge can be. What is known may have
+// clean removes what is older than a challenge can be, or damaged. What is known may have
 // been presented again meanwhile, so that all is read anew.
 func (l *look) clean(ctx context.Context) (removed int, err error) {
 	keys, err := l.store.List(ctx, l.prefix)
@@ -272,11 +274,11 @@ func (l *look) clean(ctx context.Context) (removed int, err error) {
 			break
 		}
 		ch, err := l.read(ctx, key)
-		if err == nil && (ch.Token == "" || time.Since(ch.Presented).Abs() <= lifetime) { // or a clock was ahead
-			continue
-		}
 		what := "loading"
-		if err == nil {
+		switch {
+		case err == nil && (ch.Token == "" || time.Since(ch.Presented).Abs() <= lifetime): // or a clock was ahead
+			continue
+		case err == nil, l.damaged != nil && l.damaged(err):
 			what, err = "deleting", l.store.Delete(ctx, key)
 		}
 		if err != nil {

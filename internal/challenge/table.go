@@ -79,12 +79,15 @@ type Options struct {
 	// a Store only.
 	Go      func(func())
 	Context context.Context
+	// Damaged reports whether an error of the Store says that a value is damaged,
+	// and of no use to anybody. nil means that none does.
+	Damaged func(error) bool
 }
 
 // New returns an empty Table.
 func New(o Options) *Table {
 	return &Table{store: o.Store, cert: o.Cert, mine: map[string][]answer{}, look: look{
-		store: o.Store, prefix: o.Prefix, spawn: o.Go, ctx: o.Context, known: map[string]Challenge{},
+		store: o.Store, prefix: o.Prefix, spawn: o.Go, ctx: o.Context, damaged: o.Damaged, known: map[string]Challenge{},
 		listing: make(chan struct{}, lists), loading: make(chan struct{}, loads),
 	}}
 }

@@ -14,9 +14,6 @@ import (
 // them reads all bundles anew.
 const maxChanges = 256
 
-// TellAfter is how long after a change an instance tells of it, unless it ends.
-const TellAfter = 2 * time.Second
-
 // longestLine is more than a first line has.
 const longestLine = 256
 
@@ -41,9 +38,8 @@ type place struct {
 // has changed, and asks them the same. NewChanges makes it. Note is safe for
 // concurrent use; Flush is called by one goroutine at a time, and so is Poll.
 type Changes struct {
-	r     *Records
-	key   string
-	began time.Time
+	r   *Records
+	key string
 
 	mu    sync.Mutex // guards noted
 	noted []string   // each once
@@ -57,7 +53,7 @@ type Changes struct {
 // NewChanges returns the changes of an instance. Its name is unique among those
 // that run on the storage.
 func (r *Records) NewChanges(instance string) *Changes {
-	return &Changes{r: r, key: keyOf(ChangeLists, component(instance)), began: time.Now(), seen: make(map[string]place)}
+	return &Changes{r: r, key: keyOf(ChangeLists, component(instance)), seen: make(map[string]place)}
 }
 
 // Note says that the bundle of that ID was stored.
@@ -77,7 +73,7 @@ func withID(ids []string, id string) []string {
 }
 
 // Flush stores what was noted, if anything was. After an error it is kept for
-// the next Flush. It is called TellAfter after a Note, so that many changes make one
+// the next Flush. It is called a while after a Note, so that many changes make one
 // record, and once more at the end.
 func (c *Changes) Flush(ctx context.Context) error {
 	c.mu.Lock()
@@ -138,8 +134,7 @@ func (c *Changes) readOwn(ctx context.Context) error {
 
 // Poll returns the IDs of the bundles that other instances have changed since
 // the last Poll. If all is true, any bundle may have been changed. The first
-// Poll only notes where they are; when it comes late, what is listed may have been
-// stored since NewChanges, and is returned. It costs one List and one Load for each other
+// Poll returns all that are listed: bundles may have been read before it. It costs one List and one Load for each other
 // instance. What could not be read is the error, beside what could, and is made
 // up for by the next Poll.
 func (c *Changes) Poll(ctx context.Context) (ids []string, all bool, err error) {
@@ -174,9 +169,6 @@ func (c *Changes) Poll(ctx context.Context) (ids []string, all bool, err error) 
 			p.read(was.seq, l)
 			p.seen[e.Key] = place{l.Seq, line}
 		}
-	}
-	if p.first && time.Since(c.began) < TellAfter {
-		p.ids = nil
 	}
 	c.seen, c.polled = p.seen, true
 	slices.Sort(p.ids)
