@@ -59,11 +59,16 @@ type ACME struct {
 	// "tls-alpn-01" replaces the Manager's own.
 	Solvers map[string]Solver
 
-	// Timeout bounds one attempt to issue a certificate. 0 means 5 minutes.
+	// Timeout bounds one attempt to issue a certificate, however long it is. 0
+	// means 5 minutes.
 	Timeout time.Duration
 
-	// OrderLimit bounds how many orders are made in a time, by this Manager.
-	// Its zero value is no limit. A name that has to wait blocks no other.
+	// OrderLimit bounds how many orders are made in a time, by this Manager. An
+	// order counts when the issuer is called: not while its name waits, and not
+	// when another instance has been faster. Who has to wait goes in the order of
+	// need: what a call or a handshake waits for, what was revoked, then what ends
+	// first, where a first certificate goes behind what ends within a day. Its zero
+	// value is no limit. A name that has to wait blocks no other.
 	OrderLimit OrderLimit
 }
 

@@ -77,7 +77,8 @@ type Config struct {
 
 	// Certificates are certificates that you supply: they are served beside
 	// the managed ones and never renewed, but read again when their files
-	// change.
+	// change. While what is served is valid, files with a certificate that is not
+	// are an error in the log, and are taken once it is.
 	Certificates []StaticCertificate
 
 	// RenewalFraction is the part of a certificate's life that is left when it
@@ -124,9 +125,13 @@ type Config struct {
 	// What goes is what belongs to names that this Manager does not manage:
 	// certificates that expired CleanGrace ago, and staples, renewal
 	// information, unfinished orders and holds that nobody has touched for as
-	// long; challenges that are ten minutes old; and what an instance that has
-	// stored nothing for a day has told of its changes. Accounts, records that
-	// cannot be read and everything under other keys stay.
+	// long; challenges that are ten minutes old, or damaged; and what an instance
+	// that has stored nothing for a day has told of its changes. Accounts, other
+	// records that cannot be read and everything under other keys stay.
+	//
+	// Where processes live less than that, old challenges go too, after one of the
+	// Manager's own, and temporary files of writers that died a minute ago with the
+	// first store in a folder. That goes on when the cleaning is turned off.
 	CleanInterval time.Duration
 
 	// CleanGrace is for how long what is not needed any more is kept. 0 means

@@ -40,7 +40,8 @@
 //     does, it takes no lock and allocates nothing.
 //   - What is served is stored. Key, chain and metadata are one record, replaced
 //     in one atomic and durable step; no crash, full disk, lost lock, failed
-//     renewal or changed configuration leaves a name without its last good pair.
+//     renewal or changed configuration leaves a name without its last good pair:
+//     what is stored and covers it is served.
 //   - One certificate is ordered once, whatever the number of goroutines,
 //     processes and hosts that share the storage and want it.
 //   - A name that is managed stays managed until [Manager.Unmanage]. A failure
@@ -56,7 +57,8 @@
 //   - No private key, EAB key or password is in an error, an event, a log line or
 //     Status.
 //   - An Issuer, a Solver or a Storage that panics or hangs is the trouble of
-//     those names only that need it.
+//     those names only that need it, and what strangers send costs bounded memory,
+//     goroutines, threads and storage calls.
 //
 // # Where things are
 //

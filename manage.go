@@ -14,9 +14,10 @@ import (
 	"github.com/certwright/certwright/internal/schedule"
 )
 
-// ManageSync manages a certificate for each of names and returns when each has a
-// usable one, or when an attempt to get it has failed; then the errors are
-// joined. A renewal that is due goes on behind. The names stay managed in either
+// ManageSync manages a certificate for each of names and returns when each is served
+// a valid one, or when an attempt to get it has failed; then the errors are
+// joined. What is stored and covers a name will do, whatever is configured now; what
+// is wanted in its place goes on behind, and so does a renewal that is due. The names stay managed in either
 // case, and what failed is tried again in the background. A name that cannot be
 // managed is an error and keeps no other from being managed.
 //

@@ -216,8 +216,9 @@ func (m *Manager) start() {
 }
 
 // Close ends the work in progress, releases its leases and waits until every
-// goroutine has ended, or ctx has: then the error names the work that does not
-// return although it was told to. It may be called several times. Handshakes
+// goroutine has ended, or ctx has: then the error names the work, and the calls of
+// the program's own code, that do not return although they were told to: of an
+// Issuer, a Solver, a Storage, a lease or OnEvent. It may be called several times. Handshakes
 // are still answered from memory afterwards, so that a server can be shut down
 // in any order.
 func (m *Manager) Close(ctx context.Context) error {

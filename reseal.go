@@ -16,8 +16,10 @@ type resealer interface {
 
 // Reseal seals every record of this storage with the first of its keys that was
 // sealed with another, or not at all, and returns how many could not be, or were not
-// reached before ctx ended: while it is above zero the other keys are still needed.
-// The error says which and why; one that is damaged is of no use with any key.
+// reached before ctx ended. Only when it is zero and the error is nil are the other
+// keys not needed any more. The error says which and why; one that is damaged counts
+// too, although it is of no use with any key. Of two seals around each other each
+// has its keys changed.
 // Each certificate and account is done under its own lease, so that Reseal may
 // run while instances are at work; those that store meanwhile must have the new
 // key first too. It is also done, bit by bit, whenever storage is cleaned.

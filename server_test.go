@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -301,6 +302,29 @@ func TestOffersWhatTheServerSpeaks(t *testing.T) {
 					t.Errorf("answer %q, want %q", got, tt.want)
 				}
 			})
+		}
+	}
+}
+
+// What is said of files beside a server that TLS has set up: crypto/tls serves them
+// to clients that send no server name, and to no others.
+func TestFilesBesideTLS(t *testing.T) {
+	m, f := wrapped(t)
+	own, dir := selfSigned(t, "own.example.com"), t.TempDir()
+	files := pairFiles{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")}
+	writePair(t, files, own)
+	ln := listenPort(t, 0)
+	serveOn(t, m.TLS(&http.Server{}), func(srv *http.Server) error { return srv.ServeTLS(ln, files.cert, files.key) })
+	for name, want := range map[string]string{"": "own.example.com", "managed.example.com": "managed.example.com"} {
+		conn, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{ServerName: name, RootCAs: f.roots(), InsecureSkipVerify: name == ""})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := conn.ConnectionState().PeerCertificates[0]; got.VerifyHostname(want) != nil {
+			t.Errorf("for %q %q is served, want %q", name, got.DNSNames, want)
+		}
+		if err := conn.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -47,6 +47,10 @@ func validationConfig(get getCertificate) *tls.Config {
 // may answer validations too, of names of its own. HTTP/2 is offered
 // unless srv has turned it off.
 //
+// Call ListenAndServeTLS("", ""): the certificate of files that are named there is
+// served, by crypto/tls itself, to clients that send no server name, and to no
+// others.
+//
 // Validation handshakes have a config of their own: ClientAuth, VerifyConnection
 // and the like do not hold for them.
 func (m *Manager) TLS(srv *http.Server) *http.Server {

@@ -78,7 +78,8 @@ type Storage interface {
 // or moved. Nothing will make it good again; it may be replaced.
 var ErrDamaged = errors.New("value is damaged")
 
-// Unwrapper is a Storage around another one, as Seal returns it.
+// Unwrapper is a Storage around another one, as Seal returns it, with the same keys:
+// a storage that puts a prefix in front of them is none.
 type Unwrapper interface {
 	// Unwrap returns the storage inside.
 	Unwrap() Storage
