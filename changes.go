@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+
+	"github.com/certwright/certwright/internal/records"
 )
 
 const (
@@ -13,7 +15,7 @@ const (
 	// and changesPause how long it waits before it tells of its own changes, so
 	// that many make one record.
 	changesEvery = 30 * time.Second
-	changesPause = 2 * time.Second
+	changesPause = records.TellAfter
 
 	// changesSpread is the time over which all certificates are read again when
 	// it is not known which of them others have changed.

@@ -14,6 +14,9 @@ import (
 // them reads all bundles anew.
 const maxChanges = 256
 
+// TellAfter is how long after a change an instance tells of it, unless it ends.
+const TellAfter = 2 * time.Second
+
 // longestLine is more than a first line has.
 const longestLine = 256
 
@@ -38,8 +41,9 @@ type place struct {
 // has changed, and asks them the same. NewChanges makes it. Note is safe for
 // concurrent use; Flush is called by one goroutine at a time, and so is Poll.
 type Changes struct {
-	r   *Records
-	key string
+	r     *Records
+	key   string
+	began time.Time
 
 	mu    sync.Mutex // guards noted
 	noted []string   // each once
@@ -53,7 +57,7 @@ type Changes struct {
 // NewChanges returns the changes of an instance. Its name is unique among those
 // that run on the storage.
 func (r *Records) NewChanges(instance string) *Changes {
-	return &Changes{r: r, key: keyOf(ChangeLists, component(instance)), seen: make(map[string]place)}
+	return &Changes{r: r, key: keyOf(ChangeLists, component(instance)), began: time.Now(), seen: make(map[string]place)}
 }
 
 // Note says that the bundle of that ID was stored.
@@ -73,7 +77,7 @@ func withID(ids []string, id string) []string {
 }
 
 // Flush stores what was noted, if anything was. After an error it is kept for
-// the next Flush. It is called a while after a Note, so that many changes make one
+// the next Flush. It is called TellAfter after a Note, so that many changes make one
 // record, and once more at the end.
 func (c *Changes) Flush(ctx context.Context) error {
 	c.mu.Lock()
@@ -134,7 +138,8 @@ func (c *Changes) readOwn(ctx context.Context) error {
 
 // Poll returns the IDs of the bundles that other instances have changed since
 // the last Poll. If all is true, any bundle may have been changed. The first
-// Poll returns all that are listed: bundles may have been read before it. It costs one List and one Load for each other
+// Poll only notes where they are, but for lists that may have been stored since
+// NewChanges: those that say so, and all when it comes late. It costs one List and one Load for each other
 // instance. What could not be read is the error, beside what could, and is made
 // up for by the next Poll.
 func (c *Changes) Poll(ctx context.Context) (ids []string, all bool, err error) {
@@ -142,7 +147,7 @@ func (c *Changes) Poll(ctx context.Context) (ids []string, all bool, err error) 
 	if err != nil {
 		return nil, false, err
 	}
-	p := poll{first: !c.polled, seen: make(map[string]place, len(entries))}
+	p := poll{first: !c.polled, began: c.began, seen: make(map[string]place, len(entries))}
 	for _, e := range entries {
 		if e.Key == c.key {
 			continue
@@ -178,6 +183,7 @@ func (c *Changes) Poll(ctx context.Context) (ids []string, all bool, err error) 
 // poll is what one Poll finds.
 type poll struct {
 	first bool
+	began time.Time // the caller
 	seen  map[string]place
 	ids   []string
 	all   bool
@@ -207,6 +213,7 @@ func (p *poll) damaged(key string, told bool, err error) {
 func (p *poll) read(was uint64, l changeList) {
 	n := uint64(len(l.IDs))
 	switch missed := l.Seq - was; {
+	case p.first && time.Since(p.began) < TellAfter && !l.At.After(p.began):
 	case p.first:
 		p.ids = append(p.ids, l.IDs...)
 	case was == unknown, missed > n: // also of a list that was begun anew

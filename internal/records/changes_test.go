@@ -30,10 +30,14 @@ func note(t *testing.T, c *records.Changes, ids ...string) {
 func TestChangesReachTheOthers(t *testing.T) {
 	s := newFakeStorage()
 	r := records.New(s, records.Options{})
-	a, b := r.NewChanges("a"), r.NewChanges("b")
-	note(t, a, "old") // b may have read it before
-	if ids, all := poll(t, b); !slices.Equal(ids, []string{"old"}) || all {
+	a, early := r.NewChanges("a"), r.NewChanges("early")
+	note(t, a, "old")
+	b := r.NewChanges("b")
+	if ids, all := poll(t, b); len(ids) != 0 || all {
 		t.Errorf("the first Poll: %v, %v", ids, all)
+	}
+	if ids, all := poll(t, early); !slices.Equal(ids, []string{"old"}) || all {
+		t.Errorf("the first Poll of one that was there before: %v, %v", ids, all)
 	}
 	check(t, a.Flush(t.Context()))
 	note(t, a, "x", "y", "x")
