@@ -36,8 +36,9 @@ func challengeCert(identifier, keyAuthorization string) (*tls.Certificate, error
 // disk or network; once the certificate is parsed, it takes no lock and allocates
 // nothing. See Config.HotCertificates for when it is. Just after a start, a name
 // whose certificate was not read yet has it read from storage, once; and one whose
-// certificate has expired is waited for while a new one is being issued. Both
-// take five seconds at most.
+// certificate has expired is waited for while a new one is being issued. A
+// handshake waits for five seconds at most in all, with a server name or without,
+// and a thousand do at once; another gets what there is.
 //
 // The name's own certificate goes before a wildcard's, a valid one before one
 // that has expired, and of several for one name the first is taken that the

@@ -50,7 +50,7 @@ type IssueRequest struct {
 	// State is what Save was given last for this request, by this process or
 	// by one that crashed, and nil at first. Save makes b durable; an issuer
 	// calls it before it has the CA act, so that no order is lost. Neither is
-	// used after Issue returned nil.
+	// used after Issue returned nil, and Save fails once the lease is lost.
 	State []byte
 	Save  func(ctx context.Context, b []byte) error
 

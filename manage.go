@@ -414,7 +414,8 @@ func (m *Manager) end(c *managed) {
 
 // Renew replaces the certificates of a managed name now, whether or not they
 // are due, with new keys, and returns when that is done or has failed. It passes
-// over the Manager's own back-off, not over what the CA has asked for.
+// over the Manager's own back-off, but neither over what the CA has asked for nor
+// over four failed validations of the name within the hour.
 func (m *Manager) Renew(ctx context.Context, name string) error {
 	list, err := m.entries(name)
 	if err != nil {
