@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -236,6 +237,45 @@ func TestCleanedRecord(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What others have left is removed beside an issue, which is not held up.
+func TestOldChallengesHoldUpNoIssue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, conf := newFake(t, fakeca.Options{})
+		f := newFaulty(storage.NewMemory())
+		conf.Storage, conf.CleanInterval = f, -1
+		for i := range 10 {
+			residue(t, f, fmt.Sprintf("n%d.test", i))
+		}
+		old := len(challengesOf(t, f))
+		time.Sleep(20 * time.Minute)
+		f.set(func(c call) fault {
+			if c.op == "load" && strings.HasPrefix(c.key, keyChallenges) {
+				return fault{delay: 2 * time.Second}
+			}
+			return fault{}
+		})
+		m := start(t, conf)
+		began := time.Now()
+		manage(t, m, "a.example.com")
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("an issue beside %d old challenges took %v", old, took)
+		}
+		time.Sleep(time.Minute)
+		if left := challengesOf(t, f); len(left) > 0 {
+			t.Errorf("left are %q", left)
+		}
+	})
+}
+
+func challengesOf(t *testing.T, s Storage) []string {
+	t.Helper()
+	keys, err := s.List(t.Context(), keyChallenges)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
 }
 
 // cleanedAt is the record of a round at a time.

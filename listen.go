@@ -159,17 +159,24 @@ func (s *ownSolver) Present(ctx context.Context, ch acmeflow.Challenge) error {
 	return nil
 }
 
-// cleanChallenges removes, once in a while, the challenges that processes left that
-// died. Where many die there need be none that lives until storage is cleaned.
-func (m *Manager) cleanChallenges(ctx context.Context) {
+// cleanChallenges begins to remove, once in a while, the challenges that processes
+// left that died. Where many die there need be none that lives until storage is
+// cleaned.
+func (m *Manager) cleanChallenges() {
 	now := time.Now().Unix()
 	last := m.challengesAt.Load()
-	if m.ctx.Err() != nil || now-last < int64(cleanFirst/time.Second) || !m.challengesAt.CompareAndSwap(last, now) {
+	if now-last < int64(cleanFirst/time.Second) || !m.challengesAt.CompareAndSwap(last, now) {
 		return
 	}
-	if _, err := m.table.Clean(ctx); err != nil {
-		m.log.Debug("challenges that were left could not be removed; it is tried again", "err", err)
-	}
+	m.spawn(func() {
+		err := m.calls.do("the removal of old challenges", listTimeout, func() error {
+			_, err := m.table.Clean(m.ctx)
+			return err
+		})
+		if err != nil && m.ctx.Err() == nil {
+			m.log.Debug("challenges that were left could not be removed; it is tried again", "err", err)
+		}
+	})
 }
 
 // atCleanUp has release called before what was to be released for ch until now.
@@ -191,7 +198,7 @@ func (s *ownSolver) CleanUp(ctx context.Context, ch acmeflow.Challenge) error {
 	release := s.releases[ch.Identifier+" "+ch.Token]
 	delete(s.releases, ch.Identifier+" "+ch.Token)
 	s.mu.Unlock()
-	defer s.m.cleanChallenges(ctx)
+	defer s.m.cleanChallenges()
 	if release != nil {
 		defer release() // when the next one is presented, this one is gone
 	}
