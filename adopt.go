@@ -18,6 +18,7 @@ import (
 	"github.com/certwright/certwright/adopt"
 	"github.com/certwright/certwright/internal/acmeflow"
 	"github.com/certwright/certwright/internal/certpem"
+	"github.com/certwright/certwright/internal/guard"
 	"github.com/certwright/certwright/internal/records"
 )
 
@@ -136,31 +137,21 @@ func ask[T any](ctx context.Context, s *sources, i int, call func(context.Contex
 	}
 	ctx, cancel := context.WithTimeout(ctx, sourceTimeout)
 	defer cancel()
-	type result struct {
-		v   T
-		err error
-	}
-	done := make(chan result, 1)
-	s.run(func() {
-		r := result{err: errors.New("it ended the goroutine that called it")}
-		defer func() {
-			if p := recover(); p != nil {
-				r.err = fmt.Errorf("it panicked: %v", p)
-			}
-			done <- r
-		}()
-		r.v, r.err = call(ctx)
+	var found T
+	done := guard.Call(s.run, "it", func() (err error) {
+		found, err = call(ctx)
+		return err
 	})
 	select {
-	case r := <-done:
-		return r.v, r.err
+	case err := <-done:
+		return found, err
 	case <-ctx.Done():
 	}
 	late := time.NewTimer(sourceGrace)
 	defer late.Stop()
 	select {
-	case r := <-done:
-		return r.v, r.err
+	case err := <-done:
+		return found, err
 	case <-late.C:
 	}
 	s.hung[i].Add(1)

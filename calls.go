@@ -1,12 +1,13 @@
 package certwright
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/certwright/certwright/internal/guard"
 )
 
 // calls are those of code of the caller's that are no flights: so that they cost
@@ -42,19 +43,11 @@ func (c *calls) begin(what string) (end func()) {
 // do calls f and returns its error: also that it panicked or ended its goroutine,
 // and that it has not returned in time. Then it goes on by itself.
 func (c *calls) do(what string, patience time.Duration, f func() error) error {
-	done := make(chan error, 1)
 	end := c.begin(what)
-	go func() {
-		err := errors.New("it ended its goroutine")
-		defer func() {
-			if v := recover(); v != nil {
-				err = fmt.Errorf("it panicked: %v", v)
-			}
-			end()
-			done <- err
-		}()
-		err = f()
-	}()
+	done := guard.Call(nil, "it", func() error {
+		defer end()
+		return f()
+	})
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {

@@ -10,8 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"slices"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 

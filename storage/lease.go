@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/certwright/certwright/internal/guard"
 )
 
 // ErrLeaseLost means that a lease ended before it was unlocked.
@@ -138,21 +140,11 @@ func (l *HeldLease) Unlock(ctx context.Context) error {
 // A panic is an error too.
 func inTime(ctx context.Context, patience time.Duration, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
-	done := make(chan error, 1)
-	go func() {
-		defer cancel()
-		defer func() {
-			if r := recover(); r != nil {
-				done <- fmt.Errorf("it panicked: %v", r)
-			}
-		}()
-		done <- do(ctx)
-	}()
-	<-ctx.Done()
+	defer cancel()
 	select {
-	case err := <-done: // or ctx would have gone on
+	case err := <-guard.Call(nil, "it", func() error { return do(ctx) }):
 		return err
-	default:
+	case <-ctx.Done():
 		return fmt.Errorf("no answer for %v: %w", patience, ctx.Err())
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/certwright/certwright/internal/guard"
 )
 
 const (
@@ -178,12 +180,12 @@ func (r *run) solve(ctx, stop context.Context, a *authorization) error {
 		defer func() { <-r.cleanSlots }()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
 		defer cancel()
-		if err := guard(func() error { return solver.CleanUp(ctx, task) }); err != nil {
+		if err := <-guard.Call(nil, "the solver", func() error { return solver.CleanUp(ctx, task) }); err != nil {
 			r.c.log.WarnContext(ctx, "cleaning up a challenge", "name", task.Identifier, "challenge", task.Type, "err", err)
 		}
 	})
 	r.progress(StepPresent, "setting up %s for %q", ch.Type, a.name)
-	if err := guard(func() error { return solver.Present(ctx, task) }); err != nil {
+	if err := <-guard.Call(nil, "the solver", func() error { return solver.Present(ctx, task) }); err != nil {
 		return &Error{Step: StepPresent, Identifier: a.name, Challenge: ch.Type, Err: err}
 	}
 	r.progress(StepChallenge, "the CA validates %s for %q", ch.Type, a.name)
@@ -200,22 +202,6 @@ func (r *run) solve(ctx, stop context.Context, a *authorization) error {
 		r.noteSolved(a.name, ch.Type)
 	}
 	return err
-}
-
-// guard calls a Solver: a panic or an end of the goroutine is an error too.
-func guard(call func() error) error {
-	result := make(chan error, 1)
-	go func() {
-		err := errors.New("the solver ended its goroutine")
-		defer func() {
-			if p := recover(); p != nil {
-				err = fmt.Errorf("the solver panicked: %v", p)
-			}
-			result <- err
-		}()
-		err = call()
-	}()
-	return <-result
 }
 
 // initiate tells the CA that the challenge can be validated. A CA that has

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/certwright/certwright/internal/guard"
 )
 
 const (
@@ -234,27 +236,17 @@ func call[T any](ctx context.Context, l *look, slots chan struct{}, f func(ctx c
 	case <-ctx.Done():
 		return value, context.Cause(ctx)
 	}
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
-	l.spawn(func() {
-		r := result{err: errDied}
-		defer func() {
-			if p := recover(); p != nil {
-				r.err = fmt.Errorf("the storage panicked: %v", p)
-			}
-			<-slots
-			done <- r
-		}()
+	var found T
+	done := guard.Call(l.spawn, "the storage", func() (err error) {
+		defer func() { <-slots }()
 		ctx, cancel := context.WithTimeout(l.ctx, lookFor)
 		defer cancel()
-		r.value, r.err = f(ctx)
+		found, err = f(ctx)
+		return err
 	})
 	select {
-	case r := <-done:
-		return r.value, r.err
+	case err := <-done:
+		return found, err
 	case <-ctx.Done():
 		return value, context.Cause(ctx)
 	}

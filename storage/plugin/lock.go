@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/internal/backoff"
+	"github.com/certwright/certwright/internal/guard"
 	"github.com/certwright/certwright/storage"
 )
 
@@ -74,21 +75,9 @@ func (s *Storage) Lock(ctx context.Context, name string) (storage.Lease, error) 
 	return nil, fmt.Errorf("locking name %q: %w", name, err)
 }
 
-// begin calls the plugin on a goroutine of its own and returns its answer. A panic
-// is an error, and so is the end of that goroutine.
+// begin calls the plugin on a goroutine of its own and returns its answer.
 func (s *Storage) begin(call func() error) <-chan error {
-	answer := make(chan error, 1)
-	s.calls.Go(func() {
-		err := errors.New("the plugin ended the goroutine that called it")
-		defer func() {
-			if p := recover(); p != nil {
-				err = fmt.Errorf("the plugin panicked: %v", p)
-			}
-			answer <- err
-		}()
-		err = call()
-	})
-	return answer
+	return guard.Call(s.calls.Go, "the plugin", call)
 }
 
 // acquire asks the plugin for the lock until it has it or ctx ends. Whether an
