@@ -156,7 +156,7 @@ func ask[T any](ctx context.Context, s *sources, i int, call func(context.Contex
 	}
 	s.hung[i].Add(1)
 	s.run(func() {
-		_ = <-done // nobody asks any more
+		<-done //nolint:errcheck // nobody asks any more
 		s.hung[i].Add(-1)
 	})
 	return out, fmt.Errorf("it does not return: %w", context.Cause(ctx))
