@@ -176,7 +176,8 @@ type flight struct {
 	lostAt int64  // Unix seconds; set before the flight is known as stuck
 	step   string // what is being done
 	detail string
-	lease  Lease // held now; nil: none
+	lease  Lease  // held now; nil: none
+	turn   func() // ends the turn of the names at the issuer; nil: it has none
 }
 
 // work runs do, whose result is applied when it lands. One that was abandoned and

@@ -170,12 +170,12 @@ func (m *Manager) readAccountHold(ctx context.Context, iss *issuer) {
 	}
 }
 
-// latest returns the one that ends last. It is zero when there is none.
-func (l holds) latest(now int64) records.Hold {
-	var out records.Hold
+// latest returns the one that holds up longest. It is zero when none does.
+func (l holds) latest(now int64) (out records.Hold) {
+	last := now
 	for _, h := range l {
-		if h.Counts(now) && h.Until > out.Until {
-			out = *h
+		if at := (pass{}).until(h, 0, now); at > last {
+			last, out = at, *h
 		}
 	}
 	return out

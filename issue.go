@@ -92,12 +92,16 @@ func (m *Manager) obtain(ctx context.Context, c *managed, a attempt) func(*news)
 			lane.Refund(onLane)
 		}
 	}()
+	defer a.f.abandon(m) // its turn and its lease
+	a.f.progress("turn", "")
+	if err := a.f.takeTurn(ctx, a.iss, c.Names); err != nil {
+		return m.obtainFailed(ctx, c, a, err)
+	}
 	a.f.progress("lease", "")
 	lease, err := m.lockFor(ctx, a.f, records.IssueLock(c.id()))
 	if err != nil {
 		return m.obtainFailed(ctx, c, a, err)
 	}
-	defer a.f.abandon(m) // its lease
 	ctx = lease.Context()
 	old, err := m.records.LoadBundle(ctx, c.id(), time.Now())
 	if err != nil && !isMissing(err) {
@@ -106,12 +110,6 @@ func (m *Manager) obtain(ctx context.Context, c *managed, a attempt) func(*news)
 	if m.suffices(c, a, old.Bundle) {
 		return m.took(c, a, old.Bundle)
 	}
-	a.f.progress("turn", "")
-	done, err := a.iss.turnOf(ctx, c.Names)
-	if err != nil {
-		return m.obtainFailed(ctx, c, a, err)
-	}
-	defer done()
 	a.holds = m.loadHolds(ctx, c, a.iss)
 	now := time.Now().Unix()
 	if max(a.holds.until(a.pass, 0, now), a.pass.until(a.iss.down.Load(), 0, now)) > now {
@@ -148,9 +146,18 @@ func (m *Manager) ask(ctx context.Context, c *managed, a attempt, old records.St
 	return b, err
 }
 
-// turnOf waits, for a bounded time, until no other attempt at i is for one of
-// names: a CA counts the failed validations of a name, whatever certificate it is
-// for, and each attempt has to know of those before it.
+// takeTurn waits, for a bounded time, until no other attempt at an issuer is for one
+// of names: a CA counts the failed validations of a name, whatever certificate it is
+// for, and each attempt has to know of those before it. Who waits holds no lease.
+func (f *flight) takeTurn(ctx context.Context, iss *issuer, names []string) error {
+	turn, err := iss.turnOf(ctx, names)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.turn = turn
+	return err
+}
+
+// turnOf waits for the turn of all names.
 func (i *issuer) turnOf(ctx context.Context, names []string) (done func(), err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, turnPatience, errTurn)
 	defer cancel()

@@ -104,6 +104,10 @@ func (m *Manager) endLocked(c *managed, a action, n *news) bool {
 		return false
 	}
 	if a.held {
+		now := time.Now().Unix()
+		if _, at := c.nextIssuer(now); c.why != nil && isWait(c.why.err) && at > max(now, c.retryAt()) {
+			c.why.err = nil // it is for an issuer that it has to wait now
+		}
 		m.reportLocked(c, n)
 	}
 	if c.wish == 0 && c.know&isTried == 0 || c.why != nil && isWait(c.why.err) {
@@ -283,12 +287,15 @@ func (c *managed) postpone(d deed) {
 	}
 }
 
-// abandon releases the lease of a flight that did not end as it should.
+// abandon gives back what a flight holds, also of one that does not return.
 func (f *flight) abandon(m *Manager) {
 	f.mu.Lock()
-	lease := f.lease
-	f.lease = nil
+	lease, turn := f.lease, f.turn
+	f.lease, f.turn = nil, nil
 	f.mu.Unlock()
+	if turn != nil {
+		turn()
+	}
 	if lease != nil {
 		m.unlock(m.ctx, lease)
 	}
@@ -383,16 +390,16 @@ func (c *managed) issueError(now int64) *IssueError {
 		if c.why != nil && c.why.tries[iss.id] != nil {
 			t = *c.why.tries[iss.id]
 		}
-		h := &t.hold
-		if down := iss.down.Load(); t.err == nil && !h.Counts(now) && down != nil {
+		h, until := &t.hold, c.heldUntil(iss, now)
+		if down := iss.down.Load(); t.err == nil && !h.Counts(now) && down.Counts(now) {
 			h = down
 		}
 		out.Attempts = max(out.Attempts, h.Attempts)
 		switch {
 		case t.err != nil:
 			out.Errs = append(out.Errs, t.err)
-		case h.Counts(now):
-			out.Errs = append(out.Errs, heldError(iss, h, c.heldUntil(iss, now)))
+		case until > now:
+			out.Errs = append(out.Errs, heldError(iss, h, until))
 		}
 	}
 	return out
