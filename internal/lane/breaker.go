@@ -2,11 +2,15 @@ package lane
 
 import "time"
 
+// probePatience is for how long a probe is waited for before another one flies too.
+const probePatience = time.Minute
+
 // Stop lets nothing take off before a time; what is in flight goes on. What is
 // queued gets Done(ErrStopped): it may have somewhere else to go. What is
 // submitted from then on waits. At the time one flight takes off as a probe,
 // while the others wait; when it ends, all go on, unless Stop was called while it
-// flew or by its Done. Of two times that are given before there is a probe, the
+// flew or by its Done. One that takes longer than a minute, and may hang, is
+// followed by another probe. Of two times that are given before there is a probe, the
 // later counts. The wait is measured by the monotonic clock, so that setting the
 // clock does not change it.
 func (l *Lane) Stop(until time.Time) {
@@ -53,12 +57,9 @@ func (l *Lane) mayFlyLocked(now time.Time) bool {
 	case l.until.IsZero():
 		return true
 	case l.probe != nil:
-		return false
-	case l.until.After(now):
-		l.wakeLocked(l.until)
-		return false
+		return l.isTimeLocked(l.probe.since.Add(probePatience), now)
 	}
-	return true
+	return l.isTimeLocked(l.until, now)
 }
 
 // probeEndedLocked resumes when t is the probe and nobody has stopped the lane

@@ -75,6 +75,30 @@ func TestProbeThatStopsAgainSendsAllBack(t *testing.T) {
 	}
 }
 
+// A probe that hangs shows nothing: others probe beside it, one a minute, until one
+// has an answer.
+func TestProbeThatHangsIsNotTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, l := newNotes(), lane.New(lane.Options{})
+		l.Stop(time.Now())
+		for _, name := range []string{"a", "b"} {
+			l.Submit(n.quietly(t.Context(), name, works(time.Hour)))
+		}
+		stops := n.flight(t.Context(), "stops", works(2*time.Second))
+		stops.Done = func(error) { l.Stop(time.Now().Add(10 * time.Second)) }
+		l.Submit(stops)
+		sent := n.flight(t.Context(), "sent", works(time.Second))
+		l.Submit(sent)
+		at(2*time.Minute + 5*time.Second)
+		n.want(t, "a@0s", "b@1m0s", "stops@2m0s", "sent: "+lane.ErrStopped.Error()+"@2m2s")
+		for _, name := range []string{"c", "d", "e"} {
+			l.Submit(n.quietly(t.Context(), name, works(time.Second)))
+		}
+		at(2 * time.Hour)
+		n.want(t, "c@2m12s", "d@2m13s", "e@2m13s")
+	})
+}
+
 func TestResumeEndsAStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, l := newNotes(), lane.New(lane.Options{})

@@ -78,12 +78,7 @@ func (l *Lane) tokenLocked(now time.Time) bool {
 	if l.interval == 0 {
 		return true
 	}
-	next := l.full.Add(l.interval - l.burst)
-	if next.After(now) {
-		l.wakeLocked(next)
-		return false
-	}
-	return true
+	return l.isTimeLocked(l.full.Add(l.interval-l.burst), now)
 }
 
 func (l *Lane) takeTokenLocked(now time.Time) {
@@ -122,6 +117,15 @@ func (l *Lane) wakeLocked(at time.Time) {
 	l.timer.Reset(time.Until(at))
 }
 
+// isTimeLocked reports whether it is time; if not, tick looks again when it is.
+func (l *Lane) isTimeLocked(at, now time.Time) bool {
+	if at.After(now) {
+		l.wakeLocked(at)
+		return false
+	}
+	return true
+}
+
 // tick takes the slots of slow trips and abandons those that do not end. Unlock
 // then looks at the tokens and at the breaker.
 func (l *Lane) tick() {
@@ -130,20 +134,11 @@ func (l *Lane) tick() {
 	l.alarm = time.Time{}
 	now := time.Now()
 	for t := range l.flying {
-		if t.slot {
-			l.dueLocked(t.worked.Add(l.opts.Slow), now, func() { l.freeSlotLocked(t) })
+		if t.slot && l.isTimeLocked(t.worked.Add(l.opts.Slow), now) {
+			l.freeSlotLocked(t)
 		}
-		if !t.over && !t.ended.IsZero() {
-			l.dueLocked(t.ended.Add(l.opts.Grace), now, func() { l.abandonLocked(t) })
+		if !t.over && !t.ended.IsZero() && l.isTimeLocked(t.ended.Add(l.opts.Grace), now) {
+			l.abandonLocked(t)
 		}
 	}
-}
-
-// dueLocked does what is due, or has tick called when it is.
-func (l *Lane) dueLocked(at, now time.Time, do func()) {
-	if at.After(now) {
-		l.wakeLocked(at)
-		return
-	}
-	do()
 }
