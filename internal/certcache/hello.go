@@ -15,8 +15,8 @@ import (
 //
 // Only crypto/tls sees the server's own limits, MaxVersion and CipherSuites of its
 // Config. It is asked, which allocates, unless the client accepts the kind of key
-// whichever version is agreed on, and a server on the same port was found within the
-// minute to do so too.
+// whichever version is agreed on, and the server was found within the minute to do so
+// too.
 func (c *Cache) supports(hello *tls.ClientHelloInfo, at *candidate, now int64) bool {
 	signs := signsFor(hello, at.served.Kind)
 	if signs && (hello.Conn == nil || c.servers.signFor(hello, at.served.Kind, now)) { // nil: it was made by hand, for no server
@@ -36,29 +36,51 @@ func (c *Cache) supports(hello *tls.ClientHelloInfo, at *candidate, now int64) b
 }
 
 // servers remembers for a minute which kinds of keys servers sign with for clients
-// that accept them in any version. A server is told by its port.
-type servers [64]atomic.Uint64
+// that accept them in any version.
+type servers [64]atomic.Pointer[signing]
+
+// signing is that a server signs with a kind of key.
+type signing struct {
+	network string
+	addr    netip.AddrPort
+	kind    certpem.KeyKind
+	minute  int64
+}
 
 func (s *servers) signFor(hello *tls.ClientHelloInfo, kind certpem.KeyKind, now int64) bool {
-	slot, value := s.at(hello, kind, now)
-	return slot != nil && slot.Load() == value
+	does, ok := signingOf(hello, kind, now)
+	if !ok {
+		return false
+	}
+	known := s.of(&does).Load()
+	return known != nil && *known == does
 }
 
 func (s *servers) note(hello *tls.ClientHelloInfo, kind certpem.KeyKind, now int64) {
-	if slot, value := s.at(hello, kind, now); slot != nil {
-		slot.Store(value)
+	if does, ok := signingOf(hello, kind, now); ok {
+		kept := does // the only one on the heap
+		s.of(&does).Store(&kept)
 	}
 }
 
-// at returns where it is remembered, and as what; nil for what has no port.
-func (s *servers) at(hello *tls.ClientHelloInfo, kind certpem.KeyKind, now int64) (*atomic.Uint64, uint64) {
-	local, ok := hello.Conn.LocalAddr().(interface{ AddrPort() netip.AddrPort })
-	if !ok {
-		return nil, 0
+// of returns where it is remembered.
+func (s *servers) of(does *signing) *atomic.Pointer[signing] {
+	ip := does.addr.Addr().As16()
+	i := uint(does.addr.Port())*4 + uint(does.kind)
+	for _, b := range ip {
+		i = i*31 + uint(b)
 	}
-	port := local.AddrPort().Port()
-	key := uint64(port)<<8 | uint64(kind)
-	return &s[(uint64(port)*4+uint64(kind))%uint64(len(s))], key<<40 | uint64(now/60)
+	return &s[i%uint(len(s))]
+}
+
+// signingOf is false for a server without an address and a port.
+func signingOf(hello *tls.ClientHelloInfo, kind certpem.KeyKind, now int64) (signing, bool) {
+	local := hello.Conn.LocalAddr()
+	addr, ok := local.(interface{ AddrPort() netip.AddrPort })
+	if !ok {
+		return signing{}, false
+	}
+	return signing{local.Network(), addr.AddrPort(), kind, now / 60}, true
 }
 
 // signsFor reports whether a client accepts a kind of key whichever of TLS 1.2 and 1.3

@@ -205,7 +205,7 @@ func TestHandshakesWithTwoKeyTypes(t *testing.T) { // F61
 		for range 3 { // what is known of the server by then changes nothing
 			a, b := net.Pipe()
 			done := make(chan error, 1)
-			go func() { done <- tls.Server(onPort{a}, tt.server).Handshake() }()
+			go func() { done <- tls.Server(at{a, &net.TCPAddr{Port: 443}}, tt.server).Handshake() }()
 			err := tls.Client(b, tt.client).Handshake()
 			if err != nil {
 				t.Errorf("%s: %v", tt.name, err)
@@ -223,10 +223,66 @@ func TestHandshakesWithTwoKeyTypes(t *testing.T) { // F61
 	}
 }
 
-// onPort is a connection to a server on a port.
-type onPort struct{ net.Conn }
+// at is a connection to a server with an address.
+type at struct {
+	net.Conn
+	local net.Addr
+}
 
-func (onPort) LocalAddr() net.Addr { return &net.TCPAddr{Port: 443} }
+func (a at) LocalAddr() net.Addr { return a.local }
+
+// What is known of one server is not taken for another's, of which crypto/tls knows
+// other limits. (F61)
+func TestServersAreToldApart(t *testing.T) {
+	const name = "www.example.com"
+	ecKey, rsaKey := realKeys(t)
+	limited := &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}}
+	tcp := func(ip string, port int) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: port} }
+	for _, addrs := range [][2]net.Addr{
+		{tcp("192.0.2.1", 443), tcp("192.0.2.1", 8443)},
+		{tcp("192.0.2.1", 443), tcp("192.0.2.1", 443+64)},
+		{tcp("192.0.2.1", 443), tcp("192.0.2.2", 443)},
+		{tcp("192.0.2.1", 443), tcp("192.0.2.65", 443)},
+		{tcp("192.0.2.1", 443), tcp("2001:db8::1", 443)},
+		{tcp("2001:db8::1", 443), tcp("2001:db8:1::1", 443)},
+		{&net.TCPAddr{IP: net.ParseIP("fe80::1"), Port: 443, Zone: "eth0"}, &net.TCPAddr{IP: net.ParseIP("fe80::1"), Port: 443, Zone: "eth1"}},
+		{&net.UDPAddr{IP: net.ParseIP("192.0.2.1"), Port: 443}, tcp("192.0.2.1", 443)}, // QUIC has TLS 1.3 only
+	} {
+		c := certcache.New(0)
+		all := []*held{realEntry(t, "ecdsa", ecKey, name), realEntry(t, "rsa", rsaKey, name).ranked(1)}
+		install(c, all...)
+		for range 2 {
+			for i, want := range []string{"ecdsa", "rsa"} {
+				conf := &tls.Config{}
+				if i == 1 {
+					conf = limited.Clone()
+				}
+				var got string
+				conf.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+					cert := c.Find(name, hello).Cert
+					got = idOf(cert, all)
+					if n := testing.AllocsPerRun(100, func() { c.Find(name, hello) }); i == 0 && n != 0 {
+						t.Errorf("%v: %v allocations", addrs[i], n)
+					}
+					return cert, nil
+				}
+				a, b := net.Pipe()
+				done := make(chan error, 1)
+				go func() { done <- tls.Server(at{a, addrs[i]}, conf).Handshake() }()
+				if err := tls.Client(b, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake(); err != nil {
+					t.Errorf("%v: %v", addrs, err)
+				}
+				go b.Read(make([]byte, 1<<10)) // the session ticket
+				<-done
+				a.Close()
+				b.Close()
+				if got != want {
+					t.Errorf("%v: %s; want %s", addrs[i], got, want)
+				}
+			}
+		}
+	}
+}
 
 // TestChoiceAgreesWithTLS takes parts away from what clients offer: whenever the
 // first of two is chosen, crypto/tls must agree that the client supports it, or
