@@ -3,14 +3,15 @@ package lane
 import "time"
 
 // probePatience is for how long a probe is waited for before another one flies too.
-const probePatience = time.Minute
+// It is longer than it takes to find out that a server never answers.
+const probePatience = 2 * time.Minute
 
 // Stop lets nothing take off before a time; what is in flight goes on. What is
 // queued gets Done(ErrStopped): it may have somewhere else to go. What is
 // submitted from then on waits. At the time one flight takes off as a probe,
 // while the others wait; when it ends, all go on, unless Stop was called while it
-// flew or by its Done. One that takes longer than a minute, and may hang, is
-// followed by another probe. Of two times that are given before there is a probe, the
+// flew or by its Done. One that takes longer than two minutes, and may hang,
+// is followed by another probe. Of two times that are given before there is a probe, the
 // later counts. The wait is measured by the monotonic clock, so that setting the
 // clock does not change it.
 func (l *Lane) Stop(until time.Time) {
