@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,6 +69,35 @@ func TestNamesQueuedForADownIssuerGoToTheNext(t *testing.T) {
 		time.Sleep(5 * time.Minute)
 		if n := served(m, names); n != len(names) {
 			t.Errorf("%d of %d names have a certificate after five minutes", n, len(names))
+		}
+	})
+}
+
+// The first name that a CA is asked for after an outage hangs there: the others have
+// their certificates within minutes. (F5)
+func TestNameThatHangsAfterAnOutageHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &aroundIssuer{fakeSigner: newFakeSigner(t)}
+		var calls atomic.Int32
+		began := time.Now()
+		f.issue = func(ctx context.Context, _ IssueRequest, issue func() (Issued, error)) (Issued, error) {
+			switch {
+			case time.Since(began) < time.Minute:
+				return Issued{}, &StepError{Issuer: "fake", Step: "directory", Err: later(time.Hour)}
+			case calls.Add(1) == 1:
+				<-ctx.Done()
+				return Issued{}, ctx.Err()
+			}
+			return issue()
+		}
+		m := offline(t, f.fakeSigner, func(c *Config) { c.Issuers = []Issuer{f} })
+		names := manyNames(60)
+		if err := m.ManageAsync(names); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(65 * time.Minute)
+		if n := served(m, names); n != len(names)-1 {
+			t.Errorf("%d of %d names have a certificate five minutes after the outage", n, len(names))
 		}
 	})
 }
