@@ -11,6 +11,7 @@ import (
 	"time"
 
 	. "github.com/certwright/certwright"
+	"github.com/certwright/certwright/internal/records"
 	"github.com/certwright/certwright/storage"
 )
 
@@ -144,6 +145,34 @@ func TestFailedValidationsAreToldOfAfterAStart(t *testing.T) {
 				t.Errorf("after %d calls: %v", f.count(), err)
 			}
 			time.Sleep(5 * time.Minute)
+		}
+	})
+}
+
+// A lease that another instance holds holds up no other certificate of the name for
+// long. (F5, F22)
+func TestLeaseHeldElsewhereHoldsUpNoOtherOfItsName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, mem := newFakeSigner(t), storage.NewMemory()
+		lease, err := mem.Lock(t.Context(), records.IssueLock(records.ID([]string{"a.example.com"}, P256)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := offline(t, f, func(c *Config) { c.Storage = mem })
+		began := time.Now()
+		go m.Manage(t.Context(), Spec{Names: []string{"a.example.com"}, KeyTypes: []KeyType{P256, P384}}, Spec{Names: []string{"b.example.com", "a.example.com"}}) //nolint:errcheck // Close ends it
+		for f.count() < 2 {
+			time.Sleep(time.Second)
+		}
+		if took := time.Since(began); took > 2*time.Minute {
+			t.Errorf("the others took %v", took)
+		}
+		if err := lease.Unlock(t.Context()); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(2 * time.Minute)
+		if n := f.count(); n != 3 {
+			t.Errorf("%d certificates; want 3", n)
 		}
 	})
 }
