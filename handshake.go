@@ -228,8 +228,15 @@ func (m *Manager) unnamed(q *query) *tls.Certificate {
 	if r.Cert == nil {
 		name, r = m.cache.Sole(q.hello)
 	}
-	if r.Cert != nil && !r.Valid {
+	switch {
+	case r.Valid:
+	case r.Cert != nil:
 		r = m.wake(q, name)
+	case m.cache.Len() <= len(keyTypes): // a start may not have come to the only one
+		for _, c := range m.all() {
+			m.wake(q, c.Names[0])
+		}
+		_, r = m.cache.Sole(q.hello)
 	}
 	return r.Cert
 }

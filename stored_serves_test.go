@@ -392,3 +392,25 @@ func TestTrialOfATestCACostsNothing(t *testing.T) {
 		}
 	})
 }
+
+// Clients that name no server come while a start reads what is stored: they wait for
+// the only certificate, as those do that name it. (F68)
+func TestOnlyCertificateIsReadForClientsWithoutAName(t *testing.T) {
+	for _, types := range [][]KeyType{{P256}, {P256, P384}} {
+		synctest.Test(t, func(t *testing.T) {
+			f, mem := newFakeSigner(t), storage.NewMemory()
+			spec := Spec{Names: []string{"a.example.com", "b.example.com"}, KeyTypes: types}
+			if err := offline(t, f, func(c *Config) { c.Storage = mem }).Manage(t.Context(), spec); err != nil {
+				t.Fatal(err)
+			}
+			for _, sni := range []string{"", "192.0.2.1"} {
+				s := newFaulty(mem)
+				s.set(func(call) fault { return fault{delay: time.Second} })
+				m := offline(t, f, func(c *Config) { c.Storage = s })
+				go m.Manage(t.Context(), spec) //nolint:errcheck // it takes as long as it takes
+				synctest.Wait()
+				checkHello(t, m, helloFor(sni, ""), "a.example.com")
+			}
+		})
+	}
+}
