@@ -15,8 +15,8 @@ import (
 //
 // Only crypto/tls sees the server's own limits, MaxVersion and CipherSuites of its
 // Config. It is asked, which allocates, unless the client accepts the kind of key
-// whichever version is agreed on, and the server was found within the minute to do so
-// too.
+// whichever version is agreed on, and the server was found within the minute to sign
+// with it for all such clients.
 func (c *Cache) supports(hello *tls.ClientHelloInfo, at *candidate, now int64) bool {
 	signs := signsFor(hello, at.served.Kind)
 	if signs && (hello.Conn == nil || c.servers.signFor(hello, at.served.Kind, now)) { // nil: it was made by hand, for no server
@@ -28,11 +28,16 @@ func (c *Cache) supports(hello *tls.ClientHelloInfo, at *candidate, now int64) b
 	}
 	nameless := *hello
 	nameless.ServerName = ""
-	ok := nameless.SupportsCertificate(cert) == nil
-	if ok && signs {
+	if nameless.SupportsCertificate(cert) != nil {
+		return false
+	}
+	if signs && !slices.ContainsFunc(suitesOf(at.served.Kind), func(suite uint16) bool {
+		nameless.CipherSuites = []uint16{suite}
+		return nameless.SupportsCertificate(cert) != nil
+	}) {
 		c.servers.note(hello, at.served.Kind, now)
 	}
-	return ok
+	return true
 }
 
 // servers remembers for a minute which kinds of keys servers sign with for clients
@@ -87,15 +92,15 @@ func signingOf(hello *tls.ClientHelloInfo, kind certpem.KeyKind, now int64) (sig
 // is agreed on. Nearly all do, and this allocates nothing.
 func signsFor(hello *tls.ClientHelloInfo, kind certpem.KeyKind) bool {
 	var scheme tls.SignatureScheme
-	var suites []uint16
 	switch kind {
 	case certpem.KindP256:
-		scheme, suites = tls.ECDSAWithP256AndSHA256, ecdsaSuites[:]
+		scheme = tls.ECDSAWithP256AndSHA256
 	case certpem.KindRSA:
-		scheme, suites = tls.PSSWithSHA256, rsaSuites[:]
+		scheme = tls.PSSWithSHA256
 	default:
 		return false
 	}
+	suites := suitesOf(kind)
 	if !slices.Contains(hello.SignatureSchemes, scheme) {
 		return false
 	}
@@ -113,6 +118,14 @@ func signsFor(hello *tls.ClientHelloInfo, kind certpem.KeyKind) bool {
 		}
 	}
 	return in13
+}
+
+// suitesOf returns the cipher suites of TLS 1.2 for a kind of key.
+func suitesOf(kind certpem.KeyKind) []uint16 {
+	if kind == certpem.KindRSA {
+		return rsaSuites[:]
+	}
+	return ecdsaSuites[:]
 }
 
 // The cipher suites of TLS 1.2 that all servers have unless they are told

@@ -201,21 +201,8 @@ func TestHandshakesWithTwoKeyTypes(t *testing.T) { // F61
 			chosen = c.Find(hello.ServerName, hello).Cert
 			return chosen, nil
 		}
-		tt.client.ServerName, tt.client.InsecureSkipVerify = name, true
 		for range 3 { // what is known of the server by then changes nothing
-			a, b := net.Pipe()
-			done := make(chan error, 1)
-			go func() { done <- tls.Server(at{a, &net.TCPAddr{Port: 443}}, tt.server).Handshake() }()
-			err := tls.Client(b, tt.client).Handshake()
-			if err != nil {
-				t.Errorf("%s: %v", tt.name, err)
-			}
-			go b.Read(make([]byte, 1<<10)) // the session ticket
-			if serverErr := <-done; serverErr != nil && err == nil {
-				t.Errorf("%s: server: %v", tt.name, serverErr)
-			}
-			a.Close()
-			b.Close()
+			shake(t, &net.TCPAddr{Port: 443}, tt.server, tt.client)
 			if got := idOf(chosen, all); got != tt.want {
 				t.Errorf("%s: got %q; want %q", tt.name, got, tt.want)
 			}
@@ -266,21 +253,62 @@ func TestServersAreToldApart(t *testing.T) {
 					}
 					return cert, nil
 				}
-				a, b := net.Pipe()
-				done := make(chan error, 1)
-				go func() { done <- tls.Server(at{a, addrs[i]}, conf).Handshake() }()
-				if err := tls.Client(b, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake(); err != nil {
-					t.Errorf("%v: %v", addrs, err)
-				}
-				go b.Read(make([]byte, 1<<10)) // the session ticket
-				<-done
-				a.Close()
-				b.Close()
+				shake(t, addrs[i], conf, &tls.Config{})
 				if got != want {
 					t.Errorf("%v: %s; want %s", addrs[i], got, want)
 				}
 			}
 		}
+	}
+}
+
+// A server with suites of its own makes handshakes with one client by one key, and
+// with another by the other. (F61)
+func TestClientsOfOneServerAreToldApart(t *testing.T) {
+	const name = "www.example.com"
+	ecKey, rsaKey := realKeys(t)
+	aes, chacha := []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}, []uint16{tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256}
+	for i, first := range []string{"ecdsa", "rsa"} {
+		c := certcache.New(0)
+		all := []*held{realEntry(t, "ecdsa", ecKey, name).ranked(uint8(i)), realEntry(t, "rsa", rsaKey, name).ranked(uint8(1 - i))}
+		install(c, all...)
+		conf := &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{aes[i], chacha[1-i]}}
+		for range 2 {
+			for _, client := range []struct {
+				suites []uint16
+				want   string
+			}{{nil, first}, {aes, first}, {chacha, all[1-i].id}} {
+				var got string
+				conf.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+					cert := c.Find(name, hello).Cert
+					got = idOf(cert, all)
+					return cert, nil
+				}
+				shake(t, &net.TCPAddr{Port: 443}, conf, &tls.Config{CipherSuites: client.suites})
+				if got != client.want {
+					t.Errorf("%s first, client with %v: %s; want %s", first, client.suites, got, client.want)
+				}
+			}
+		}
+	}
+}
+
+// shake makes a handshake with a server that has an address.
+func shake(t *testing.T, addr net.Addr, server, client *tls.Config) {
+	t.Helper()
+	client.ServerName, client.InsecureSkipVerify = "www.example.com", true
+	a, b := net.Pipe()
+	defer a.Close()
+	defer b.Close()
+	done := make(chan error, 1)
+	go func() { done <- tls.Server(at{a, addr}, server).Handshake() }()
+	err := tls.Client(b, client).Handshake()
+	if err != nil {
+		t.Errorf("handshake: %v", err)
+	}
+	go b.Read(make([]byte, 1<<10)) // the session ticket
+	if serverErr := <-done; serverErr != nil && err == nil {
+		t.Errorf("handshake: %v", serverErr)
 	}
 }
 
