@@ -234,7 +234,9 @@ func (m *Manager) unnamed(q *query) *tls.Certificate {
 		r = m.wake(q, name)
 	case m.cache.Len() <= len(keyTypes): // a start may not have come to the only one
 		for _, c := range m.all() {
-			m.wake(q, c.Names[0])
+			if !c.Serving() {
+				m.wake(q, c.Names[0])
+			}
 		}
 		_, r = m.cache.Sole(q.hello)
 	}
