@@ -125,7 +125,8 @@ func (l holds) until(p pass, tried, now int64) (at int64) {
 }
 
 // holds are what is stored against an attempt for one certificate at one issuer,
-// by subject: each identifier, and the certificate itself.
+// by subject: each name, and the certificate itself; and what is stored nowhere and
+// belongs to no account, the failed validations of a name and its wildcard together.
 type holds map[string]*records.Hold
 
 // loadHolds reads them. What cannot be read counts as none: it never keeps a name
@@ -138,7 +139,33 @@ func (m *Manager) loadHolds(ctx context.Context, c *managed, iss *issuer) holds 
 			list[subject] = h
 		}
 	}
+	for _, name := range identifiersOf(c.Names) {
+		both := &records.Hold{}
+		for _, subject := range []string{name, "*." + name} {
+			h := list[subject]
+			if h == nil && !slices.Contains(c.Names, subject) {
+				h = m.loadHold(ctx, iss, subject)
+			}
+			if h != nil && len(h.Failed) > 0 {
+				both.Failed, both.Error = append(both.Failed, h.Failed...), h.Error
+			}
+		}
+		if len(both.Failed) > 0 {
+			list["both "+name] = both
+		}
+	}
 	return list
+}
+
+// identifiersOf returns what a CA counts validations by, sorted: a name and the
+// wildcard below it are one (RFC 8555 §7.1.3).
+func identifiersOf(names []string) []string {
+	var list []string
+	for _, n := range names {
+		list = append(list, strings.TrimPrefix(n, "*."))
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 func (m *Manager) loadHold(ctx context.Context, iss *issuer, subject string) *records.Hold {
@@ -170,11 +197,13 @@ func (m *Manager) readAccountHold(ctx context.Context, iss *issuer) {
 	}
 }
 
-// latest returns the one that holds up longest. It is zero when none does.
+// latest returns the one that holds up longest, a stored one of two that hold up as
+// long. It is zero when none does.
 func (l holds) latest(now int64) (out records.Hold) {
 	last := now
 	for _, h := range l {
-		if at := (pass{}).until(h, 0, now); at > last {
+		at := (pass{}).until(h, 0, now)
+		if at > last || at == last && at > now && h.Account != "" {
 			last, out = at, *h
 		}
 	}
@@ -277,7 +306,10 @@ func (m *Manager) noteSuccess(ctx context.Context, a attempt) {
 	if a.iss.down.Swap(nil) != nil {
 		a.holds[""] = &records.Hold{}
 	}
-	for subject := range a.holds {
+	for subject, h := range a.holds {
+		if subject != "" && h.Account == "" { // not stored
+			continue
+		}
 		if err := m.records.DropHold(ctx, a.iss.id, subject); err != nil && ctx.Err() == nil {
 			m.log.Warn("a back-off that has ended could not be removed", "issuer", a.iss.id, "err", err)
 		}

@@ -122,6 +122,53 @@ func TestFailedValidationsAreBoundedWhateverSharesTheName(t *testing.T) {
 	}
 }
 
+// A CA counts a name and its wildcard together, whether they are in one certificate or
+// in two. The one that is validated has its certificate. (F22)
+func TestFailedValidationsAreCountedWithTheWildcards(t *testing.T) {
+	const bad, wild = "bad.example.com", "*.bad.example.com"
+	for name, specs := range map[string][]Spec{
+		"one":               {{Names: []string{bad, wild}}},
+		"two":               {{Names: []string{bad}}, {Names: []string{wild}}},
+		"two key types":     {{Names: []string{wild, bad}, KeyTypes: []KeyType{P256, P384}}},
+		"wildcard is valid": {{Names: []string{bad}}, {Names: []string{wild}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var mu sync.Mutex // guards failed
+				var failed []time.Time
+				_, conf := newFake(t, fakeca.Options{Challenges: []string{"http-01", "dns-01"}, Validate: func(_ context.Context, ch fakeca.ChallengeInfo) error {
+					if name == "wildcard is valid" && ch.Type == "dns-01" {
+						return nil
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					failed = append(failed, time.Now())
+					return fakeca.NewProblem("connection", 400, "no")
+				}})
+				iss := conf.Issuers[0].(*ACME)
+				iss.Solvers = map[string]Solver{"dns-01": breakingSolver{new(breaking)}}
+				m := start(t, conf)
+				if m.Manage(t.Context(), specs...) == nil && name != "wildcard is valid" {
+					t.Error("all have a certificate")
+				}
+				time.Sleep(6 * time.Hour)
+				mu.Lock()
+				defer mu.Unlock()
+				for i := range failed {
+					if i >= 5 && failed[i].Sub(failed[i-5]) < time.Hour {
+						t.Errorf("six failed validations within %v", failed[i].Sub(failed[i-5]))
+					}
+				}
+				if name == "wildcard is valid" {
+					mustLeaf(t, m, "www."+bad)
+				} else if len(failed) < 6 {
+					t.Errorf("%d failed validations in six hours: it was given up", len(failed))
+				}
+			})
+		})
+	}
+}
+
 // What an Issuer has to say is kept as far as it fits where it is stored.
 func TestHoldOfALongErrorCanBeStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -168,7 +168,7 @@ func (i *issuer) turnOf(ctx context.Context, names []string) (done func(), err e
 			unlock()
 		}
 	}
-	for _, name := range slices.Sorted(slices.Values(names)) { // so that no two wait for each other
+	for _, name := range identifiersOf(names) { // sorted, so that no two wait for each other
 		unlock, err := i.turns.Lock(ctx, name)
 		if err != nil {
 			done()
