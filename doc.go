@@ -37,7 +37,8 @@
 //
 //   - A handshake for a name with a valid certificate in memory waits for no
 //     network and no disk. Once that is parsed, which the first handshake for it
-//     does, it takes no lock and allocates nothing.
+//     does, it takes no lock and allocates nothing, but for a few bytes where a
+//     name has several key types.
 //   - What is served is stored. Key, chain and metadata are one record, replaced
 //     in one atomic and durable step; no crash, full disk, lost lock, failed
 //     renewal or changed configuration leaves a name without its last good pair:

@@ -34,7 +34,8 @@ func challengeCert(identifier, keyAuthorization string) (*tls.Certificate, error
 // GetCertificate returns the certificate for a handshake; it drops into any
 // [tls.Config]. For a name with a valid certificate in memory it asks nothing of
 // disk or network; once the certificate is parsed, it takes no lock and allocates
-// nothing. See Config.HotCertificates for when it is. Just after a start, a name
+// nothing, but for a few bytes where a name has several key types, of which
+// crypto/tls says which will do. See Config.HotCertificates for when it is. Just after a start, a name
 // whose certificate was not read yet has it read from storage, once; and one whose
 // certificate has expired is waited for while a new one is being issued. A
 // handshake waits for five seconds at most in all, with a server name or without,

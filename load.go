@@ -203,7 +203,7 @@ func (m *Manager) putBack(ctx context.Context, c *managed, b *records.Bundle) er
 
 // servedOf returns b as the cache serves it, without a staple.
 func servedOf(b *records.Bundle, rank uint8) *certcache.Served {
-	return &certcache.Served{Source: b, NotBefore: b.NotBefore, End: b.End, Kind: b.KeyKind(), Rank: rank}
+	return &certcache.Served{Source: b, NotBefore: b.NotBefore, End: b.End, Rank: rank}
 }
 
 // stapled is a certificate with an OCSP response, for the cache.

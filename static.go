@@ -150,7 +150,7 @@ func (m *Manager) serveStatic(f *staticCert, given *tls.Certificate) error {
 		m.cache.Add(f.entry)
 	}
 	m.cache.Serve(f.entry, &certcache.Served{
-		Source: supplied{&cert}, NotBefore: from, End: end, Kind: certpem.KindOf(cert.Leaf.PublicKey),
+		Source: supplied{&cert}, NotBefore: from, End: end,
 	})
 	if old != nil && old != f.entry {
 		m.cache.Remove(old)

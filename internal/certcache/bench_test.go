@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/certwright/certwright/internal/certcache"
-	"github.com/certwright/certwright/internal/certpem"
 	"github.com/certwright/certwright/internal/hostname"
 )
 
@@ -56,7 +55,7 @@ func benchCache(names []string, maxHot int) (*certcache.Cache, []*certcache.Entr
 
 func benchServed() *certcache.Served {
 	now := time.Now().Unix()
-	return &certcache.Served{Source: parsed{new(tls.Certificate)}, NotBefore: now - 3600, End: now + 1e6, Kind: certpem.KindP256}
+	return &certcache.Served{Source: parsed{new(tls.Certificate)}, NotBefore: now - 3600, End: now + 1e6}
 }
 
 // A bare is what look-ups are measured by: a plain map and the clock.

@@ -1,6 +1,7 @@
 // Package certcache is an index of the certificates that are served. It finds
-// the one for a handshake without a lock or an allocation, and keeps in parsed
-// form only those that are in use.
+// the one for a handshake without a lock or an allocation (but for what crypto/tls
+// needs to choose where a name has several), and keeps in parsed form only
+// those that are in use.
 //
 // Names are spread over shards. A shard is a few plain maps that never change
 // once a look-up can see them: adding and removing entries publishes changed
@@ -41,7 +42,6 @@ type Cache struct {
 	version atomic.Uint64          // counts changes; a look-up that found nothing begins again after one
 	sole    atomic.Pointer[string] // what Sole looks up; nil: nothing
 	soleIP  atomic.Pointer[string]
-	servers servers
 
 	mu      sync.Mutex     // guards what follows and Entry.in; held for all changes of what is above
 	len     int            // entries

@@ -11,7 +11,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/certwright/certwright/internal/certcache"
-	"github.com/certwright/certwright/internal/certpem"
 	"github.com/certwright/certwright/internal/hostname"
 )
 
@@ -28,14 +27,13 @@ type held struct {
 	id          string
 	cert        *tls.Certificate
 	source      certcache.Source
-	kind        certpem.KeyKind
 	Rank        uint8
 	from, until time.Duration // from now
 }
 
 // entry returns one that is valid now, with a certificate of its own.
 func entry(id string, names ...string) *held {
-	h := &held{Entry: certcache.Entry{Names: names}, id: id, from: -time.Hour, until: time.Hour, kind: certpem.KindP256}
+	h := &held{Entry: certcache.Entry{Names: names}, id: id, from: -time.Hour, until: time.Hour}
 	return h.with(&tls.Certificate{Leaf: &x509.Certificate{}})
 }
 
@@ -56,12 +54,12 @@ func (h *held) ranked(rank uint8) *held {
 
 // again returns the same in no Cache.
 func (h *held) again() *held {
-	return &held{certcache.Entry{Names: h.Names}, h.id, h.cert, h.source, h.kind, h.Rank, h.from, h.until}
+	return &held{certcache.Entry{Names: h.Names}, h.id, h.cert, h.source, h.Rank, h.from, h.until}
 }
 
 func (h *held) served() *certcache.Served {
 	return &certcache.Served{
-		Source: h.source, NotBefore: time.Now().Add(h.from).Unix(), End: time.Now().Add(h.until).Unix(), Kind: h.kind, Rank: h.Rank,
+		Source: h.source, NotBefore: time.Now().Add(h.from).Unix(), End: time.Now().Add(h.until).Unix(), Rank: h.Rank,
 	}
 }
 

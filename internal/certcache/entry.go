@@ -3,8 +3,6 @@ package certcache
 import (
 	"crypto/tls"
 	"sync/atomic"
-
-	"github.com/certwright/certwright/internal/certpem"
 )
 
 // An Entry is one certificate's place in a [Cache], usually embedded in what
@@ -55,8 +53,6 @@ type Served struct {
 	// is valid: from NotBefore on and before End, which is the earliest end in
 	// its chain.
 	NotBefore, End int64
-	// Kind is the kind of the certificate's key.
-	Kind certpem.KeyKind
 	// Rank orders what is served for one name: of what is equally valid, and a
 	// client supports, the lowest goes first.
 	Rank uint8

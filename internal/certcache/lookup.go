@@ -159,7 +159,7 @@ func (c *Cache) pickOf(list []*Entry, worst class, now int64, hello *tls.ClientH
 	}
 	slices.SortStableFunc(all, candidate.compare)
 	for i := range all {
-		if hello == nil || c.supports(hello, &all[i], now) {
+		if hello == nil || c.supports(hello, &all[i]) {
 			if cert := c.certificate(all[i].entry, all[i].served); cert != nil {
 				return cert
 			}

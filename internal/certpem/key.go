@@ -34,31 +34,6 @@ const (
 	Ed25519 KeyType = "ed25519"
 )
 
-// A KeyKind is an algorithm as far as a choice between certificates needs it.
-type KeyKind uint8
-
-// The kinds of keys.
-const (
-	KindOther KeyKind = iota
-	KindRSA
-	KindECDSA // ECDSA on another curve than P-256
-	KindP256  // ECDSA on P-256
-)
-
-// KindOf returns the kind of a public key.
-func KindOf(pub crypto.PublicKey) KeyKind {
-	switch pub := pub.(type) {
-	case *ecdsa.PublicKey:
-		if pub.Curve == elliptic.P256() {
-			return KindP256
-		}
-		return KindECDSA
-	case *rsa.PublicKey:
-		return KindRSA
-	}
-	return KindOther
-}
-
 // maxKey is far above the largest key in use and keeps junk from being parsed
 // at length.
 const maxKey = 64 << 10

@@ -97,19 +97,6 @@ func (b *Bundle) ID() string { return ID(b.Names, b.KeyType()) }
 // KeyType returns the type of the key.
 func (b *Bundle) KeyType() certpem.KeyType { return keyTypes[b.typ] }
 
-// KeyKind returns the kind of the key, as a choice by a client's hello needs it.
-func (b *Bundle) KeyKind() certpem.KeyKind {
-	switch b.KeyType() {
-	case certpem.P256:
-		return certpem.KindP256
-	case certpem.P384:
-		return certpem.KindECDSA
-	case certpem.Ed25519:
-		return certpem.KindOther
-	}
-	return certpem.KindRSA
-}
-
 // CA returns the name of the CA, as the issuer gives it, empty when it is not
 // known.
 func (b *Bundle) CA() string { return b.origin.CA }
