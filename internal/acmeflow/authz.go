@@ -39,7 +39,7 @@ const (
 // they would pile up as pending, and their valid authorizations serve the next
 // order (F32). Any other failure lets begin nothing more.
 func (r *run) authorize(ctx context.Context, o *order) error {
-	if n, most := len(o.Authorizations), 2*len(r.req.Names)+10; n > most { // F53
+	if n := len(o.Authorizations); n > r.mostAuthorizations() {
 		return &Error{Step: StepAuthorize, URL: o.URL, dead: true, Err: fmt.Errorf("the CA asks for %d authorizations for %d names", n, len(r.req.Names))}
 	}
 	stop, cancel := context.WithCancelCause(ctx)
@@ -74,8 +74,14 @@ var errStopped = errors.New("acmeflow: another name has failed")
 // new once stop has ended.
 func (r *run) authorizeOne(ctx, stop context.Context, authzURL string) error {
 	a := &authorization{URL: authzURL}
-	if _, err := r.fetchInto(stop, StepAuthorize, authzURL, a); err != nil || a.Status == acme.StatusValid {
+	if _, err := r.fetchInto(stop, StepAuthorize, authzURL, a); err != nil {
 		return err
+	}
+	if a.Status == acme.StatusValid {
+		if r.made == "" {
+			r.withdraw(ctx, a)
+		}
+		return nil
 	}
 	var ok bool
 	if a.name, ok = r.match(a); !ok {
@@ -166,26 +172,13 @@ func (r *run) solve(ctx, stop context.Context, a *authorization) error {
 	if err != nil {
 		return err
 	}
-	solver := r.req.Solvers[ch.Type]
-	value, wildcard := strings.CutPrefix(a.name, "*.")
-	task := Challenge{
-		Type: ch.Type, Identifier: value, IdentifierType: identifier(value).Type, Wildcard: wildcard,
-		Token: ch.Token, KeyAuthorization: r.keyAuth(ch), Account: r.acct.Location, IssuerDomains: ch.IssuerDomains,
-	}
+	task := r.task(a, ch)
 	if stop.Err() != nil {
 		return &Error{Step: StepPresent, Err: context.Cause(stop)}
 	}
-	defer r.cleaning.Go(func() {
-		r.cleanSlots <- struct{}{}
-		defer func() { <-r.cleanSlots }()
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
-		defer cancel()
-		if err := <-guard.Call(nil, "the solver", func() error { return solver.CleanUp(ctx, task) }); err != nil {
-			r.c.log.WarnContext(ctx, "cleaning up a challenge", "name", task.Identifier, "challenge", task.Type, "err", err)
-		}
-	})
+	defer r.cleanUp(ctx, task)
 	r.progress(StepPresent, "setting up %s for %q", ch.Type, a.name)
-	if err := <-guard.Call(nil, "the solver", func() error { return solver.Present(ctx, task) }); err != nil {
+	if err := <-guard.Call(nil, "the solver", func() error { return r.req.Solvers[ch.Type].Present(ctx, task) }); err != nil {
 		return &Error{Step: StepPresent, Identifier: a.name, Challenge: ch.Type, Err: err}
 	}
 	r.progress(StepChallenge, "the CA validates %s for %q", ch.Type, a.name)
@@ -203,6 +196,60 @@ func (r *run) solve(ctx, stop context.Context, a *authorization) error {
 	}
 	return err
 }
+
+// task is what a Solver is asked to present, and to clean up.
+func (r *run) task(a *authorization, ch *challenge) Challenge {
+	value, wildcard := strings.CutPrefix(a.name, "*.")
+	return Challenge{
+		Type: ch.Type, Identifier: value, IdentifierType: identifier(value).Type, Wildcard: wildcard,
+		Token: ch.Token, KeyAuthorization: r.keyAuth(ch), Account: r.acct.Location, IssuerDomains: ch.IssuerDomains,
+	}
+}
+
+// cleanUp has a Solver withdraw a challenge, beside what else is done.
+func (r *run) cleanUp(ctx context.Context, task Challenge) {
+	r.cleaning.Go(func() {
+		r.cleanSlots <- struct{}{}
+		defer func() { <-r.cleanSlots }()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
+		defer cancel()
+		if err := <-guard.Call(nil, "the solver", func() error { return r.req.Solvers[task.Type].CleanUp(ctx, task) }); err != nil {
+			r.c.log.WarnContext(ctx, "cleaning up a challenge", "name", task.Identifier, "challenge", task.Type, "err", err)
+		}
+	})
+}
+
+// withdraw cleans up what a process that died may have presented for an
+// authorization that has been decided since (F53).
+func (r *run) withdraw(ctx context.Context, a *authorization) {
+	var ok bool
+	if a.name, ok = r.match(a); !ok {
+		return
+	}
+	for i := range a.Challenges {
+		if ch := &a.Challenges[i]; ch.Status != acme.StatusPending && r.req.Solvers[ch.Type] != nil && ch.Token != "" {
+			r.cleanUp(ctx, r.task(a, ch))
+		}
+	}
+}
+
+// withdrawAll is withdraw for the authorizations of an order that needs none of
+// them any more.
+func (r *run) withdrawAll(ctx context.Context, urls []string) {
+	ctx, cancel := context.WithTimeout(ctx, cleanUpTimeout)
+	defer cancel()
+	for _, u := range urls[:min(len(urls), r.mostAuthorizations())] {
+		a := new(authorization)
+		if x, err := r.ask(ctx, StepAuthorize, u); err != nil || !decode(x.body, a) {
+			r.c.log.DebugContext(ctx, "looking for challenges of a process that died", "authorization", u, "err", err)
+			return
+		}
+		r.withdraw(ctx, a)
+	}
+}
+
+// mostAuthorizations is how many an order may have (F53).
+func (r *run) mostAuthorizations() int { return 2*len(r.req.Names) + 10 }
 
 // initiate tells the CA that the challenge can be validated. A CA that has
 // begun already, or has decided, may refuse that: the authorization tells.

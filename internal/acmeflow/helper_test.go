@@ -90,6 +90,7 @@ type fakeSolver struct {
 	present    error             // of every call of Present
 	cleanedCtx []error           // the context's error at each CleanUp
 	onPresent  func(c Challenge) // called without mu
+	resumed    bool              // orders of earlier requests are gone on with; not guarded
 }
 
 func (s *fakeSolver) Present(_ context.Context, ch Challenge) error {
@@ -137,12 +138,13 @@ func (s *fakeSolver) types() (list []string) {
 	return list
 }
 
-// checkClean fails when something presented was not cleaned up exactly once on a live context.
+// checkClean fails when something presented was not cleaned up on a live context: once,
+// or, of an order that another process made, once more.
 func (s *fakeSolver) checkClean(t *testing.T) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.live) != 0 || len(s.presented) != len(s.cleaned) {
+	if more := len(s.cleaned) - len(s.presented); len(s.live) != 0 || more != 0 && (more < 0 || !s.resumed) {
 		t.Errorf("%d presented, %d cleaned up, %d still answered", len(s.presented), len(s.cleaned), len(s.live))
 	}
 	for _, err := range s.cleanedCtx {
@@ -223,12 +225,14 @@ func (e *env) restart(change func(*Options)) {
 
 func (e *env) request(t *testing.T, names ...string) *Request {
 	t.Helper()
+	state := e.saved()
+	e.solver.resumed = e.solver.resumed || len(state) > 0
 	return &Request{
 		Names:   names,
 		CSR:     csr(t, e.key, names...),
 		Solvers: map[string]Solver{"http-01": e.solver, "tls-alpn-01": e.solver, "dns-01": e.solver},
 		Prefer:  []string{"http-01", "tls-alpn-01", "dns-01"},
-		State:   e.saved(),
+		State:   state,
 		Save: func(_ context.Context, b []byte) error {
 			e.mu.Lock()
 			defer e.mu.Unlock()

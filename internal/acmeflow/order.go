@@ -221,15 +221,19 @@ func (r *run) postOrder(ctx context.Context, want acme.Order) (*order, error) {
 	return o, nil
 }
 
-// fetch reads one of the CA's resources by a POST-as-GET (RFC 8555 §6.3), which
-// is what acmez's GetOrder is. What is not found is asked for again when the CA
-// was just told to make it (F25).
+// ask reads one of the CA's resources by a POST-as-GET (RFC 8555 §6.3), which is
+// what acmez's GetOrder is.
+func (r *run) ask(ctx context.Context, step Step, url string) (*exchange, error) {
+	return r.c.call(ctx, step, func(ctx context.Context, api *acme.Client) error {
+		_, err := api.GetOrder(ctx, r.acct.Account, acme.Order{Location: url})
+		return err
+	})
+}
+
+// fetch is ask, again when the CA was just told to make what is not found (F25).
 func (r *run) fetch(ctx context.Context, step Step, url string) (*exchange, error) {
 	for pause := settlePause; ; pause *= 2 {
-		x, err := r.c.call(ctx, step, func(ctx context.Context, api *acme.Client) error {
-			_, err := api.GetOrder(ctx, r.acct.Account, acme.Order{Location: url})
-			return err
-		})
+		x, err := r.ask(ctx, step, url)
 		if err == nil || x.status != 404 || time.Since(r.wrote) > settleTime || !sleep(ctx, pause) {
 			return x, err
 		}

@@ -92,6 +92,10 @@ func (r *run) resume(ctx context.Context) (*order, error) {
 		if err != nil && !asError(err).isDead() {
 			return nil, err
 		}
+		if r.made == "" && o.Status != acme.StatusPending {
+			urls := slices.Clone(o.Authorizations) // o changes
+			r.cleaning.Go(func() { r.withdrawAll(ctx, urls) })
+		}
 		if why = r.useless(o, err); why == "" {
 			r.keySent = r.keySent || o.Status == acme.StatusProcessing || o.Status == acme.StatusValid
 			r.c.log.DebugContext(ctx, "going on with an order", "order", o.URL, "status", o.Status)

@@ -201,3 +201,31 @@ func TestResume_CertificateIsGone(t *testing.T) {
 		e.wantCount(t, "newOrder", 2)
 	})
 }
+
+// What a process that was killed has presented is withdrawn by the one that goes on
+// with its order, whatever has become of that (F53).
+func TestChallengesOfADeadProcessAreWithdrawn(t *testing.T) {
+	for name, row := range map[string]struct {
+		rule fakeca.Rule
+		opt  fakeca.Options
+	}{
+		"authorized": {fakeca.Rule{Endpoint: "authz", N: 2, Count: -1}, fakeca.Options{PollsBeforeReady: 2}},
+		"ready":      {fakeca.Rule{Endpoint: "finalize"}, fakeca.Options{}},
+		"processing": {fakeca.Rule{Endpoint: "order"}, fakeca.Options{PollsProcessing: 3}},
+		"valid":      {fakeca.Rule{Endpoint: "cert"}, fakeca.Options{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				e := newEnv(t, row.opt)
+				var left Challenge
+				e.solver.onPresent = func(ch Challenge) { left = ch }
+				e.crash(t, row.rule)
+				if err := e.solver.Present(t.Context(), left); err != nil { // as if it had not been cleaned up
+					t.Fatal(err)
+				}
+				e.issue(t, "example.com") // which looks at what is still answered
+				e.wantCount(t, "newOrder", 1)
+			})
+		})
+	}
+}
