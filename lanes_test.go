@@ -107,9 +107,10 @@ func TestManyNamesAtOnce(t *testing.T) {
 		if got := len(ca.Orders()); got != names {
 			t.Errorf("%d orders for %d names", got, names)
 		}
-		// The lane of orders and that of the upkeep are busy at the same time.
-		if storage.most < workers || storage.most > 3*workers {
-			t.Errorf("%d storage calls at once, want %d in each of up to three lanes", storage.most, workers)
+		// The lane of orders and that of the upkeep are busy at the same time. Beside them
+		// may be one call for what others changed, one for cleaning and one for old challenges.
+		if storage.most < workers || storage.most > 3*workers+3 {
+			t.Errorf("%d storage calls at once, want %d in each of up to three lanes, and three beside them", storage.most, workers)
 		}
 	})
 }
