@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"time"
 )
 
@@ -96,14 +97,32 @@ type RenewalInfo struct {
 
 // Solver makes the response to a challenge reachable for the CA. A Solver is
 // safe for concurrent use. http-01 and tls-alpn-01 need none: the Manager
-// answers them itself.
+// answers them itself. Package dnsprovider has one for the DNS types.
+//
+// A Solver may also be a [Waiter], and have a method
+//
+//	Check(challengeType string, names []string) error
+//
+// that says what it cannot do: New calls it without names, and reports its error;
+// Manage calls it with the names of a certificate.
 type Solver interface {
-	// Present returns when the CA can see the response.
+	// Present returns when what is needed for the response is set up. The Manager
+	// notes ch in Storage before it calls Present.
 	Present(ctx context.Context, ch Challenge) error
 
-	// CleanUp removes exactly what Present added. It is called once for each
-	// call of Present, also for one that failed.
+	// CleanUp removes exactly what Present added. It is called for each call of
+	// Present, also for one that failed or whose process died, in another process
+	// then; and again, later, when it failed. It has a minute; the certificate does
+	// not wait longer than 15 seconds for it.
 	CleanUp(ctx context.Context, ch Challenge) error
+}
+
+// Waiter is a [Solver] whose responses the CA can see only some time after Present.
+// Wait returns when it can; an error fails the challenge before the CA is asked to
+// validate it. All calls of Present for an order come first, then all of Wait, side
+// by side.
+type Waiter interface {
+	Wait(ctx context.Context, ch Challenge) error
 }
 
 // Challenge is what a [Solver] presents (RFC 8555 §8).
@@ -116,6 +135,26 @@ type Challenge struct {
 	Account          string // account URL
 
 	// DNSName and DNSValue are the TXT record to be set for dns-01 (RFC 8555
-	// §8.4), without a trailing dot; empty for other types.
+	// §8.4), dns-account-01 and dns-persist-01, without a trailing dot; empty for
+	// other types.
 	DNSName, DNSValue string
+
+	// State is what Save was given last for this challenge, by this process or by
+	// one that died; nil at first. Save makes b durable: what Present has to know
+	// for CleanUp it saves before it changes anything. It fails once the lease for
+	// the certificate is lost.
+	State []byte
+	Save  func(ctx context.Context, b []byte) error
+
+	// Lock takes a lease among all instances, as [Locker] does, on something that
+	// only one may change at a time, such as a TXT record set. It waits for a
+	// bounded time. The name is the caller's to choose; it meets no other lease of
+	// the Manager's.
+	Lock func(ctx context.Context, name string) (Lease, error)
+
+	// Progress is told what is being done now, and why it takes long; the Manager
+	// shows it in Status. Log is the Manager's logger, with the name, issuer and
+	// challenge type in it.
+	Progress func(detail string)
+	Log      *slog.Logger
 }
