@@ -19,6 +19,7 @@ const (
 	StepOrder       Step = "order"
 	StepAuthorize   Step = "authorization"
 	StepPresent     Step = "present"
+	StepWait        Step = "wait"
 	StepChallenge   Step = "challenge"
 	StepFinalize    Step = "finalize"
 	StepDownload    Step = "download"

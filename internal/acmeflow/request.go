@@ -45,6 +45,12 @@ type Solver interface {
 	CleanUp(ctx context.Context, ch Challenge) error
 }
 
+// Waiter is a Solver whose responses the CA can see only some time after Present.
+// All of an order are presented before any is waited for.
+type Waiter interface {
+	Wait(ctx context.Context, ch Challenge) error
+}
+
 // Challenge is what a Solver presents.
 type Challenge struct {
 	Type             string
@@ -55,4 +61,5 @@ type Challenge struct {
 	KeyAuthorization string
 	Account          string   // account URL
 	IssuerDomains    []string // dns-persist-01 only
+	AccountURI       string   // as the challenge has it; dns-persist-01 only, often empty
 }

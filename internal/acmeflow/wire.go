@@ -61,6 +61,7 @@ type challenge struct {
 	Status        string   `json:"status"`
 	Token         string   `json:"token"`
 	IssuerDomains []string `json:"issuer-domain-names"` // dns-persist-01 only
+	AccountURI    string   `json:"accounturi"`          // dns-persist-01 only, not of every CA
 	Problem       *Problem `json:"error"`               // why it failed, or has failed so far
 }
 
