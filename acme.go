@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -55,8 +56,10 @@ type ACME struct {
 	// DisableHTTP01 and DisableTLSALPN01 turn off a challenge type.
 	DisableHTTP01, DisableTLSALPN01 bool
 
-	// Solvers solve challenges by type, such as "dns-01". One for "http-01" or
-	// "tls-alpn-01" replaces the Manager's own.
+	// Solvers solve challenges by type: "dns-01", "dns-account-01",
+	// "dns-persist-01" and what else the CA knows. One for "http-01" or
+	// "tls-alpn-01" replaces the Manager's own. A *dnsprovider.Solver (package
+	// dnsprovider) solves the DNS types with any libdns provider.
 	Solvers map[string]Solver
 
 	// Timeout bounds one attempt to issue a certificate, however long it is. 0
@@ -148,14 +151,18 @@ func (a *ACME) bind(env *issuerEnv) (*acmeIssuer, error) {
 	if s := env.solvers[challenge.TLSALPN01]; s != nil && !a.DisableTLSALPN01 {
 		b.solvers[challenge.TLSALPN01] = s
 	}
-	for t, s := range a.Solvers {
+	for t, s := range b.solvers {
+		b.solvers[t] = ownBound{s, env.calls}
+	}
+	b.conf.Solvers = maps.Clone(a.Solvers)
+	for t, s := range b.conf.Solvers {
 		if isNil(s) {
 			return nil, configErrorf("ACME.Solvers", "the one for %q is nil", t)
 		}
-		b.solvers[t] = callerSolver{s}
-	}
-	for t, s := range b.solvers {
-		b.solvers[t] = boundSolver{s, env.calls}
+		if err := checkSolver(t, s, nil); err != nil {
+			return nil, err
+		}
+		b.solvers[t] = newCallerSolver(s, b.id)
 	}
 	if len(b.solvers) == 0 {
 		return nil, configErrorf("ACME.Solvers", "no challenge type is left: http-01 and tls-alpn-01 are disabled and there is no Solver")
@@ -232,6 +239,9 @@ func (b *acmeIssuer) check(names []string, profile string) error {
 		if hostname.IsWildcard(n) && !b.hasDNS() {
 			return configErrorf(field, "the wildcard %q needs a dns-01 solver: set ACME.Solvers[\"dns-01\"]", n)
 		}
+		if ce := b.checkSolvers(n); ce != nil {
+			return &ConfigError{Field: field, Err: fmt.Errorf("no challenge can be solved for %q: %s: %w", n, ce.Field, ce.Err)}
+		}
 		if public && !hostname.IsPublic(n) {
 			return configErrorf(field, "%q is not a public name: %s issues no certificate for it", n, b.id)
 		}
@@ -240,6 +250,27 @@ func (b *acmeIssuer) check(names []string, profile string) error {
 		}
 	}
 	return nil
+}
+
+// checkSolvers says why none of the Solvers can solve a challenge for a name.
+func (b *acmeIssuer) checkSolvers(name string) (err *ConfigError) {
+	for t := range b.solvers {
+		if hostname.IsWildcard(name) && !strings.HasPrefix(t, "dns-") {
+			continue
+		}
+		s := b.conf.Solvers[t]
+		if s == nil {
+			return nil
+		}
+		e := checkSolver(t, s, []string{name})
+		if e == nil {
+			return nil
+		}
+		if err == nil || t == dns01 {
+			err = e
+		}
+	}
+	return err
 }
 
 func (b *acmeIssuer) hasDNS() bool {

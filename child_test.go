@@ -37,6 +37,7 @@ const (
 	childCA    = "CERTWRIGHT_TEST_CA"    // directory URL
 	childNames = "CERTWRIGHT_TEST_NAMES" // with commas
 	childKill  = "CERTWRIGHT_TEST_KILL"  // the system call of the store path before which the child kills itself
+	childZone  = "CERTWRIGHT_TEST_ZONE"  // folder of the records of fileZone
 	childLease = "CERTWRIGHT_TEST_LEASE" // TTL of locks; empty: the folder's own
 )
 
@@ -48,6 +49,7 @@ var roles = map[string]func() error{
 	"manage": manageChild,
 	"hold":   holdChild,
 	"answer": answerChild,
+	"dns":    dnsChild,
 }
 
 // TestChild is not a test: it is the entry of a child.

@@ -200,6 +200,9 @@ func (c *cleaner) sweep(ctx context.Context) (removed int, err error) {
 	n, err := c.m.table.Clean(ctx)
 	removed += n
 	errs = append(errs, err)
+	if c.m.cleanUpLeft(ctx) {
+		c.m.leftovers.soon()
+	}
 	left, damaged, err := c.m.resealAll(ctx)
 	if err != nil {
 		errs = append(errs, fmt.Errorf("%d records are still sealed with another key: %w", left, err))

@@ -103,8 +103,9 @@ func ownLists(calls map[string]int) int {
 }
 
 // kindsThatGo is how many kinds of records a round lists, beside the changes: of
-// certificates, orders, holds, staples, renewal info and challenges.
-const kindsThatGo = 6
+// certificates, orders, holds, staples, renewal info, challenges and the journal of
+// those that Solvers presented.
+const kindsThatGo = 7
 
 // TestCleaningOfALargeStorage has 25,000 certificates of names that other
 // instances manage, four instances, 5 ms a call: one of them reads each

@@ -53,6 +53,9 @@ var (
 	// it could not be stored. It is kept in memory.
 	errNotKept = errors.New("the order is not stored yet")
 
+	// errNotNoted means that the journal of a challenge could not be stored.
+	errNotNoted = errors.New("the challenge is not noted in storage")
+
 	// errBusy means that another instance works on the name.
 	errBusy = errors.New("another instance is working on it")
 
@@ -136,6 +139,7 @@ func (m *Manager) ask(ctx context.Context, c *managed, a attempt, old records.St
 			m.noteFailure(ctx, c, a, &StepError{Issuer: a.iss.id, Step: "issue", Err: errors.New("the call panicked or ended its goroutine")})
 		}
 	}()
+	ctx = m.journalFor(ctx, c, a)
 	b, err := m.issue(ctx, c, a, old)
 	if err != nil && mayRetryNow(err) {
 		m.dropOrder(ctx, c, a.iss)
@@ -254,7 +258,7 @@ func (m *Manager) obtainFailed(ctx context.Context, c *managed, a attempt, err e
 		}
 	case a.f.Context.Err() != nil: // closed or unmanaged
 		return func(*news) {}
-	case !isStepError(err), errors.Is(err, errNotStored), errors.Is(err, errNotKept):
+	case !isStepError(err), errors.Is(err, errNotStored), errors.Is(err, errNotKept), errors.Is(err, errNotNoted):
 		return func(n *news) { m.troubleLocked(c, fmt.Errorf("issuing a certificate for %q: %w", c.Names[0], err), n) }
 	}
 	if errors.Is(err, ErrOrderGone) {
@@ -550,11 +554,20 @@ func (m *Manager) storeOrder(ctx context.Context, c *managed, o *records.Order) 
 	if isNewer(err) {
 		return nil
 	}
-	if err != nil && time.Since(c.troubledSince()) >= storeFor && m.records.Probe(ctx) == nil {
-		m.degraded(c, doObtain, "the record of an issue in progress cannot be stored while others can; it is gone without", err)
+	if m.goesWithout(ctx, c, err) {
 		return nil
 	}
 	return err
+}
+
+// goesWithout reports whether an issue goes on although a record of it could not be
+// stored.
+func (m *Manager) goesWithout(ctx context.Context, c *managed, err error) bool {
+	if err == nil || time.Since(c.troubledSince()) < storeFor || m.records.Probe(ctx) != nil {
+		return false
+	}
+	m.degraded(c, doObtain, "the record of an issue in progress cannot be stored while others can; it is gone without", err)
+	return true
 }
 
 // troubledSince returns since when storage fails for c, now when it does not.

@@ -259,7 +259,7 @@ func (m *Manager) asked(challengeType string) {
 func (m *Manager) hint(e *StepError) {
 	text := ""
 	switch {
-	case e.Step == string(acmeflow.StepPresent):
+	case e.Step == string(acmeflow.StepPresent), e.Step == string(acmeflow.StepWait):
 	case unresolved(e.Problem):
 		text = "the CA's resolver finds no address that leads here: check the spelling of the name, and its A and AAAA records"
 	case e.Problem.is("caa", "rateLimited"):

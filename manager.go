@@ -52,6 +52,7 @@ type Manager struct {
 	env       *issuerEnv
 	sources   *sources
 	cleaner   *cleaner
+	leftovers *leftovers
 
 	// What blocks runs in these and in those of the issuers.
 	storageLane *lane.Lane
@@ -62,6 +63,7 @@ type Manager struct {
 	validations lastAsked
 	listening   sync.WaitGroup // Config.OnEvent is called
 	calls       calls
+	cleaningUp  sync.Map     // journal entries, by key, for which a Solver's CleanUp is running
 	waiting     atomic.Int32 // handshakes that wait
 
 	began    time.Time       // when New was called
@@ -148,6 +150,7 @@ func (m *Manager) setUp(conf *Config) (err error) {
 		return err
 	}
 	m.env = m.newEnv()
+	m.leftovers = &leftovers{m: m}
 	m.cleaner = &cleaner{m: m, interval: conf.CleanInterval, grace: conf.CleanGrace}
 	field := "Config.Issuers"
 	if conf.Directory != "" { // it is the one made from Config.Directory
@@ -208,6 +211,9 @@ func (m *Manager) start() {
 	}
 	for _, f := range m.files {
 		m.queue.Set(f, time.Now().Add(fileCheck).Unix())
+	}
+	if m.hasSolvers() {
+		m.leftovers.soon()
 	}
 	if m.conf.CleanInterval > 0 {
 		first := min(m.conf.CleanInterval, cleanFirst)

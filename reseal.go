@@ -71,7 +71,7 @@ func (m *Manager) resealAll(ctx context.Context) (left int, damaged []error, err
 func (m *Manager) leasesOfRecords(ctx context.Context) (map[string]string, error) {
 	leases := map[string]string{}
 	for kind, lock := range map[records.Kind]func(id string) string{
-		records.Certs: records.IssueLock, records.Orders: records.IssueLock, records.Accounts: accountLock,
+		records.Certs: records.IssueLock, records.Orders: records.IssueLock, records.Journal: records.IssueLock, records.Accounts: accountLock,
 	} {
 		list, err := m.records.List(ctx, kind)
 		if err != nil {

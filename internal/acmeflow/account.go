@@ -91,6 +91,24 @@ func (c *Client) accountAfter(ctx context.Context, old *account) (*account, erro
 	return c.account, nil
 }
 
+// Identity returns the account's URL, for which one is registered when there is
+// none, and by which names the CA goes in DNS records (caaIdentities, RFC 8555
+// §7.1.1).
+func (c *Client) Identity(ctx context.Context) (account string, caaIdentities []string, err error) {
+	a, err := c.accountAfter(ctx, nil)
+	if err != nil {
+		return "", nil, err
+	}
+	dir, err := c.directory(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	if dir.Meta != nil {
+		caaIdentities = dir.Meta.CAAIdentities
+	}
+	return a.Location, caaIdentities, nil
+}
+
 // loadOrRegister takes the stored account unless it is the lost one, and else
 // makes one under the store's lock.
 func (c *Client) loadOrRegister(ctx context.Context, lost string) (*account, error) {

@@ -3,6 +3,7 @@ package records
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -22,6 +23,7 @@ const (
 	Accounts     Kind = "accounts"
 	ChangeLists  Kind = "changes"
 	Challenges   Kind = "challenges"
+	Journal      Kind = "journal"
 )
 
 const (
@@ -56,6 +58,9 @@ func ID(names []string, key certpem.KeyType) string {
 	}
 	return "+" + digest(strings.Join(set, ",")) + "+" + string(key)
 }
+
+// SolverLock returns the name of a lease of a Solver's, which meets no other.
+func SolverLock(name string) string { return "solver/" + component(name) }
 
 // IssueLock returns the name of the lease under which the bundle of that ID is
 // issued and stored.
@@ -117,6 +122,10 @@ func certKey(id string) string { return keyOf(Certs, id+certSuffix) }
 func prevKey(id string) string { return keyOf(Certs, id+prevSuffix+certSuffix) }
 
 func orderKey(id, issuer string) string { return keyOf(Orders, id+"+"+mark(issuer)) }
+
+func journalKey(e *JournalEntry) string {
+	return keyOf(Journal, e.Bundle+"+"+digest(fmt.Sprintf("%q %q %q %t %q", e.Issuer, e.Type, e.Name, e.Wildcard, e.Token)))
+}
 
 func holdKey(account, subject string) string {
 	if subject != "" {

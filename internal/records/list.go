@@ -51,13 +51,13 @@ func newEntry(kind Kind, key, part string) (Entry, bool) {
 	case Certs:
 		e.ID, ok = strings.CutSuffix(part, certSuffix)
 		e.ID, e.Previous = strings.CutSuffix(e.ID, prevSuffix)
-	case Orders, Holds:
+	case Orders, Holds, Journal:
 		i := strings.LastIndexByte(part, '+')
 		if ok = i >= 0; ok {
 			e.ID = part[:i]
 		}
 	}
-	if ok && (kind == Certs || kind == Orders || kind == RenewalInfos || kind == Staples) {
+	if ok && (kind == Certs || kind == Orders || kind == Journal || kind == RenewalInfos || kind == Staples) {
 		_, _, ok = splitID(e.ID)
 	}
 	return e, ok

@@ -19,6 +19,7 @@ const (
 	kindChanges     = "changes"
 	kindCleaned     = "cleaned"
 	kindProbe       = "probe"
+	kindJournal     = "journal"
 )
 
 // Order is an order in progress: what is needed to go on with it after a crash.

@@ -1,0 +1,314 @@
+package certwright
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/certwright/certwright/internal/guard"
+	"github.com/certwright/certwright/internal/records"
+	"github.com/certwright/certwright/internal/schedule"
+)
+
+// journal is what is noted of the challenges that Solvers of the caller's present
+// for one certificate, so that whoever has its lease next cleans up what is left.
+type journal struct {
+	m        *Manager
+	id       string          // of the certificate
+	lease    context.Context // ends with the lease for it
+	progress func(step, detail string)
+	without  func(error) bool // reports whether what cannot be noted is gone without; nil: it never is
+
+	mu      sync.Mutex                       // guards entries and their States
+	entries map[string]*records.JournalEntry // by key: what is presented, or left
+}
+
+type journalKey struct{}
+
+// journalOf returns the journal of an attempt.
+func journalOf(ctx context.Context) *journal { return ctx.Value(journalKey{}).(*journal) }
+
+// entry returns what is noted at a key, or nil.
+func (j *journal) entry(key string) *records.JournalEntry {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.entries[key]
+}
+
+// note stores an entry. One that is left of the same challenge gives it its State.
+func (j *journal) note(ctx context.Context, e *records.JournalEntry) (*records.JournalEntry, error) {
+	j.mu.Lock()
+	if left := j.entries[e.Key()]; left != nil {
+		e.State = left.State
+	}
+	j.entries[e.Key()] = e
+	j.mu.Unlock()
+	return e, j.store(ctx, e)
+}
+
+func (j *journal) store(ctx context.Context, e *records.JournalEntry) error {
+	err := j.m.records.StoreJournal(ctx, e)
+	if err == nil || j.without != nil && j.without(err) {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", errNotNoted, err)
+}
+
+// save is Challenge.Save.
+func (j *journal) save(ctx context.Context, e *records.JournalEntry, b []byte) error {
+	if j.lease.Err() != nil { // whatever context a Solver has that calls it late
+		return context.Cause(j.lease)
+	}
+	j.mu.Lock()
+	e.State = b
+	stored := *e
+	j.mu.Unlock()
+	return j.store(ctx, &stored)
+}
+
+// challenge is what a Solver is given for an entry.
+func (j *journal) challenge(e *records.JournalEntry, step string) Challenge {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return Challenge{
+		Type: e.Type, Name: e.Name, Wildcard: e.Wildcard, Token: e.Token, KeyAuthorization: e.KeyAuthorization,
+		Account: e.Account, DNSName: e.DNSName, DNSValue: e.DNSValue, State: e.State,
+		Save: func(ctx context.Context, b []byte) error { return j.save(ctx, e, b) },
+		Lock: func(ctx context.Context, name string) (Lease, error) {
+			return j.m.lockWithin(ctx, records.SolverLock(name), solverLockTimeout)
+		},
+		Progress: func(detail string) {
+			if j.progress != nil {
+				j.progress(step, fmt.Sprintf("%s for %q: %s", e.Type, e.Name, detail))
+			}
+		},
+		Log: j.m.log.With("issuer", e.Issuer, "name", e.Name, "challenge", e.Type),
+	}
+}
+
+// solverLockTimeout bounds the wait for others that change the same.
+const solverLockTimeout = 2 * time.Minute
+
+// cleanUp has a Solver clean up what an entry is of, and forgets it then. It is
+// waited for for a bounded time, and goes on by itself after that: one call for an
+// entry at a time.
+func (j *journal) cleanUp(ctx context.Context, s Solver, e *records.JournalEntry) error {
+	if _, busy := j.m.cleaningUp.LoadOrStore(e.Key(), true); busy {
+		return errors.New("a call of CleanUp for it has not returned yet")
+	}
+	return j.m.calls.do(cleanUpOf(e.Type, e.Name), cleanUpPatience, func() error {
+		defer j.m.cleaningUp.Delete(e.Key())
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
+		defer cancel()
+		if err := s.CleanUp(ctx, j.challenge(e, "clean up")); err != nil {
+			return err
+		}
+		j.mu.Lock()
+		delete(j.entries, e.Key())
+		j.mu.Unlock()
+		return j.m.records.Delete(ctx, e.Key())
+	})
+}
+
+// journalFor returns the context for an attempt under the lease for c, which ctx is
+// of, once what is left of attempts before has been cleaned up.
+func (m *Manager) journalFor(ctx context.Context, c *managed, a attempt) context.Context {
+	j := m.newJournal(ctx, c.id())
+	if m.hasSolvers() {
+		back := idleSoon(ctx)
+		if j.open(ctx) > 0 {
+			m.leftovers.soon()
+		}
+		back()
+	}
+	j.progress = a.f.progress
+	j.without = func(err error) bool { return isNewer(err) || m.goesWithout(ctx, c, err) }
+	return context.WithValue(ctx, journalKey{}, j)
+}
+
+func (m *Manager) newJournal(lease context.Context, id string) *journal {
+	return &journal{m: m, id: id, lease: lease, entries: map[string]*records.JournalEntry{}}
+}
+
+// open reads what is left of attempts before and cleans it up. It returns how many
+// could not be.
+func (j *journal) open(ctx context.Context) (left int) {
+	list, err := j.m.records.List(ctx, records.Journal)
+	if err != nil {
+		j.m.log.Warn("challenges that were left could not be looked for", "err", err)
+		return 1
+	}
+	for _, found := range list {
+		if found.ID != j.id {
+			continue
+		}
+		e, err := j.m.records.LoadJournal(ctx, found)
+		var damaged *records.DamagedError
+		switch {
+		case errors.As(err, &damaged):
+			j.m.log.Warn("it is not known any more which challenge was left: if it was a DNS one its TXT record may be there still", "err", err)
+			err = j.m.records.Delete(ctx, found.Key)
+		case err == nil:
+			j.entries[found.Key] = e
+		}
+		if err != nil && !isNotExist(err) && !isNewer(err) {
+			j.m.log.Warn("a challenge that was left could not be looked at", "err", err)
+			left++
+		}
+	}
+	return left + j.cleanUpLeft(ctx)
+}
+
+// cleanUpLeft cleans up all there is, side by side. It returns how many could not
+// be that there is a Solver for.
+func (j *journal) cleanUpLeft(ctx context.Context) int {
+	j.mu.Lock()
+	var all []*records.JournalEntry
+	for _, e := range j.entries {
+		all = append(all, e)
+	}
+	j.mu.Unlock()
+	var left atomic.Int64
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, maxCleanUps)
+	for _, e := range all {
+		log := j.m.log.With("name", e.Name, "challenge", e.Type, "issuer", e.Issuer, "record", e.DNSName)
+		s := j.m.solverFor(e)
+		if s == nil {
+			log.Warn("a challenge of an earlier configuration is left, and there is no Solver that could clean it up: configure one again, or remove its record by hand")
+			continue
+		}
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if err := j.cleanUp(ctx, s, e); err != nil {
+				left.Add(1)
+				log.Warn("a challenge that was left could not be cleaned up; it is tried again", "err", err)
+			}
+		})
+	}
+	wg.Wait()
+	return int(left.Load())
+}
+
+// maxCleanUps is how many challenges that were left are cleaned up at once for one
+// certificate.
+const maxCleanUps = 10
+
+// hasSolvers reports whether any issuer has Solvers of the caller's.
+func (m *Manager) hasSolvers() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, iss := range m.issuers {
+		if b, ok := iss.Issuer.(*acmeIssuer); ok && len(b.conf.Solvers) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// solverFor returns the Solver that cleans up what an entry is of: the one that
+// presented it, else one for the same challenge type. nil: there is none.
+func (m *Manager) solverFor(e *records.JournalEntry) Solver {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if iss := m.issuers[e.Issuer]; iss != nil {
+		if b, ok := iss.Issuer.(*acmeIssuer); ok && b.conf.Solvers[e.Type] != nil {
+			return b.conf.Solvers[e.Type]
+		}
+	}
+	for _, iss := range m.bound {
+		if b, ok := iss.Issuer.(*acmeIssuer); ok && b.conf.Solvers[e.Type] != nil {
+			return b.conf.Solvers[e.Type]
+		}
+	}
+	return nil
+}
+
+// leftovers cleans up what is left of challenges whose certificates nobody issues
+// now: of processes that died, and of clean-ups that failed.
+type leftovers struct {
+	m    *Manager
+	task schedule.Task
+	busy atomic.Bool
+
+	mu    sync.Mutex    // guards pause
+	pause time.Duration // until the next look; 0: nothing is left
+}
+
+const (
+	leftoversFirst = time.Minute // from the start, and after the first failure
+	leftoversMost  = time.Hour
+)
+
+// Schedule implements schedule.Work.
+func (l *leftovers) Schedule() *schedule.Task { return &l.task }
+
+// String names the work in errors of the schedule.
+func (l *leftovers) String() string { return "clean-up of challenges that were left" }
+
+// soon plans a look, after twice as long each time.
+func (l *leftovers) soon() {
+	l.mu.Lock()
+	l.pause = min(max(2*l.pause, leftoversFirst), leftoversMost)
+	pause := l.pause/2 + time.Duration(rand.Float64()*float64(l.pause)/2)
+	l.mu.Unlock()
+	if l.m.ctx.Err() == nil {
+		l.m.queue.Set(l, time.Now().Add(pause).Unix())
+	}
+}
+
+// Due implements schedule.Work.
+func (l *leftovers) Due() {
+	if !l.busy.CompareAndSwap(false, true) {
+		return
+	}
+	l.m.spawn(func() {
+		defer l.busy.Store(false)
+		isLeft := true
+		err := <-guard.Call(nil, "the storage", func() error {
+			isLeft = l.m.cleanUpLeft(l.m.ctx)
+			return nil
+		})
+		if err != nil {
+			l.m.log.Error("challenges that were left could not be cleaned up", "err", err)
+		}
+		if isLeft || err != nil {
+			l.soon()
+			return
+		}
+		l.mu.Lock()
+		l.pause = 0
+		l.mu.Unlock()
+	})
+}
+
+// cleanUpLeft cleans up what is left of challenges of any certificate whose lease
+// is free, and reports whether anything may still be left.
+func (m *Manager) cleanUpLeft(ctx context.Context) (isLeft bool) {
+	defer m.calls.begin("the clean-up of challenges that were left")()
+	list, err := m.records.List(ctx, records.Journal)
+	if err != nil {
+		m.log.Warn("challenges that were left could not be looked for", "err", err)
+		return true
+	}
+	last := ""
+	for _, e := range list { // in the order of their keys
+		if e.ID == last || ctx.Err() != nil {
+			continue
+		}
+		last = e.ID
+		lease, err := m.lockWithin(ctx, records.IssueLock(e.ID), cleanPatience)
+		if err != nil { // who has it cleans up
+			isLeft = true
+			continue
+		}
+		isLeft = m.newJournal(lease.Context(), e.ID).open(lease.Context()) > 0 || isLeft
+		m.unlock(ctx, lease)
+	}
+	return isLeft
+}
