@@ -59,7 +59,8 @@ type ACME struct {
 	// Solvers solve challenges by type: "dns-01", "dns-account-01",
 	// "dns-persist-01" and what else the CA knows. One for "http-01" or
 	// "tls-alpn-01" replaces the Manager's own. A *dnsprovider.Solver (package
-	// dnsprovider) solves the DNS types with any libdns provider.
+	// dnsprovider) solves the DNS types with any libdns provider. A DNS type that
+	// there is a Solver for is tried before the Manager's own types, for all names.
 	Solvers map[string]Solver
 
 	// Timeout bounds one attempt to issue a certificate, however long it is. 0
@@ -290,6 +291,10 @@ type acmeData struct {
 	Failed    map[string][]string `json:"failed_challenges,omitempty"` // types by name
 }
 
+// preferred are the challenge types in the order in which they are tried. Who has
+// set up a Solver for DNS may have nothing that answers on the ports.
+var preferred = []string{dns01, dnsAccount01, dnsPersist01, challenge.TLSALPN01, challenge.HTTP01}
+
 // failedKey is the context's key of the names, a map[string]bool, of which
 // validations have failed lately.
 type failedKey struct{}
@@ -304,7 +309,7 @@ func (b *acmeIssuer) Issue(ctx context.Context, req IssueRequest) (Issued, error
 	}
 	flow := &acmeflow.Request{
 		Names: req.Names, CSR: req.CSR, Profile: req.Profile, NotAfter: req.NotAfter,
-		Solvers: b.solvers, Prefer: []string{challenge.TLSALPN01, challenge.HTTP01, "dns-01"}, Failed: before.Failed, State: req.State,
+		Solvers: b.solvers, Prefer: preferred, Failed: before.Failed, State: req.State,
 		Progress: req.Progress, Sleep: req.Sleep,
 	}
 	flow.Once, _ = ctx.Value(failedKey{}).(map[string]bool)
