@@ -391,3 +391,68 @@ func TestWhatASolverIsGiven(t *testing.T) {
 		noRest(t, z, conf.Storage)
 	})
 }
+
+// Close and Unmanage in the middle of a wait leave no record.
+func TestNoRecordOutlivesCloseOrUnmanage(t *testing.T) {
+	for what, end := range map[string]func(t *testing.T, m *Manager){
+		"Close": func(t *testing.T, m *Manager) { closeManager(t, m) },
+		"Unmanage": func(t *testing.T, m *Manager) {
+			if err := m.Unmanage("*.example.com"); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Minute)
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				z := &fakeZone{
+					wait: func(ctx context.Context, _ Challenge) error {
+						<-ctx.Done()
+						return context.Cause(ctx)
+					},
+					cleanUp: func(ctx context.Context, _ Challenge) error { return waitFor(ctx, 10*time.Second) },
+				}
+				conf := newDNS(t, z)
+				m := start(t, conf)
+				if err := m.ManageAsync([]string{"*.example.com"}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Second)
+				if len(z.left()) != 1 || len(journaled(t, conf.Storage)) != 1 {
+					t.Fatalf("nothing is presented: %q", z.left())
+				}
+				end(t, m)
+				noRest(t, z, conf.Storage)
+			})
+		})
+	}
+}
+
+// A damaged entry of the journal stops nothing, and is told and removed; one of a
+// newer version stays.
+func TestDamagedJournalStopsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := &fakeZone{cleanUp: func(context.Context, Challenge) error { return errors.New("no") }}
+		conf := newDNS(t, z)
+		m := start(t, conf)
+		manage(t, m, "example.com")
+		closeManager(t, m)
+		key := journaled(t, conf.Storage)[0]
+		value := string(mustLoad(t, conf.Storage, key))
+		newer := key[:len(key)-4] + "0000"
+		mustStore(t, conf.Storage, newer, []byte(strings.Replace(value, "certwright journal 1", "certwright journal 9", 1)))
+		mustStore(t, conf.Storage, key, []byte(value[:len(value)/2]))
+		z.cleanUp = nil
+		m = start(t, conf)
+		if err := m.Renew(t.Context(), "example.com"); !errors.Is(err, ErrNotManaged) {
+			t.Fatal(err)
+		}
+		manage(t, m, "example.com")
+		if err := m.Renew(t.Context(), "example.com"); err != nil {
+			t.Fatal(err)
+		}
+		if keys := journaled(t, conf.Storage); !slices.Equal(keys, []string{newer}) {
+			t.Errorf("journaled are %q", keys)
+		}
+	})
+}
