@@ -79,7 +79,11 @@ func (j *journal) challenge(e *records.JournalEntry, step string) Challenge {
 		Account: e.Account, DNSName: e.DNSName, DNSValue: e.DNSValue, State: e.State,
 		Save: func(ctx context.Context, b []byte) error { return j.save(ctx, e, b) },
 		Lock: func(ctx context.Context, name string) (Lease, error) {
-			return j.m.lockWithin(ctx, records.SolverLock(name), solverLockTimeout)
+			lease, err := j.m.lockWithin(ctx, records.SolverLock(name), solverLockTimeout)
+			if err != nil {
+				return nil, err
+			}
+			return solverLease{lease, j.m}, nil
 		},
 		Progress: func(detail string) {
 			if j.progress != nil {
@@ -92,6 +96,18 @@ func (j *journal) challenge(e *records.JournalEntry, step string) Challenge {
 
 // solverLockTimeout bounds the wait for others that change the same.
 const solverLockTimeout = 2 * time.Minute
+
+// solverLease is a lease of a Solver's, whose release costs it a bounded time.
+type solverLease struct {
+	Lease
+	m *Manager
+}
+
+// Unlock implements Lease. What goes wrong is told, and costs the Solver nothing.
+func (l solverLease) Unlock(ctx context.Context) error {
+	l.m.unlock(ctx, l.Lease)
+	return nil
+}
 
 // cleanUp has a Solver clean up what an entry is of, and forgets it then. It is
 // waited for for a bounded time, and goes on by itself after that: one call for an
