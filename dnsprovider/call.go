@@ -24,6 +24,9 @@ const (
 // errHung means that a call was not begun because such calls do not return.
 var errHung = errors.New("earlier calls of the DNS provider have not returned")
 
+// errNoAnswer means that it is not known what came of a call.
+var errNoAnswer = errors.New("no answer")
+
 // calls bounds the calls of a provider: how many there are at once, how long each
 // is waited for, and what comes of one that panics or never returns. The zero value
 // is ready.
@@ -126,7 +129,7 @@ func do[T any](ctx context.Context, c *calls, what string, limit time.Duration, 
 	if err := c.enter(ctx); err != nil {
 		return none, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %v", limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w within %v", errNoAnswer, limit))
 	defer cancel()
 	k := &call{what: what}
 	done := guard.Call(nil, "the DNS provider", func() (err error) {

@@ -37,10 +37,10 @@ func (s *Solver) CleanUp(ctx context.Context, ch certwright.Challenge) error {
 	}
 	var failed problems
 	for _, e := range slices.Backward(l) {
-		if !e.Added {
-			continue
+		if !e.Added || e.Failed && !l[len(l)-1].Failed {
+			continue // it was there before; or another zone was the right one
 		}
-		if err := s.remove(ctx, ch, e); err != nil {
+		if err := s.remove(ctx, ch, e); err != nil && !(e.Failed && s.unseen(ctx, e)) {
 			failed.add(fmt.Errorf("deleting TXT %q in zone %q with %s: %w", e.place().rel, e.Zone, providerName(s.Provider), err))
 		}
 	}
@@ -166,6 +166,12 @@ func (s *Solver) goneAnyway(ctx context.Context, e entry, why error) error {
 		return why
 	}
 	return nil
+}
+
+// unseen reports whether nobody says that a value is there.
+func (s *Solver) unseen(ctx context.Context, e entry) bool {
+	v, err := s.see(ctx, e.place())
+	return ctx.Err() == nil && (err != nil || !v.has(e.Value))
 }
 
 // pause waits between two looks.

@@ -137,6 +137,10 @@ func (s *Solver) Present(ctx context.Context, ch certwright.Challenge) error {
 		if sure || ctx.Err() != nil {
 			break
 		}
+		if err := s.noteFailed(ctx, &ch); err != nil {
+			failed.add(err)
+			break
+		}
 	}
 	return failed.err()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/certwright/certwright"
@@ -18,6 +19,9 @@ type entry struct {
 	TTL   int64  `json:"ttl"`   // seconds
 	Added bool   `json:"added"` // by this challenge, or it was about to be
 	At    int64  `json:"at"`    // Unix seconds
+
+	// Failed: the provider refused it, and the zone may be none of the provider's.
+	Failed bool `json:"failed,omitempty"`
 }
 
 // A ledger is what a challenge keeps in its State: an entry for each place that was
@@ -106,7 +110,25 @@ func (s *Solver) note(ctx context.Context, ch *certwright.Challenge, p place, ad
 	if err != nil {
 		return err
 	}
-	l = l.with(entry{p.zone, p.name, ch.DNSValue, int64(s.ttl() / time.Second), added, time.Now().Unix()})
+	l = l.with(entry{
+		Zone: p.zone, Name: p.name, Value: ch.DNSValue,
+		TTL: int64(s.ttl() / time.Second), Added: added, At: time.Now().Unix(),
+	})
+	return s.save(ctx, ch, l)
+}
+
+// noteFailed makes durable that the provider refused what was noted last.
+func (s *Solver) noteFailed(ctx context.Context, ch *certwright.Challenge) error {
+	l, err := s.ledger(*ch)
+	if err != nil || len(l) == 0 || !l[len(l)-1].Added {
+		return err
+	}
+	l = slices.Clone(l)
+	l[len(l)-1].Failed = true
+	return s.save(ctx, ch, l)
+}
+
+func (s *Solver) save(ctx context.Context, ch *certwright.Challenge, l ledger) error {
 	state, err := json.Marshal(l)
 	if err != nil {
 		return err
@@ -118,7 +140,7 @@ func (s *Solver) note(ctx context.Context, ch *certwright.Challenge, p place, ad
 	}
 	ch.State = state
 	s.keep(keyOf(*ch), func(pr *presentation) {
-		if !pr.isAt(p) {
+		if !pr.isAt(l[len(l)-1].place()) {
 			*pr = presentation{}
 		}
 		pr.ledger = l

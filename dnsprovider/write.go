@@ -101,8 +101,9 @@ func (s *Solver) lock(ctx context.Context, ch certwright.Challenge, name fqdn) (
 	}, nil
 }
 
-// write sees to it that a value that serves is at a place. sure reports whether the
-// zone is the provider's, so that it is of no use to try another one.
+// write sees to it that a value that serves is at a place. sure reports whether it is
+// of no use to try another one now: the zone is the provider's, or the provider said
+// when to come back, or it is not known what came of the writing.
 func (s *Solver) write(ctx context.Context, ch *certwright.Challenge, c candidate, serves func(string) bool) (sure bool, err error) {
 	sure = c.listed
 	defer func() {
@@ -138,7 +139,8 @@ func (s *Solver) write(ctx context.Context, ch *certwright.Challenge, c candidat
 	}
 	record, err := s.add(ctx, *ch, c.place, before, serves)
 	if err != nil {
-		return sure, err
+		_, later := certwright.RetryAfter(err)
+		return sure || later || errors.Is(err, errNoAnswer), err
 	}
 	s.keep(keyOf(*ch), func(p *presentation) { p.record, p.written = record, true })
 	return true, nil

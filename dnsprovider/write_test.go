@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/certwright/certwright"
@@ -18,7 +19,7 @@ import (
 // Two values at one name: a certificate for a name and its wildcard (D1).
 func TestTwoValuesLiveAtOneName(t *testing.T) {
 	for what, change := range map[string]func(*fakeWriter){
-		"appends as libdns demands":           func(*fakeWriter) {},
+		"it appends as libdns demands":        func(*fakeWriter) {},
 		"an append replaces what was there":   func(w *fakeWriter) { w.sets = true },
 		"a delete removes all at the name":    func(w *fakeWriter) { w.wipes = true },
 		"both":                                func(w *fakeWriter) { w.sets, w.wipes = true, true },
@@ -27,7 +28,8 @@ func TestTwoValuesLiveAtOneName(t *testing.T) {
 		"it returns odd names and nil":        func(w *fakeWriter) { w.odd = true },
 		"its TTLs are not what was asked for": func(w *fakeWriter) { w.ttl = 37 * time.Minute },
 	} {
-		t.Run(what, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			t.Log(what)
 			w := newWriter("example.com")
 			w.put("example.com", "_acme-challenge.x", "foreign")
 			change(w)
