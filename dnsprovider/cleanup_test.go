@@ -84,7 +84,9 @@ func TestAFailedDeleteIsNotGoneBecauseServersAreSlow(t *testing.T) {
 		s, d := newSolver(w, w)
 		c := newChallenge("example.com", "A")
 		mustPresent(t, s, c)
-		d.look = func(zone, _ string) ([]dnsprobe.Answer, error) { return []dnsprobe.Answer{{Server: "ns1." + zone}}, nil }
+		d.look = func(zone, _ string) ([]dnsprobe.Answer, error) {
+			return []dnsprobe.Answer{{Server: "ns1." + zone}}, nil
+		}
 		w.before = func(context.Context, string) error { return errors.New("502") }
 		wantError(t, s.CleanUp(t.Context(), c.now()), "502")
 		time.Sleep(11 * time.Minute)
