@@ -10,7 +10,9 @@ import (
 // Exchange is one query and what is about to be answered. A hook changes it.
 type Exchange struct {
 	Query
+	Msg    *dns.Msg          // the query as it came
 	Reply  *dns.Msg          // nil: no answer
+	First  [][]byte          // messages that are sent before the answer
 	Raw    []byte            // not nil: sent instead of Reply, as one message
 	Hangup bool              // TCP: the connection is closed without an answer
 	Stream func(w io.Writer) // TCP, not nil: writes to the connection instead, which is closed then
@@ -59,7 +61,7 @@ func (x *Exchange) isFor(names []string) bool {
 // exchange makes the answer to m, notes the query, and lets the hook change it.
 func (s *Server) exchange(m *dns.Msg, proto string) *Exchange {
 	q := m.Question[0]
-	x := &Exchange{Query: Query{Name: plain(q.Name), Type: q.Qtype, RD: m.RecursionDesired, Proto: proto}}
+	x := &Exchange{Query: Query{Name: plain(q.Name), Type: q.Qtype, RD: m.RecursionDesired, Proto: proto}, Msg: m}
 	x.Reply = s.reply(m)
 	s.mu.Lock()
 	hook := s.hook
@@ -72,19 +74,21 @@ func (s *Server) exchange(m *dns.Msg, proto string) *Exchange {
 	return x
 }
 
-// packet returns what is sent, nil for nothing. Over UDP it is cut to what the
-// query allows.
-func (x *Exchange) packet(m *dns.Msg) []byte {
-	if x.Raw != nil || x.Reply == nil {
-		return x.Raw
+// packets returns what is sent. Over UDP the answer is cut to what the query allows.
+func (x *Exchange) packets() [][]byte {
+	switch {
+	case x.Raw != nil:
+		return append(x.First, x.Raw)
+	case x.Reply == nil:
+		return x.First
 	}
-	size := dns.MaxMsgSize
-	if opt := m.IsEdns0(); opt != nil && x.Reply.IsEdns0() == nil {
+	opt, size := x.Msg.IsEdns0(), dns.MaxMsgSize
+	if opt != nil && x.Reply.IsEdns0() == nil {
 		x.Reply.SetEdns0(1232, false)
 	}
 	if x.Proto == "udp" {
 		size = dns.MinMsgSize
-		if opt := m.IsEdns0(); opt != nil {
+		if opt != nil {
 			size = max(size, int(opt.UDPSize()))
 		}
 	}
@@ -95,7 +99,7 @@ func (x *Exchange) packet(m *dns.Msg) []byte {
 	if err != nil {
 		panic("fakedns: packing an answer: " + err.Error())
 	}
-	return b
+	return append(x.First, b)
 }
 
 // reply is the ordinary answer: from the server's zones, else by recursion.

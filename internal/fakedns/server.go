@@ -206,8 +206,7 @@ func (s *Server) serveUDP() {
 			continue
 		}
 		s.net.wg.Go(func() {
-			x := s.exchange(m, "udp")
-			if b := x.packet(m); b != nil {
+			for _, b := range s.exchange(m, "udp").packets() {
 				_, _ = s.udp.WriteTo(b, from)
 			}
 		})
@@ -264,7 +263,7 @@ func (s *Server) serveConn(c net.Conn) {
 			x.Stream(c)
 			return
 		}
-		if b := x.packet(m); b != nil {
+		for _, b := range x.packets() {
 			if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...)); err != nil {
 				return
 			}

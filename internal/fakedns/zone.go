@@ -117,6 +117,10 @@ func (z *zone) lookup(r *dns.Msg, name string, qtype uint16) (next string) {
 	for _, owner := range above {
 		if dnames := z.at(owner, owner, dns.TypeDNAME); len(dnames) > 0 {
 			target := strings.TrimSuffix(name, owner) + dnames[0].(*dns.DNAME).Target
+			if _, ok := dns.IsDomainName(target); !ok {
+				r.Rcode, r.Answer = dns.RcodeYXDomain, append(r.Answer, dnames[0]) // RFC 6672 §2.2
+				return ""
+			}
 			hdr := dns.RR_Header{Name: name, Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: 300}
 			r.Answer = append(r.Answer, dnames[0], &dns.CNAME{Hdr: hdr, Target: target})
 			return dns.CanonicalName(target)
