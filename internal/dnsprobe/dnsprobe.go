@@ -6,7 +6,6 @@
 package dnsprobe
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -86,16 +85,17 @@ func parent(name string) string {
 	return name[i:]
 }
 
-// joined returns one error with the text of all on one line. It is nil for none.
+// joined returns one error with the text of all on one line, nil for none.
 func joined(errs []error) error {
-	err := errors.Join(errs...)
-	if err == nil || len(errs) == 1 {
-		return err
+	var all error
+	for _, err := range errs {
+		switch {
+		case err == nil:
+		case all == nil:
+			all = err
+		default:
+			all = fmt.Errorf("%w; %w", all, err)
+		}
 	}
-	return &oneLine{err}
+	return all
 }
-
-type oneLine struct{ error }
-
-func (e *oneLine) Error() string { return strings.ReplaceAll(e.error.Error(), "\n", "; ") }
-func (e *oneLine) Unwrap() error { return e.error }

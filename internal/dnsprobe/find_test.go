@@ -276,13 +276,34 @@ func TestWithoutAResolverNothingIsFound(t *testing.T) {
 	}
 }
 
+func TestAQueryThatWaitsForOthersEndsWithTheContext(t *testing.T) {
+	w := newWorld(t)
+	p := w.prober()
+	p.Slots(0)
+	cause := errors.New("called off")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	if _, err := p.Zone(ctx, "a.example.com"); !errors.Is(err, cause) {
+		t.Errorf("got %v", err)
+	}
+	if q := w.resolver.Queries(); len(q) != 0 {
+		t.Errorf("asked: %+v", q)
+	}
+}
+
 func TestEverythingEndsWithTheContext(t *testing.T) {
 	w := newWorld(t)
 	cause := errors.New("called off")
 	for _, network := range []string{"udp", "tcp"} {
 		for what, call := range map[string]func(context.Context, *dnsprobe.Prober) error{
-			"Zone":   func(ctx context.Context, p *dnsprobe.Prober) error { _, err := p.Zone(ctx, "a.example.com"); return err },
-			"Follow": func(ctx context.Context, p *dnsprobe.Prober) error { _, err := p.Follow(ctx, "a.example.com"); return err },
+			"Zone": func(ctx context.Context, p *dnsprobe.Prober) error {
+				_, err := p.Zone(ctx, "a.example.com")
+				return err
+			},
+			"Follow": func(ctx context.Context, p *dnsprobe.Prober) error {
+				_, err := p.Follow(ctx, "a.example.com")
+				return err
+			},
 			"Look": func(ctx context.Context, p *dnsprobe.Prober) error {
 				_, err := p.Look(ctx, "example.com", "a.example.com")
 				return err

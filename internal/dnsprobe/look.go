@@ -1,6 +1,7 @@
 package dnsprobe
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -218,11 +219,9 @@ func lastName(m *dns.Msg, name string) string {
 // has them in presentation form, with escapes.
 func textOf(t *dns.TXT) (string, error) {
 	var wire dns.RFC3597
-	if err := wire.ToRFC3597(t); err != nil {
-		return "", fmt.Errorf("reading its TXT record: %w", err)
-	}
-	b, err := hex.DecodeString(wire.Rdata)
-	if err != nil {
+	err := wire.ToRFC3597(t)
+	b, hexErr := hex.DecodeString(wire.Rdata)
+	if err = cmp.Or(err, hexErr); err != nil {
 		return "", fmt.Errorf("reading its TXT record: %w", err)
 	}
 	var text []byte

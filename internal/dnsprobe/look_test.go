@@ -290,6 +290,8 @@ func TestGlueIsUsedWhereThereIsNothingElse(t *testing.T) {
 			fakedns.Rcode(dns.RcodeServerFailure)(x)
 			return
 		}
+		x.Reply.Answer = append(x.Reply.Answer, dns.Copy(x.Reply.Answer[0])) // twice the same
+		x.Reply.Answer[1].(*dns.NS).Ns = "NS.Example.com."
 		for _, s := range []string{"other.example.com. A 127.0.0.3", "NS.example.com. A 127.0.0.2"} {
 			rr, _ := dns.NewRR(s)
 			x.Reply.Extra = append(x.Reply.Extra, rr)
@@ -330,6 +332,36 @@ func TestAliasesOnTheWayToTXT(t *testing.T) {
 	servers[0].Zone("example.net", "b TXT x")
 	if a := look(t, w.through("127.0.0.1")); a[0].Err != nil || a[0].Values != nil || a[0].Cached != time.Minute {
 		t.Errorf("a resolver says that the target has none: %+v", a)
+	}
+}
+
+// Records of other names, and who else may know, stand beside the answer.
+func TestWhatStandsBesideTheAnswerDoesNotCount(t *testing.T) {
+	w, servers := zoneAt(t, "127.0.0.2")
+	rr := func(s string) dns.RR {
+		rr, err := dns.NewRR(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rr
+	}
+	servers[0].AddTXT(txtName, "v")
+	beside := func(x *fakedns.Exchange) {
+		x.Reply.Answer = append(x.Reply.Answer, rr("other.example.com. TXT no"))
+		x.Reply.Ns = append(x.Reply.Ns, rr("example.com. NS ns1.example.com."))
+	}
+	servers[0].Hook(onWire(beside))
+	w.resolver.Hook(beside)
+	for what, p := range map[string]*dnsprobe.Prober{"its server": w.prober(), "a resolver": w.through("127.0.0.1")} {
+		if a := look(t, p); a[0].Err != nil || !slices.Equal(a[0].Values, []string{"v"}) {
+			t.Errorf("from %s: %+v", what, a)
+		}
+	}
+	servers[0].Hook(onWire(func(x *fakedns.Exchange) {
+		x.Reply.Answer, x.Reply.Ns = nil, []dns.RR{rr("example.com. NS ns1.example.com.")}
+	}))
+	if a := look(t, w.prober()); a[0].Err != nil || a[0].Values != nil {
+		t.Errorf("nothing, with AA and NS: %+v", a)
 	}
 }
 

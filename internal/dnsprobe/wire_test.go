@@ -78,6 +78,29 @@ func TestTCPIsUsedAfterUDP(t *testing.T) {
 	}
 }
 
+func TestWhatIsCutIsAskedForWhereItCameFrom(t *testing.T) {
+	w := newWorld(t, "127.0.0.2", "127.0.0.3")
+	dead, alive := w.Server("127.0.0.2"), w.Server("127.0.0.3")
+	w.resolver.Zone("example.com", "@ NS ns", "ns A 127.0.0.2", "ns A 127.0.0.3")
+	alive.Zone("example.com", "_acme-challenge TXT v")
+	alive.Hook(func(x *fakedns.Exchange) { x.Reply.Truncated = x.Proto == "udp" })
+	w.silent(dead, "udp", "tcp")
+	var asked []string
+	before := w.late
+	w.late = func(network, addr, name string) bool {
+		if name == txtName {
+			asked = append(asked, network+" "+addr)
+		}
+		return before(network, addr, name)
+	}
+	if a := look(t, w.prober()); a[0].Err != nil || !slices.Equal(a[0].Values, []string{"v"}) {
+		t.Errorf("got %+v", a)
+	}
+	if want := []string{"udp " + dead.Addr(), "udp " + alive.Addr(), "tcp " + alive.Addr()}; !slices.Equal(asked, want) {
+		t.Errorf("asked %q, want %q", asked, want)
+	}
+}
+
 func TestALargeAnswerComesOverTCP(t *testing.T) {
 	w, servers := zoneAt(t, "127.0.0.2")
 	var want []string

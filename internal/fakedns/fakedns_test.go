@@ -48,7 +48,7 @@ func text(r *dns.Msg) string {
 func TestAnAuthoritativeServerAnswersAsRFC1034Says(t *testing.T) {
 	s := fakedns.New(t, "127.0.0.1").Server("127.0.0.1")
 	s.Zone("example.com", "@ NS ns1", "ns1 A 127.0.0.1", "ns1 AAAA ::1", "a.b TXT one", "c CNAME a.b", "out CNAME x.example.net.",
-		"*.w TXT wild", "*.wc CNAME a.b", "d DNAME b", "sub NS ns.sub", "ns.sub A 127.0.0.2", "tosub CNAME x.sub")
+		"*.w TXT wild", "*.wc CNAME a.b", "d DNAME b", "l DNAME "+strings.Repeat(strings.Repeat("y", 49)+".", 4), "sub NS ns.sub", "ns.sub A 127.0.0.2", "tosub CNAME x.sub")
 	const soa = "example.com.,SOA,…;"
 	const referral = " sub.example.com.,NS,ns.sub.example.com.; | ns.sub.example.com.,A,127.0.0.2;"
 	for _, c := range []struct{ name, qtype, want string }{
@@ -65,6 +65,7 @@ func TestAnAuthoritativeServerAnswersAsRFC1034Says(t *testing.T) {
 		{"w.example.com", "TXT", "NOERROR aa | | " + soa + " |"},
 		{"x.wc.example.com", "TXT", `NOERROR aa | x.wc.example.com.,CNAME,a.b.example.com.; a.b.example.com.,TXT,"one"; | |`},
 		{"a.d.example.com", "TXT", `NOERROR aa | d.example.com.,DNAME,b.example.com.; a.d.example.com.,CNAME,a.b.example.com.; a.b.example.com.,TXT,"one"; | |`},
+		{strings.Repeat("x", 60) + ".l.example.com", "A", "YXDOMAIN aa | l.example.com.,DNAME," + strings.Repeat(strings.Repeat("y", 49)+".", 4) + "; | |"},
 		{"sub.example.com", "SOA", "NOERROR | |" + referral},
 		{"x.sub.example.com", "TXT", "NOERROR | |" + referral},
 		{"tosub.example.com", "TXT", "NOERROR aa | tosub.example.com.,CNAME,x.sub.example.com.; |" + referral},
@@ -147,6 +148,11 @@ func TestAResolverGoesToTheLongestZoneAndKeepsNegativeAnswers(t *testing.T) {
 	if got := text(ask(t, resolver, "udp", "t.sub.example.com", "TXT", true)); got != "SERVFAIL | | |" {
 		t.Fatalf("a zone whose servers refuse: %s", got)
 	}
+	child.Hook(nil)
+	child.DropZone("Sub.example.com.")
+	if got := text(ask(t, resolver, "udp", "t.sub.example.com", "TXT", true)); got != "SERVFAIL | | |" {
+		t.Fatalf("a zone whose servers have it no more: %s", got)
+	}
 }
 
 func TestAHookAnswersAnything(t *testing.T) {
@@ -173,6 +179,10 @@ func TestAHookAnswersAnything(t *testing.T) {
 	if _, _, err := c.ExchangeContext(t.Context(), m, s.Addr()); err == nil {
 		t.Error("garbage was read")
 	}
+	s.Hook(func(x *fakedns.Exchange) { x.First, x.Reply = [][]byte{[]byte("garbage")}, nil })
+	if _, _, err := c.ExchangeContext(t.Context(), m, s.Addr()); err == nil {
+		t.Error("garbage was read")
+	}
 	s.Hook(fakedns.Rcode(dns.RcodeServerFailure, "x.example.com"))
 	if got := text(ask(t, s, "udp", "x.example.com", "SOA", false)); got != "SERVFAIL | | |" {
 		t.Error(got)
@@ -181,10 +191,10 @@ func TestAHookAnswersAnything(t *testing.T) {
 	if got := text(ask(t, s, "udp", "example.com", "A", true)); !strings.HasPrefix(got, "NOERROR aa") {
 		t.Error(got)
 	}
-	if err := s.Await(t.Context(), 5, "", dns.TypeNone); err != nil {
+	if err := s.Await(t.Context(), 6, "", dns.TypeNone); err != nil {
 		t.Fatal(err)
 	}
-	if got := s.Queries()[4]; got != (fakedns.Query{Name: "example.com", Type: dns.TypeA, RD: true, Proto: "udp"}) {
+	if got := s.Queries()[5]; got != (fakedns.Query{Name: "example.com", Type: dns.TypeA, RD: true, Proto: "udp"}) {
 		t.Errorf("noted %+v", got)
 	}
 }
