@@ -50,8 +50,11 @@ type Solver struct {
 	// CNAME to it. Empty: CNAMEs are followed into zones that the Provider can edit.
 	Target string
 
-	// Resolvers, as host or host:port, are asked whether a record is there, and for
-	// everything else. Empty: the zone's own servers are asked for records, and the
+	// Resolvers, as host or host:port, are the only ones that are asked, whether a
+	// record is there and for all else. A resolver that was asked before a record
+	// is written may say for a while that there is none, as long as the zone's SOA
+	// record has it; nothing is asked before when Zone and Target are set. Empty:
+	// the zone's own servers are asked for records, which know at once, and the
 	// system's resolvers for what leads to them.
 	Resolvers []string
 
