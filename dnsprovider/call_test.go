@@ -94,6 +94,58 @@ func TestReadingAZoneIsShared(t *testing.T) {
 	})
 }
 
+// Who leaves does not end the reading for those who stay, and nobody reads for nobody.
+func TestLeavingASharedReading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWriter("example.com")
+		ended := 0
+		w.before = func(ctx context.Context, call string) error {
+			if !strings.HasPrefix(call, "get") {
+				return nil
+			}
+			select {
+			case <-time.After(10 * time.Second):
+				return nil
+			case <-ctx.Done():
+				ended++
+				return ctx.Err()
+			}
+		}
+		s, _ := newSolver(w, &fakeGetter{fakeWriter: w})
+		present := func(i int, patience time.Duration) chan error {
+			done := make(chan error, 1)
+			go func() {
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				defer cancel()
+				done <- s.Present(ctx, newChallenge(fmt.Sprintf("n%d.example.com", i), "A").now())
+			}()
+			synctest.Wait()
+			return done
+		}
+		first := present(0, 5*time.Second)
+		leaves, stays := present(1, 6*time.Second), present(2, time.Hour)
+		start := time.Now()
+		for _, done := range []chan error{first, leaves} {
+			if err := <-done; !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("error %v", err)
+			}
+		}
+		if err := <-stays; err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(start); took != 15*time.Second || ended != 1 {
+			t.Errorf("it took %v, and %d readings were ended", took, ended)
+		}
+		first, leaves = present(3, 5*time.Second), present(4, time.Second)
+		<-first
+		<-leaves
+		synctest.Wait()
+		if ended != 2 || len(w.made("get")) != 3 {
+			t.Errorf("%d readings of %d were ended", ended, len(w.made("get")))
+		}
+	})
+}
+
 // A call that never returns keeps its slot, and costs the others no more than that.
 func TestCallsThatHang(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -173,15 +225,15 @@ func TestAZoneWhoseReadingHangs(t *testing.T) {
 // A call ends with the context that it was made for.
 func TestCallsEndWithTheContext(t *testing.T) {
 	w := newWriter("example.com")
-	ctx, cancel := context.WithCancelCause(t.Context())
 	closing := errors.New("the Manager is closing")
-	w.before = func(ctx context.Context, _ string) error {
-		cancel(closing)
-		<-ctx.Done()
-		return ctx.Err()
-	}
 	for _, p := range []dnsprovider.Provider{w, &fakeGetter{fakeWriter: w}} {
 		s, _ := newSolver(w, p)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		w.before = func(ctx context.Context, _ string) error {
+			cancel(closing)
+			<-ctx.Done()
+			return ctx.Err()
+		}
 		if err := s.Present(ctx, newChallenge("example.com", "A").now()); !errors.Is(err, closing) {
 			t.Errorf("error %v", err)
 		}

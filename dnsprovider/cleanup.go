@@ -69,8 +69,13 @@ func (s *Solver) remove(ctx context.Context, ch certwright.Challenge, e entry) e
 	others := s.otherRecords(p, before, e.Value)
 	err = s.deleteValue(ctx, p, e, s.recordsFor(keyOf(ch), e, before))
 	if readErr == nil && len(others) > 0 {
-		_, lostErr := s.restore(ctx, p, others, nil)
-		err = errors.Join(err, lostErr)
+		if _, lostErr := s.restore(ctx, p, others, nil); lostErr != nil {
+			failed := problems{lostErr}
+			if err != nil {
+				failed = problems{err, lostErr}
+			}
+			return failed.err()
+		}
 	}
 	return err
 }
@@ -159,7 +164,7 @@ func (s *Solver) goneAnyway(ctx context.Context, e entry, why error) error {
 			return nil
 		}
 	}
-	if time.Since(time.Unix(e.At, 0)) < publishTime {
+	if e.age() < publishTime {
 		return why
 	}
 	if v, err := s.see(ctx, p); err != nil || v.has(e.Value) {
@@ -177,7 +182,7 @@ func (s *Solver) unseen(ctx context.Context, e entry) bool {
 // pause waits between two looks.
 func pause(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()

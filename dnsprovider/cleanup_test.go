@@ -137,7 +137,9 @@ func TestCleanUpWithoutAProvider(t *testing.T) {
 }
 
 // Others' values that a provider has removed and does not take back are told.
-func TestLostValuesAreTold(t *testing.T) {
+func TestLostValuesAreTold(t *testing.T) { synctest.Test(t, testLostValues) }
+
+func testLostValues(t *testing.T) {
 	w := newWriter("example.com")
 	w.put("example.com", "_acme-challenge", "foreign")
 	w.wipes = true
@@ -153,8 +155,7 @@ func TestLostValuesAreTold(t *testing.T) {
 	wantError(t, s.CleanUp(t.Context(), c.now()), "removed values of others", `"foreign"`, "quota", "by hand")
 }
 
-// The bound of what is remembered.
-func TestWhatIsRememberedIsBounded(t *testing.T) {
+func TestWhatWasCleanedUpIsForgotten(t *testing.T) {
 	w := newWriter("example.com")
 	s, _ := newSolver(w, w)
 	s.Zone, s.Target = "example.com", "x.example.com"

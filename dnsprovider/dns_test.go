@@ -49,11 +49,9 @@ func network(t *testing.T, w *fakeWriter, lines ...string) (n *fakedns.Net, reso
 
 // probe has s look things up in a fake network.
 func probe(s *dnsprovider.Solver, n *fakedns.Net, resolver *fakedns.Server) {
-	o := dnsprobe.Options{Port: n.Port, System: func() []string { return []string{resolver.Addr()} }}
-	if len(s.Resolvers) > 0 {
-		o.Resolvers = s.Resolvers
+	if len(s.Resolvers) == 0 { // they have their ports
+		s.Probe(dnsprobe.New(dnsprobe.Options{Port: n.Port, System: func() []string { return []string{resolver.Addr()} }}))
 	}
-	s.Probe(dnsprobe.New(o))
 }
 
 // A name and its wildcard, with a secondary server that is late (D1, D7).

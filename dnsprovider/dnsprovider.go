@@ -127,8 +127,13 @@ func (s *Solver) Present(ctx context.Context, ch certwright.Challenge) error {
 	if isNil(s.Provider) {
 		return s.inspect(ctx, ch, name)
 	}
+	if _, err := parseLedger(ch.State); err != nil {
+		log(ch).Warn("what was known of a TXT record is lost", "err", err)
+		ch.State = nil
+	}
+	warn := func(err error) { log(ch).Warn("looking for the zone of a TXT record goes on without", "err", err) }
 	var failed problems
-	for c := range s.places(ctx, name, func(err error) { log(ch).Warn(err.Error()) }, failed.add) {
+	for c := range s.places(ctx, name, warn, failed.add) {
 		sure, err := s.write(ctx, &ch, c, serves)
 		if err == nil {
 			return nil

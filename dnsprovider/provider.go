@@ -60,11 +60,8 @@ func providerName(p Provider) (name string) {
 // has the relative name and the unquoted text that every provider must understand;
 // a type of the provider's own stays what it is, as its deleting may need that.
 func (z zone) txt(rec libdns.Record) (name fqdn, f found, ok bool) {
-	if rec == nil {
-		return "", found{}, false
-	}
-	rr := rec.RR()
-	if !strings.EqualFold(rr.Type, "TXT") {
+	rr, err := parts(rec)
+	if err != nil || !strings.EqualFold(rr.Type, "TXT") {
 		return "", found{}, false
 	}
 	name = z.absolute(rr.Name)
@@ -86,6 +83,16 @@ func (z zone) txt(rec libdns.Record) (name fqdn, f found, ok bool) {
 		f.record = rec
 	}
 	return name, f, true
+}
+
+// parts are what a record consists of; one that is nil has none.
+func parts(rec libdns.Record) (rr libdns.RR, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("a record is none: %v", p)
+		}
+	}()
+	return rec.RR(), nil
 }
 
 // unquoted takes off the quotes of a provider that gives a text as zone files have

@@ -24,6 +24,9 @@ type entry struct {
 	Failed bool `json:"failed,omitempty"`
 }
 
+// age is how long ago it was written.
+func (e entry) age() time.Duration { return time.Since(time.Unix(e.At, 0)) }
+
 // A ledger is what a challenge keeps in its State: an entry for each place that was
 // written to or tried. The last one is where the value is.
 type ledger []entry
@@ -182,12 +185,13 @@ func (s *Solver) kept(k key, p place) libdns.Record {
 	return nil
 }
 
-// others are the values that challenges of this Solver have at a place, but for one.
+// others are the values that challenges of this Solver wrote at a place lately, but
+// for one: a provider may not show them yet.
 func (s *Solver) others(p place, value string) (values []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, live := range s.presents {
-		if live.isAt(p) && live.written && live.last().Value != value {
+		if live.isAt(p) && live.written && live.last().Value != value && live.last().age() < publishTime {
 			values = append(values, live.last().Value)
 		}
 	}

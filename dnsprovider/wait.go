@@ -37,7 +37,7 @@ func (s *Solver) Wait(ctx context.Context, ch certwright.Challenge) error {
 	}
 	p, err := s.written(ctx, ch, name)
 	if err != nil {
-		log(ch).Warn(fmt.Sprintf("whether TXT %q is shown cannot be looked for, and the CA is asked at once: %v", name, err))
+		log(ch).Warn("a TXT record cannot be looked for, and the CA is asked without", "record", name, "err", err)
 		return nil
 	}
 	w := watch{solver: s, ch: ch, zone: string(p.zone), name: string(p.name), serves: serves, timeout: s.Timeout}
@@ -131,7 +131,7 @@ func (w watch) tell(detail string) {
 // end says what comes of a record that was not shown in time.
 func (w watch) end(v view) error {
 	if !v.tells() {
-		log(w.ch).Warn(fmt.Sprintf("TXT %q in zone %q cannot be checked, and the CA is asked without: %s", w.name, w.zone, v))
+		log(w.ch).Warn("a TXT record cannot be looked for, and the CA is asked without", "record", w.name, "zone", w.zone, "err", v.String())
 		return nil
 	}
 	why := ""
@@ -260,7 +260,7 @@ func (s *Solver) inspect(ctx context.Context, ch certwright.Challenge, name fqdn
 		}
 	}
 	if !v.done() {
-		log(ch).Warn(fmt.Sprintf("TXT %q cannot be checked, and the CA is asked without: %s", name, v))
+		log(ch).Warn("a TXT record cannot be looked for, and the CA is asked without", "record", name, "err", v.String())
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/certwright/certwright"
 	"github.com/libdns/libdns"
@@ -96,7 +97,7 @@ func (s *Solver) lock(ctx context.Context, ch certwright.Challenge, name fqdn) (
 	return lease.Context(), func() {
 		defer free()
 		if err := lease.Unlock(context.WithoutCancel(ctx)); err != nil {
-			log(ch).Warn(fmt.Sprintf("unlocking the TXT records of %q: %v", name, err))
+			log(ch).Warn("unlocking a name's TXT records failed", "record", name, "err", err)
 		}
 	}, nil
 }
@@ -121,7 +122,7 @@ func (s *Solver) write(ctx context.Context, ch *certwright.Challenge, c candidat
 		before, err = s.shownAt(ctx, c.place)
 	}
 	if err != nil {
-		log(*ch).Debug(fmt.Sprintf("what is at %q is not known: %v", c.name, err))
+		log(*ch).Debug("what TXT records there are is not known", "record", c.name, "err", err)
 	}
 	sure = sure || before.filled
 	known, err := s.ledger(*ch)
@@ -156,8 +157,9 @@ func (s *Solver) add(ctx context.Context, ch certwright.Challenge, p place, befo
 		after, seeErr := s.see(ctx, p)
 		if seeErr != nil || !slices.ContainsFunc(after.values(), serves) {
 			if len(others) > 0 {
-				_, lostErr := s.restore(ctx, p, others, nil)
-				err = errors.Join(err, lostErr)
+				if _, lostErr := s.restore(ctx, p, others, nil); lostErr != nil {
+					err = problems{err, lostErr}
+				}
 			}
 			return nil, err
 		}
@@ -225,22 +227,38 @@ func (s *Solver) restore(ctx context.Context, p place, others []libdns.Record, o
 		all = append(all, *ours)
 	}
 	_, appendErr := s.appendRecords(ctx, p, all)
-	after, err = s.readAt(ctx, p)
-	if err == nil && len(missing(after, all)) == 0 {
+	if lost, err = s.missingAfter(ctx, p, all); err == nil && len(lost) == 0 {
 		return true, nil
 	}
 	if ours == nil {
-		return true, lostError(lost, errors.Join(appendErr, err))
+		return true, lostError(lost, appendErr, err)
 	}
 	failed := problems{errors.New("the provider keeps only one value a name, and there are others at this one: use another name for each, by Target, or one certificate after the other")}
 	if appendErr != nil {
 		failed.add(appendErr)
 	}
 	_, appendErr = s.appendRecords(ctx, p, others) // theirs were first
-	if after, err = s.readAt(ctx, p); err != nil || len(missing(after, others)) > 0 {
-		failed.add(lostError(missing(after, others), errors.Join(appendErr, err)))
+	if lost, err = s.missingAfter(ctx, p, others); err != nil || len(lost) > 0 {
+		failed.add(lostError(lost, appendErr, err))
 	}
 	return true, failed.err()
+}
+
+// missingAfter are those of some records that are not at a place after they were
+// written: it is looked a few times.
+func (s *Solver) missingAfter(ctx context.Context, p place, records []libdns.Record) ([]libdns.Record, error) {
+	for i, wait := 0, time.Duration(0); ; i, wait = i+1, max(firstPause, 2*wait) {
+		if err := pause(ctx, wait); err != nil {
+			return records, err
+		}
+		after, err := s.readAt(ctx, p)
+		if err != nil {
+			return records, err
+		}
+		if lost := missing(after, records); len(lost) == 0 || i == quickLooks-1 {
+			return lost, nil
+		}
+	}
 }
 
 func missing(v sight, records []libdns.Record) (lost []libdns.Record) {
@@ -252,16 +270,18 @@ func missing(v sight, records []libdns.Record) (lost []libdns.Record) {
 	return lost
 }
 
-func lostError(lost []libdns.Record, cause error) error {
+func lostError(lost []libdns.Record, causes ...error) error {
 	values := make([]string, len(lost))
 	for i, r := range lost {
 		values[i] = fmt.Sprintf("%q", clip(r.RR().Data))
 	}
-	err := fmt.Errorf("the provider has removed values of others at this name, and they could not be written again; write them by hand: %s", strings.Join(values, ", "))
-	if cause != nil {
-		err = fmt.Errorf("%w: %w", err, cause)
+	failed := problems{fmt.Errorf("the provider has removed values of others at this name, and they could not be written again; write them by hand: %s", strings.Join(values, ", "))}
+	for _, cause := range causes {
+		if cause != nil {
+			failed.add(cause)
+		}
 	}
-	return err
+	return failed.err()
 }
 
 // appendRecords appends records at a place and returns what the provider returned.

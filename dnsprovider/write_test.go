@@ -49,6 +49,10 @@ func TestTwoValuesLiveAtOneName(t *testing.T) {
 }
 
 func TestAProviderThatKeepsOneValueANameIsAnErrorAndLosesNothing(t *testing.T) {
+	synctest.Test(t, testOneValueAName)
+}
+
+func testOneValueAName(t *testing.T) {
 	w := newWriter("example.com")
 	w.single = true
 	s, _ := newSolver(w, &fakeGetter{fakeWriter: w})
@@ -173,6 +177,64 @@ func TestWithoutAManager(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(t, "cleaned up", w.records("example.com"), []string{})
+}
+
+// A State that cannot be read keeps nobody from presenting anew.
+func TestPresentingOverADamagedState(t *testing.T) {
+	w := newWriter("example.com")
+	s, _ := newSolver(w, w)
+	c := newChallenge("example.com", "A")
+	c.state = []byte("{")
+	mustPresent(t, s, c)
+	if !strings.Contains(c.log(), "reading the state of the challenge") {
+		t.Errorf("log %q", c.log())
+	}
+	mustCleanUp(t, s, c)
+	want(t, "records", w.records("example.com"), []string{})
+}
+
+// What no zone took is nothing to clean up, unless it is there after all.
+func TestCleanUpAfterAPresentThatFailed(t *testing.T) {
+	for _, there := range []bool{false, true} {
+		w := newWriter()
+		s, d := newSolver(w, w)
+		d.zones = []string{"www.example.com", "example.com"}
+		c := newChallenge("www.example.com", "A")
+		wantError(t, s.Present(t.Context(), c.now()), "no zone")
+		s, d = newSolver(w, w) // another process
+		d.look = func(zone, _ string) ([]dnsprobe.Answer, error) {
+			if there && zone == "example.com" {
+				return answers{server(1, "A")}, nil
+			}
+			return answers{server(1)}, nil
+		}
+		if there {
+			wantError(t, s.CleanUp(t.Context(), c.now()), `deleting TXT "_acme-challenge.www" in zone "example.com"`)
+			there = false
+		}
+		mustCleanUp(t, s, c)
+	}
+}
+
+// Who says when to come back, or does not answer, is not asked for other zones.
+func TestOtherZonesAreNotTriedWhenTheProviderIsInTrouble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, f := range []func(context.Context) error{
+			func(context.Context) error { return retryLater{} },
+			func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+		} {
+			w := newWriter("www.example.com", "example.com")
+			s, _ := newSolver(w, w)
+			w.before = func(ctx context.Context, _ string) error { return f(ctx) }
+			c := newChallenge("www.example.com", "A")
+			if err := s.Present(t.Context(), c.now()); err == nil {
+				t.Error("no error")
+			}
+			want(t, "calls", w.made(""), []string{"append www.example.com. _acme-challenge=A"})
+			w.before = nil
+			mustCleanUp(t, s, c)
+		}
+	})
 }
 
 // Presented twice, what was added the first time is still this challenge's.
