@@ -154,6 +154,11 @@ func TestZonesThatAreHardToFind(t *testing.T) {
 			c := newChallenge("www.example.com", "A")
 			mustPresent(t, s, c)
 			want(t, "records", w.records("example.com"), []string{"_acme-challenge.www A"})
+			if len(tt.lines) == 0 || what == "wildcard CNAME" { // nothing hides the record
+				if err := s.Wait(t.Context(), c.now()); err != nil || len(c.progress()) > 0 {
+					t.Errorf("error %v, progress %q", err, c.progress())
+				}
+			}
 			mustCleanUp(t, s, c)
 		})
 	}

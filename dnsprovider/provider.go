@@ -180,10 +180,13 @@ func (s *Solver) listed(ctx context.Context, name fqdn, warn func(error)) (longe
 	if !can {
 		return "", false
 	}
-	zones, err := s.listing.ask(ctx, func(ctx context.Context) ([]zone, error) { return s.list(ctx, lister) })
-	if err != nil {
-		warn(fmt.Errorf("listing the zones of %s: %w", providerName(s.Provider), err))
-	}
+	zones, _ := s.listing.ask(ctx, func(ctx context.Context) ([]zone, error) {
+		zones, err := s.list(ctx, lister)
+		if err != nil && ctx.Err() == nil { // told once, by one of those who ask
+			warn(fmt.Errorf("listing the zones of %s: %w", providerName(s.Provider), err))
+		}
+		return zones, err
+	})
 	for _, z := range zones {
 		if z.holds(name) && len(z) > len(longest) {
 			longest = z
