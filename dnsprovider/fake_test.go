@@ -32,12 +32,14 @@ type fakeWriter struct {
 	rejects     bool                                         // an append of what is there fails
 	wipes       bool                                         // a delete removes all at the name
 	idle        bool                                         // a delete does nothing and says nil
+	ids         bool                                         // records have one, and are deleted by it
 	quiet       bool                                         // nothing is returned
 	odd         bool                                         // absolute names and quotes are returned, and records that are nil
 	ttl         time.Duration                                // what every TTL becomes; 0: it stays
 	before      func(ctx context.Context, call string) error // called first, without the lock
 	changed     func(zone string, records []libdns.TXT)      // called after a change
 	afterAppend error
+	last        int // ID
 }
 
 func newWriter(zones ...string) *fakeWriter {
@@ -77,7 +79,8 @@ func (w *fakeWriter) AppendRecords(ctx context.Context, zone string, recs []libd
 		return nil, err
 	}
 	replaced := map[string]bool{}
-	for _, r := range recs {
+	recs = slices.Clone(recs)
+	for i, r := range recs {
 		t := r.(libdns.TXT)
 		if w.ttl > 0 {
 			t.TTL = w.ttl
@@ -89,6 +92,11 @@ func (w *fakeWriter) AppendRecords(ctx context.Context, zone string, recs []libd
 		if w.single || w.sets && !replaced[t.Name] {
 			w.zones[zone] = slices.DeleteFunc(w.zones[zone], func(o libdns.TXT) bool { return o.Name == t.Name })
 			replaced[t.Name] = true
+		}
+		if w.ids {
+			w.last++
+			t.ProviderData = w.last
+			recs[i] = t
 		}
 		w.zones[zone] = append(w.zones[zone], t)
 	}
@@ -134,6 +142,9 @@ func (w *fakeWriter) DeleteRecords(ctx context.Context, zone string, recs []libd
 		for _, r := range recs {
 			rr := r.RR()
 			w.zones[zone] = slices.DeleteFunc(w.zones[zone], func(o libdns.TXT) bool {
+				if t, ok := r.(libdns.TXT); ok && t.ProviderData != nil && t.ProviderData != o.ProviderData {
+					return false
+				}
 				hit := o.Name == rr.Name && (o.Text == rr.Data && (rr.TTL == 0 || rr.TTL == o.TTL) || w.wipes)
 				if hit && o.Text == rr.Data {
 					gone = append(gone, o)

@@ -125,9 +125,29 @@ func TestWhereARecordIsWritten(t *testing.T) {
 				}
 				d.cnames, d.zones, s.Zone, s.Target = nil, nil, "", "" // another configuration
 				mustCleanUp(t, s, c)
+				if n := len(w.made("delete")); n != 1 {
+					t.Errorf("%d deletes: %q", n, w.made("delete"))
+				}
 				want(t, "records", w.records(strings.TrimSuffix(zone, ".")), []string{})
 			})
 		}
+	}
+}
+
+// Zones of others are not written to if the provider can read its own.
+func TestOthersZonesAreLeftAlone(t *testing.T) {
+	const name = "_acme-challenge.example.com"
+	for _, cname := range []string{"", "lb.vendor.net"} {
+		w := newWriter("example.com")
+		s, d := newSolver(w, &fakeGetter{fakeWriter: w})
+		d.zones = []string{"vendor.net"}
+		if cname == "" {
+			d.zones = []string{name}
+		} else {
+			d.cnames[name] = cname
+		}
+		mustPresent(t, s, newChallenge("example.com", "A"))
+		want(t, "appends", w.made("append"), []string{"append example.com. _acme-challenge=A"})
 	}
 }
 

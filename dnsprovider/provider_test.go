@@ -101,6 +101,9 @@ func TestOldPresentsAreNoOthers(t *testing.T) {
 			*pr = presentation{written: true, ledger: ledger{{Zone: p.zone, Name: p.name, Value: fmt.Sprint(i), At: time.Now().Add(-age).Unix()}}}
 		})
 	}
+	s.keep(key{value: "never written"}, func(pr *presentation) {
+		*pr = presentation{ledger: ledger{{Zone: p.zone, Name: p.name, Value: "B", At: time.Now().Unix()}}}
+	})
 	if got := s.others(p, "A"); len(got) != 1 || got[0] != "0" {
 		t.Errorf("others %q", got)
 	}

@@ -67,6 +67,7 @@ func TestWaiting(t *testing.T) {
 		"all refuse the connection":       {look: always(dead(1, refused), dead(2, refused)), took: 10 * time.Second, warn: []string{"refused"}},
 		"nobody is known":                 {look: func(time.Duration) (answers, error) { return nil, errors.New("no NS records") }, took: 10 * time.Second, warn: []string{"not known whom to ask: no NS records"}},
 		"there are no servers":            {look: always(), took: 10 * time.Second, warn: []string{"nobody to ask"}},
+		"one lacks it, then all refuse":   {look: after(time.Second, answers{dead(1, refused)}, server(1)), took: 2 * time.Minute, warn: []string{"refused"}},
 		"nobody is known, then one lacks it": {look: func(now time.Duration) (answers, error) {
 			if now < 5*time.Second {
 				return nil, errors.New("no network")

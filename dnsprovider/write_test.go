@@ -26,6 +26,8 @@ func TestTwoValuesLiveAtOneName(t *testing.T) {
 		"a value that is there is refused":    func(w *fakeWriter) { w.rejects = true },
 		"it returns nothing":                  func(w *fakeWriter) { w.quiet = true },
 		"it returns odd names and nil":        func(w *fakeWriter) { w.odd = true },
+		"it knows records by ID":              func(w *fakeWriter) { w.ids = true },
+		"by ID, and an append replaces":       func(w *fakeWriter) { w.ids, w.sets = true, true },
 		"its TTLs are not what was asked for": func(w *fakeWriter) { w.ttl = 37 * time.Minute },
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -34,6 +36,7 @@ func TestTwoValuesLiveAtOneName(t *testing.T) {
 			w.put("example.com", "_acme-challenge.x", "foreign")
 			change(w)
 			s, _ := newSolver(w, &fakeGetter{fakeWriter: w})
+			start := time.Now()
 			a, b := newChallenge("x.example.com", "A"), newChallenge("x.example.com", "B")
 			mustPresent(t, s, a, b)
 			want(t, "presented", w.records("example.com"), []string{"_acme-challenge.x A", "_acme-challenge.x B", "_acme-challenge.x foreign"})
@@ -41,6 +44,9 @@ func TestTwoValuesLiveAtOneName(t *testing.T) {
 			want(t, "one cleaned up", w.records("example.com"), []string{"_acme-challenge.x B", "_acme-challenge.x foreign"})
 			mustCleanUp(t, s, b)
 			want(t, "both cleaned up", w.records("example.com"), []string{"_acme-challenge.x foreign"})
+			if took := time.Since(start); took > 0 && w.ttl == 0 {
+				t.Errorf("it took %v: a record was not deleted at first", took)
+			}
 			if n := s.Presents(); n != 0 {
 				t.Errorf("%d challenges are remembered", n)
 			}
@@ -59,6 +65,7 @@ func testOneValueAName(t *testing.T) {
 	a, b := newChallenge("x.example.com", "A"), newChallenge("x.example.com", "B")
 	mustPresent(t, s, a)
 	err := s.Present(t.Context(), b.now())
+	want(t, "after the second has failed", w.records("example.com"), []string{"_acme-challenge.x A"})
 	wantError(t, err, "only one value a name", `writing TXT "_acme-challenge.x" in zone "example.com" with dnsprovider_test: `)
 	mustCleanUp(t, s, b)
 	want(t, "after the clean-up of the second", w.records("example.com"), []string{"_acme-challenge.x A"})
@@ -235,6 +242,20 @@ func TestOtherZonesAreNotTriedWhenTheProviderIsInTrouble(t *testing.T) {
 			mustCleanUp(t, s, c)
 		}
 	})
+}
+
+// A zone that the provider can read is its own.
+func TestOtherZonesAreNotTriedAfterOneThatIsTheProviders(t *testing.T) {
+	w := newWriter("www.example.com", "example.com")
+	w.before = func(_ context.Context, call string) error {
+		if strings.HasPrefix(call, "append") {
+			return errors.New("quota")
+		}
+		return nil
+	}
+	s, _ := newSolver(w, &fakeGetter{fakeWriter: w})
+	wantError(t, s.Present(t.Context(), newChallenge("www.example.com", "A").now()), "quota")
+	want(t, "appends", w.made("append"), []string{"append www.example.com. _acme-challenge=A"})
 }
 
 // Presented twice, what was added the first time is still this challenge's.
