@@ -137,10 +137,13 @@ func TestLeavingASharedReading(t *testing.T) {
 			t.Errorf("it took %v, and %d readings were ended", took, ended)
 		}
 		first, leaves = present(3, 5*time.Second), present(4, time.Second)
-		<-first
 		<-leaves
-		synctest.Wait()
-		if ended != 2 || len(w.made("get")) != 3 {
+		stays = present(5, time.Hour)
+		<-first
+		if err := <-stays; err != nil {
+			t.Error(err)
+		}
+		if ended != 2 || len(w.made("get")) != 4 {
 			t.Errorf("%d readings of %d were ended", ended, len(w.made("get")))
 		}
 	})

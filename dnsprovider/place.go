@@ -82,9 +82,6 @@ func (s *Solver) zonesFor(ctx context.Context, name fqdn, aliased bool, warn, fa
 			failed(err)
 			return
 		}
-		if err == nil && isListed && len(found) <= len(listed) {
-			found = listed
-		}
 		for z := found; z != ""; z = s.above(ctx, z) {
 			if isListed && len(z) <= len(listed) {
 				break

@@ -130,8 +130,7 @@ func (s *Solver) write(ctx context.Context, ch *certwright.Challenge, c candidat
 		return sure, err
 	}
 	present := slices.ContainsFunc(before.values(), serves)
-	mine := ch.Type != typePersist // what is to be deleted again
-	if err := s.note(ctx, ch, c.place, mine && (!present || known.added(c.place, ch.DNSValue))); err != nil {
+	if err := s.note(ctx, ch, c.place, !present || known.added(c.place, ch.DNSValue)); err != nil {
 		return true, err
 	}
 	if present {
