@@ -68,7 +68,7 @@ func (s *Solver) remove(ctx context.Context, ch certwright.Challenge, e entry) e
 	}
 	others := s.otherRecords(p, before, e.Value)
 	err = s.deleteValue(ctx, p, e, s.recordsFor(keyOf(ch), e, before))
-	if readErr == nil && len(others) > 0 {
+	if len(others) > 0 {
 		if _, lostErr := s.restore(ctx, p, others, nil); lostErr != nil {
 			failed := problems{lostErr}
 			if err != nil {

@@ -2,7 +2,8 @@
 // (RFC 8555 §8.4), dns-account-01 and, experimental, dns-persist-01.
 //
 //	solver := &dnsprovider.Solver{Provider: provider}
-//	config.ACME.Solvers = map[string]certwright.Solver{"dns-01": solver}
+//	issuer := &certwright.ACME{Solvers: map[string]certwright.Solver{"dns-01": solver}}
+//	m, err := certwright.New(certwright.Config{Issuers: []certwright.Issuer{issuer}, AgreeToTerms: true})
 //
 // A Solver finds the zone, writes the record beside what others have at the name,
 // waits until the zone's own servers show it, and deletes exactly what it added, also

@@ -184,18 +184,14 @@ func (s *Solver) add(ctx context.Context, ch certwright.Challenge, p place, befo
 // otherRecords are those at a place that have to stay there: what was seen by the
 // provider's word, and what this Solver has there.
 func (s *Solver) otherRecords(p place, before sight, value string) (others []libdns.Record) {
-	if _, ok := s.Provider.(libdns.RecordGetter); !ok {
+	if !before.byName {
 		return nil // it could not be seen whether they stay
 	}
 	seen := []string{value}
 	for _, f := range before.found {
 		if !slices.Contains(seen, f.value) {
 			seen = append(seen, f.value)
-			ttl := f.ttl
-			if !before.byName {
-				ttl = s.ttl()
-			}
-			others = append(others, libdns.TXT{Name: string(p.rel), TTL: ttl, Text: f.value})
+			others = append(others, libdns.TXT{Name: string(p.rel), TTL: f.ttl, Text: f.value})
 		}
 	}
 	for _, v := range s.others(p, value) {
@@ -213,8 +209,11 @@ func (s *Solver) otherRecords(p place, before sight, value string) (others []lib
 // values are lost.
 func (s *Solver) restore(ctx context.Context, p place, others []libdns.Record, ours *libdns.TXT) (anew bool, err error) {
 	after, err := s.readAt(ctx, p)
+	if err != nil && pause(ctx, firstPause) == nil { // it could say before
+		after, err = s.readAt(ctx, p)
+	}
 	if err != nil {
-		return false, nil // a provider that cannot say, as before
+		return false, fmt.Errorf("whether others' values at this name are still there is not known: %w", err)
 	}
 	lost := missing(after, others)
 	if len(lost) == 0 {

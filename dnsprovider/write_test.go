@@ -258,6 +258,33 @@ func TestOtherZonesAreNotTriedAfterOneThatIsTheProviders(t *testing.T) {
 	want(t, "appends", w.made("append"), []string{"append www.example.com. _acme-challenge=A"})
 }
 
+// That nobody can say whether others' values are still there is no success.
+func TestReadingFailsAfterAnAppend(t *testing.T) {
+	for _, fails := range []int{1, 2} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWriter("example.com")
+			w.put("example.com", "_acme-challenge", "foreign")
+			w.sets = true
+			s, _ := newSolver(w, &fakeGetter{fakeWriter: w})
+			left := fails
+			w.before = func(_ context.Context, call string) error {
+				if strings.HasPrefix(call, "get") && len(w.made("append")) == 1 && left > 0 {
+					left--
+					return errors.New("502")
+				}
+				return nil
+			}
+			c := newChallenge("example.com", "A")
+			if fails == 1 {
+				mustPresent(t, s, c)
+				want(t, "records", w.records("example.com"), []string{"_acme-challenge A", "_acme-challenge foreign"})
+				return
+			}
+			wantError(t, s.Present(t.Context(), c.now()), "whether others' values at this name are still there is not known", "502")
+		})
+	}
+}
+
 // Presented twice, what was added the first time is still this challenge's.
 func TestPresentedTwice(t *testing.T) {
 	w := newWriter("example.com")
