@@ -12,8 +12,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// net is a fake network with a resolver at 127.0.0.1, one zone at its own servers,
-// and a Prober. A query has a minute, so that a busy machine breaks nothing, except
+// world is a fake network with a resolver at 127.0.0.1. A query of its Probers has a minute, so that a busy machine breaks nothing, except
 // what the test calls late: that is given up at once.
 type world struct {
 	*fakedns.Net

@@ -19,7 +19,9 @@ type Exchange struct {
 }
 
 // Hook has f called for each query from now on, after the ordinary answer was made
-// and before it is sent; nil ends that. It may be called by several goroutines.
+// and before it is sent; nil ends that. It may be called by several goroutines. What
+// comes from another Server that is a resolver ("recursion") passes it too; of that
+// only Reply counts.
 func (s *Server) Hook(f func(*Exchange)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
