@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Nothing below internal/ is there that only tests call: a program that uses every
-# exported name reaches all of it. internal/fakeca and internal/fakedns are for tests.
+# exported name reaches all of it. internal/fakeca, internal/fakedns and internal/bind are for tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 module=github.com/certwright/certwright
-packages=("$module" "$module"/{storage,storage/plugin,adopt,zaplog})
+packages=("$module" "$module"/{storage,storage/plugin,adopt,zaplog,dnsprovider})
 program=ci/out/everything
 mkdir -p "$program"
 trap 'rm -rf "$program"' EXIT
@@ -25,7 +25,7 @@ trap 'rm -rf "$program"' EXIT
 [ "$(grep -cE '^(\(\*)?[a-z]+\.[A-Z]' "$program/main.go")" -gt 60 ] || { echo "go doc does not name what is exported"; exit 1; }
 
 failed=0
-unused=$(comm -23 <(go list ./internal/... | grep -vE '/(fakeca|fakedns)$' | sort) <(go list -deps "./$program" | sort))
+unused=$(comm -23 <(go list ./internal/... | grep -vE '/(bind|fakeca|fakedns)$' | sort) <(go list -deps "./$program" | sort))
 if [ -n "$unused" ]; then
 	echo "packages that only tests import:"
 	echo "$unused"

@@ -118,7 +118,9 @@ func (s *Solver) write(ctx context.Context, ch *certwright.Challenge, c candidat
 	}
 	defer unlock()
 	before, err := s.readAt(ctx, c.place)
-	if err != nil && len(s.Resolvers) == 0 { // a resolver would keep it that there is nothing yet
+	if err != nil && (len(s.Resolvers) == 0 || ch.Type == typePersist) {
+		// A resolver would keep it that there is nothing yet, which matters where a
+		// record is written each time.
 		before, err = s.shownAt(ctx, c.place)
 	}
 	if err != nil {
