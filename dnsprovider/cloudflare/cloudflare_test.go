@@ -1,0 +1,574 @@
+package cloudflare_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libdns/libdns"
+
+	"github.com/certwright/certwright"
+	"github.com/certwright/certwright/dnsprovider"
+	"github.com/certwright/certwright/dnsprovider/cloudflare"
+)
+
+var _ dnsprovider.Provider = (*cloudflare.Provider)(nil)
+
+const (
+	marker     = "SECRET-marker-0123456789"
+	zoneMarker = "SECRET-zone-marker-9876"
+)
+
+type record struct {
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Type    string `json:"type"`
+	Content string `json:"content"`
+	TTL     int    `json:"ttl"`
+}
+
+type zone struct {
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+	Status string `json:"status"`
+}
+
+// api is the part of Cloudflare's API that is used, as it is published.
+type api struct {
+	mu      sync.Mutex
+	zones   []zone
+	records map[string][]record // by zone ID
+	next    int
+	log     []string // method and path
+
+	// before answers a request, the n-th of its kind, in place of the API; after
+	// loses the reply.
+	before func(w http.ResponseWriter, r *http.Request, n int) (done bool)
+	after  func(r *http.Request, n int) error
+}
+
+func newAPI(names ...string) *api {
+	a := &api{records: map[string][]record{}}
+	for i, name := range names {
+		a.zones = append(a.zones, zone{fmt.Sprintf("zone%d", i), name, "active"})
+	}
+	return a
+}
+
+func reply(w http.ResponseWriter, status int, result any, errs ...string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	list := []map[string]any{}
+	for _, e := range errs {
+		code, text, _ := strings.Cut(e, " ")
+		n, _ := strconv.Atoi(code)
+		list = append(list, map[string]any{"code": n, "message": text})
+	}
+	json.NewEncoder(w).Encode(map[string]any{"result": result, "success": len(errs) == 0, "errors": list, "messages": []any{}})
+}
+
+func kind(r *http.Request) string {
+	if strings.HasSuffix(r.URL.Path, "/zones") {
+		return "ZONE"
+	}
+	return r.Method
+}
+
+func (a *api) count(k string) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(slices.DeleteFunc(slices.Clone(a.log), func(s string) bool { return s != k }))
+}
+
+func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.mu.Lock()
+	a.log = append(a.log, kind(r))
+	a.mu.Unlock()
+	if a.before != nil && a.before(w, r, a.count(kind(r))) {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	path := strings.Split(strings.TrimPrefix(r.URL.Path, "/client/v4/zones"), "/")
+	if len(path) == 1 {
+		found := []zone{}
+		for _, z := range a.zones {
+			if z.Name == r.URL.Query().Get("name") {
+				found = append(found, z)
+			}
+		}
+		reply(w, 200, found)
+		return
+	}
+	i := slices.IndexFunc(a.zones, func(z zone) bool { return z.ID == path[1] })
+	if i < 0 {
+		reply(w, 404, nil, "7003 Could not route to the zone, perhaps your object identifier is invalid?")
+		return
+	}
+	a.serveRecords(w, r, a.zones[i])
+}
+
+func (a *api) serveRecords(w http.ResponseWriter, r *http.Request, z zone) {
+	all := a.records[z.ID]
+	switch r.Method {
+	case http.MethodGet:
+		q, found := r.URL.Query(), []record{}
+		for _, one := range all {
+			if one.Type == q.Get("type") && one.Name == q.Get("name") && strings.Contains(one.Content, q.Get("content.contains")) {
+				found = append(found, one)
+			}
+		}
+		reply(w, 200, found[:min(len(found), 100)])
+	case http.MethodPost:
+		var one record
+		if err := json.NewDecoder(r.Body).Decode(&one); err != nil {
+			reply(w, 400, nil, "9207 Failed to parse request body")
+			return
+		}
+		one.Name = strings.TrimPrefix(one.Name+"."+z.Name, "@.")
+		for _, other := range all {
+			if other.Name == one.Name && other.Type == one.Type && other.Content == one.Content {
+				reply(w, 400, nil, "81058 An identical record already exists.")
+				return
+			}
+		}
+		a.next++
+		one.ID = fmt.Sprintf("record%d", a.next)
+		a.records[z.ID] = append(all, one)
+		reply(w, 200, one)
+	case http.MethodDelete:
+		id := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
+		i := slices.IndexFunc(all, func(one record) bool { return one.ID == id })
+		if i < 0 {
+			reply(w, 404, nil, "81044 Record does not exist.")
+			return
+		}
+		a.records[z.ID] = slices.Delete(all, i, i+1)
+		reply(w, 200, map[string]string{"id": id})
+	}
+}
+
+// RoundTrip serves without a socket, so that time can be the bubble's.
+func (a *api) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
+	w := httptest.NewRecorder()
+	a.ServeHTTP(w, r)
+	if a.after != nil {
+		if err := a.after(r, a.count(kind(r))); err != nil {
+			return nil, err
+		}
+	}
+	return w.Result(), nil
+}
+
+func (a *api) contents() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []string
+	for _, list := range a.records {
+		for _, r := range list {
+			out = append(out, r.Name+" "+r.Content)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func newProvider(t *testing.T, a *api) *cloudflare.Provider {
+	t.Helper()
+	p, err := cloudflare.New(cloudflare.Config{APIToken: marker, HTTPClient: &http.Client{Transport: a}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func txt(name, text string) []libdns.Record {
+	return []libdns.Record{libdns.TXT{Name: name, TTL: 2 * time.Minute, Text: text}}
+}
+
+func wantContents(t *testing.T, a *api, want ...string) {
+	t.Helper()
+	if got := a.contents(); !slices.Equal(got, want) {
+		t.Errorf("the zone has %q, want %q", got, want)
+	}
+}
+
+// wantError looks for texts in an error, and that no token is in it.
+func wantError(t *testing.T, err error, texts ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, text := range texts {
+		if !strings.Contains(err.Error(), text) {
+			t.Errorf("%q is not in the error %q", text, err)
+		}
+	}
+	if strings.Contains(fmt.Sprintf("%v %+v %#v", err, err, err), "SECRET") {
+		t.Errorf("a token is in the error %q", err)
+	}
+}
+
+// TestTwoValuesLiveAtOneName is over a socket.
+func TestTwoValuesLiveAtOneName(t *testing.T) {
+	a := newAPI("example.com")
+	a.records["zone0"] = []record{{"foreign", "_acme-challenge.example.com", "TXT", `"foreign"`, 60}, {"bare", "example.com", "TXT", "one", 60}}
+	srv := httptest.NewServer(a)
+	defer srv.Close()
+	to, _ := url.Parse(srv.URL)
+	client := srv.Client()
+	own := client.Transport
+	client.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+		if r.URL.Host != "api.cloudflare.com" || r.Header.Get("Authorization") != "Bearer "+marker {
+			t.Errorf("%s with %q", r.URL, r.Header.Get("Authorization"))
+		}
+		r = r.Clone(r.Context())
+		r.URL.Scheme, r.URL.Host = to.Scheme, to.Host
+		return own.RoundTrip(r)
+	})
+	p, err := cloudflare.New(cloudflare.Config{APIToken: marker, HTTPClient: client})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, value := range []string{"one", "two"} {
+		added, err := p.AppendRecords(t.Context(), "example.com.", txt("_acme-challenge", value))
+		want := libdns.TXT{Name: "_acme-challenge", TTL: 2 * time.Minute, Text: value}
+		if err != nil || len(added) != 1 || added[0] != want {
+			t.Fatalf("added %v, %v", added, err)
+		}
+	}
+	wantContents(t, a, `_acme-challenge.example.com "foreign"`, `_acme-challenge.example.com "one"`, `_acme-challenge.example.com "two"`, "example.com one")
+	deleted, err := p.DeleteRecords(t.Context(), "example.com.", txt("_acme-challenge", "one"))
+	if err != nil || !slices.Equal(deleted, txt("_acme-challenge", "one")) {
+		t.Fatalf("deleted %v, %v", deleted, err)
+	}
+	wantContents(t, a, `_acme-challenge.example.com "foreign"`, `_acme-challenge.example.com "two"`, "example.com one")
+	if deleted, err = p.DeleteRecords(t.Context(), "example.com.", txt("_acme-challenge", "one")); err != nil || len(deleted) != 0 {
+		t.Errorf("deleted %v, %v where nothing is", deleted, err)
+	}
+	if n := a.count("ZONE"); n != 1 {
+		t.Errorf("the zone was looked for %d times", n)
+	}
+	_, err = p.AppendRecords(t.Context(), "example.com.", txt("_acme-challenge", "two"))
+	wantError(t, err, "cloudflare: adding TXT \"_acme-challenge\" in zone \"example.com\"", "81058", "HTTP 400", "already exists")
+	if _, err := p.AppendRecords(t.Context(), "example.com", txt("@", "apex")); err != nil {
+		t.Fatal(err)
+	}
+	wantContents(t, a, `_acme-challenge.example.com "foreign"`, `_acme-challenge.example.com "two"`, `example.com "apex"`, "example.com one")
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// TestRefusals has an answer to requests of one kind, always the same.
+func TestRefusals(t *testing.T) {
+	html := func(status int) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(status)
+			fmt.Fprintf(w, "<html>\n<p>Sorry, %s</html>%s", r.Header.Get("Authorization"), strings.Repeat(" more", 100))
+		}
+	}
+	said := func(status int, errs ...string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) { reply(w, status, nil, errs...) }
+	}
+	tests := map[string]struct {
+		kind     string
+		answer   http.HandlerFunc
+		requests int
+		texts    []string
+	}{
+		"a zone's 403":           {"ZONE", said(403, "9109 Invalid access token"), 1, []string{"finding the zone", "HTTP 403", "9109", "Config.APIToken", "Zone:Zone:Read"}},
+		"a zone's 401":           {"ZONE", said(401, "10000 Authentication error"), 1, []string{"HTTP 401", "Zone:Zone:Read"}},
+		"a global key":           {"ZONE", said(400, "6003 Invalid request headers"), 1, []string{"HTTP 400", "6003", "global API key"}},
+		"no right to add":        {"POST", said(403, "10000 Authentication error"), 1, []string{"HTTP 403", "Zone:DNS:Edit"}},
+		"a zone's 500":           {"ZONE", said(500, "1 Oops"), 4, []string{"HTTP 500", "Oops"}},
+		"a zone's HTML":          {"ZONE", html(502), 4, []string{"HTTP 502", "<html> <p>Sorry", "…"}},
+		"HTML that is fine":      {"ZONE", html(200), 1, []string{"HTTP 200", "<html>"}},
+		"nothing":                {"ZONE", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(504) }, 4, []string{"HTTP 504", "empty"}},
+		"endless":                {"ZONE", func(w http.ResponseWriter, r *http.Request) { w.Write(make([]byte, 2<<20)) }, 1, []string{"1 MiB"}},
+		"an unwell 200":          {"ZONE", said(200, "1 Not today "+marker), 1, []string{"HTTP 200", "Not today [token]"}},
+		"an addition's 500":      {"POST", said(500, "1 Oops"), 1, []string{"HTTP 500", "may have been added"}},
+		"an addition's 502 HTML": {"POST", html(502), 1, []string{"HTTP 502", "may have been added"}},
+		"an addition's 503":      {"POST", html(503), 4, []string{"HTTP 503"}},
+		"an addition's 429":      {"POST", html(429), 4, []string{"HTTP 429"}},
+		"an addition's 400":      {"POST", said(400, "9021 Invalid TTL"), 1, []string{"HTTP 400", "Invalid TTL"}},
+		"a look-up's 429":        {"GET", html(429), 4, []string{"deleting TXT", "HTTP 429"}},
+		"a look-up's 500":        {"GET", said(500, "1 Oops"), 4, []string{"deleting TXT", "HTTP 500"}},
+		"an unwell look-up":      {"GET", said(200, "1 Oops"), 1, []string{"deleting TXT", "HTTP 200", "Oops"}},
+		"a deletion's 500":       {"DELETE", said(500, "1 Oops"), 4, []string{"deleting TXT", "HTTP 500"}},
+		"a deletion's 403":       {"DELETE", said(403, "1 No"), 1, []string{"HTTP 403", "Zone:DNS:Edit"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newAPI("example.com")
+				a.records["zone0"] = []record{{"r", "_acme-challenge.example.com", "TXT", `"one"`, 60}}
+				a.before = func(w http.ResponseWriter, r *http.Request, _ int) bool {
+					if kind(r) == test.kind {
+						test.answer(w, r)
+					}
+					return kind(r) == test.kind
+				}
+				change := newProvider(t, a).AppendRecords
+				if test.kind == "GET" || test.kind == "DELETE" {
+					change = newProvider(t, a).DeleteRecords
+				}
+				got, err := change(t.Context(), "example.com.", txt("_acme-challenge", "one"))
+				wantError(t, err, append(test.texts, "cloudflare: ", `TXT "_acme-challenge" in zone "example.com"`)...)
+				if len(got) != 0 || a.count(test.kind) != test.requests {
+					t.Errorf("%v after %d requests, want %d", got, a.count(test.kind), test.requests)
+				}
+			})
+		})
+	}
+}
+
+// TestTroubleThatPasses has each request fail for a while.
+func TestTroubleThatPasses(t *testing.T) {
+	statuses := map[string][]int{"ZONE": {429, 500, 502}, "POST": {503, 429, 503}, "GET": {500, 503, 429}, "DELETE": {502, 504, 500}}
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI("example.com")
+		a.before = func(w http.ResponseWriter, r *http.Request, n int) bool {
+			if n > 3 {
+				return false
+			}
+			w.WriteHeader(statuses[kind(r)][n-1])
+			return true
+		}
+		p := newProvider(t, a)
+		if _, err := p.AppendRecords(t.Context(), "example.com.", txt("_acme-challenge", "one")); err != nil {
+			t.Fatal(err)
+		}
+		wantContents(t, a, `_acme-challenge.example.com "one"`)
+		if deleted, err := p.DeleteRecords(t.Context(), "example.com.", txt("_acme-challenge", "one")); err != nil || len(deleted) != 1 {
+			t.Fatal(deleted, err)
+		}
+		wantContents(t, a)
+	})
+}
+
+func TestRetryAfter(t *testing.T) {
+	tests := map[string]struct {
+		header string
+		limit  time.Duration // of the context; 0: none
+		waited time.Duration
+		after  time.Duration // of the error; 0: there is none
+	}{
+		"seconds":             {"20", 0, 20 * time.Second, 0},
+		"a date":              {"Sat, 01 Jan 2000 00:00:30 GMT", 0, 30 * time.Second, 0},
+		"long":                {"300", 0, 0, 5 * time.Minute},
+		"beyond the deadline": {"20", 10 * time.Second, 0, 20 * time.Second},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newAPI("example.com")
+				a.before = func(w http.ResponseWriter, r *http.Request, n int) bool {
+					if kind(r) != "POST" || n > 1 {
+						return false
+					}
+					w.Header().Set("Retry-After", test.header)
+					w.WriteHeader(429)
+					return true
+				}
+				ctx := t.Context()
+				if test.limit > 0 {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, test.limit)
+					defer cancel()
+				}
+				start := time.Now()
+				_, err := newProvider(t, a).AppendRecords(ctx, "example.com.", txt("_acme-challenge", "one"))
+				if waited := time.Since(start); waited != test.waited {
+					t.Errorf("waited for %v", waited)
+				}
+				if after, _ := certwright.RetryAfter(err); after != test.after {
+					t.Errorf("RetryAfter is %v of %v", after, err)
+				}
+				if test.after == 0 && err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// TestLostReplies: an addition is not repeated, all else is.
+func TestLostReplies(t *testing.T) {
+	lost := errors.New("connection reset by peer")
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI("example.com")
+		a.after = func(r *http.Request, n int) error {
+			if n == 1 {
+				return lost
+			}
+			return nil
+		}
+		p := newProvider(t, a)
+		_, err := p.AppendRecords(t.Context(), "example.com.", txt("_acme-challenge", "one"))
+		wantError(t, err, "may have been added", lost.Error())
+		if !errors.Is(err, lost) || a.count("POST") != 1 || a.count("ZONE") != 2 {
+			t.Errorf("%v after %d additions and %d looks for the zone", err, a.count("POST"), a.count("ZONE"))
+		}
+		wantContents(t, a, `_acme-challenge.example.com "one"`)
+		deleted, err := p.DeleteRecords(t.Context(), "example.com.", txt("_acme-challenge", "one"))
+		if err != nil || len(deleted) != 1 || a.count("DELETE") != 2 {
+			t.Errorf("%v, %v after %d deletions", deleted, err, a.count("DELETE"))
+		}
+		wantContents(t, a)
+	})
+}
+
+func TestContextEndsInTheWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAPI("example.com")
+		a.before = func(w http.ResponseWriter, r *http.Request, n int) bool {
+			w.Header().Set("Retry-After", "50")
+			w.WriteHeader(429)
+			return true
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(10*time.Second, func() { cancel(certwright.ErrClosed) })
+		start := time.Now()
+		_, err := newProvider(t, a).AppendRecords(ctx, "example.com.", txt("_acme-challenge", "one"))
+		wantError(t, err, "HTTP 429")
+		if !errors.Is(err, certwright.ErrClosed) || time.Since(start) != 10*time.Second {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+	})
+}
+
+func TestZones(t *testing.T) {
+	a := newAPI("example.com", "other.example", "twice.example", "twice.example", "moved.example", "moved.example")
+	a.zones[4].Status = "moved"
+	p := newProvider(t, a)
+	_, err := p.AppendRecords(t.Context(), "absent.example.", txt("_acme-challenge", "one"))
+	wantError(t, err, `there is no zone "absent.example" for this token (Config.APIToken)`)
+	_, err = p.DeleteRecords(t.Context(), "twice.example.", txt("_acme-challenge", "one"))
+	wantError(t, err, `there are 2 zones "twice.example"`)
+	if _, err = p.AppendRecords(t.Context(), "moved.example.", txt("_acme-challenge", "one")); err != nil || len(a.records["zone5"]) != 1 {
+		t.Errorf("%v: %v", err, a.records)
+	}
+	a.mu.Lock()
+	a.zones[5].ID = "anew" // the zone was deleted and made again
+	a.mu.Unlock()
+	_, err = p.AppendRecords(t.Context(), "moved.example.", txt("_acme-challenge", "two"))
+	wantError(t, err, "HTTP 404", "7003")
+	if _, err = p.AppendRecords(t.Context(), "moved.example.", txt("_acme-challenge", "two")); err != nil || len(a.records["anew"]) != 1 {
+		t.Errorf("%v: %v", err, a.records)
+	}
+}
+
+func TestZoneTokenFindsTheZone(t *testing.T) {
+	a, right := newAPI("example.com"), true
+	a.before = func(w http.ResponseWriter, r *http.Request, _ int) bool {
+		want := "Bearer " + marker
+		if kind(r) == "ZONE" {
+			want = "Bearer " + zoneMarker
+		}
+		if got := r.Header.Get("Authorization"); got != want {
+			t.Errorf("%s %s with %q", r.Method, r.URL, got)
+		}
+		if !right {
+			reply(w, 403, nil, "9109 Unauthorized to access requested resource for "+zoneMarker+" and "+marker)
+		}
+		return !right
+	}
+	conf := cloudflare.Config{APIToken: marker, ZoneToken: zoneMarker, HTTPClient: &http.Client{Transport: a}}
+	p, err := cloudflare.New(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.AppendRecords(t.Context(), "example.com.", txt("_acme-challenge", "one")); err != nil {
+		t.Fatal(err)
+	}
+	right = false
+	_, err = p.AppendRecords(t.Context(), "example.com.", txt("_acme-challenge", "two"))
+	wantError(t, err, "Config.APIToken needs the permission Zone:DNS:Edit")
+	_, err = p.AppendRecords(t.Context(), "absent.example.", txt("_acme-challenge", "two"))
+	wantError(t, err, "Config.ZoneToken needs the permission Zone:Zone:Read")
+}
+
+// TestHungZoneLookUpHoldsNobody has one call hang in its look for the zone.
+func TestHungZoneLookUpHoldsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, hang := newAPI("example.com", "other.example"), make(chan struct{})
+		a.before = func(w http.ResponseWriter, r *http.Request, _ int) bool {
+			if r.URL.Query().Get("name") == "example.com" {
+				<-hang
+			}
+			return false
+		}
+		p := newProvider(t, a)
+		ended := make(chan error)
+		go func() {
+			_, err := p.AppendRecords(context.Background(), "example.com.", txt("_acme-challenge", "one"))
+			ended <- err
+		}()
+		synctest.Wait()
+		if _, err := p.AppendRecords(t.Context(), "other.example.", txt("_acme-challenge", "two")); err != nil {
+			t.Error(err)
+		}
+		close(hang)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestConfigErrors(t *testing.T) {
+	for name, test := range map[string]struct {
+		conf        cloudflare.Config
+		field, text string
+	}{
+		"empty":       {cloudflare.Config{}, "Config.APIToken", "empty"},
+		"blank":       {cloudflare.Config{APIToken: " "}, "Config.APIToken", "space"},
+		"line break":  {cloudflare.Config{APIToken: marker + "\n"}, "Config.APIToken", "trimmed"},
+		"bearer":      {cloudflare.Config{APIToken: "bearer " + marker}, "Config.APIToken", "Bearer"},
+		"umlaut":      {cloudflare.Config{APIToken: marker + "ä"}, "Config.APIToken", "character"},
+		"zone bearer": {cloudflare.Config{APIToken: marker, ZoneToken: "Bearer " + marker}, "Config.ZoneToken", "Bearer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := cloudflare.New(test.conf)
+			wantError(t, err, test.text)
+			if e, ok := errors.AsType[*certwright.ConfigError](err); !ok || e.Field != test.field {
+				t.Errorf("%#v", err)
+			}
+		})
+	}
+}
+
+func TestPrintsNoToken(t *testing.T) {
+	conf := cloudflare.Config{APIToken: marker, ZoneToken: zoneMarker}
+	p, err := cloudflare.New(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.String() != "cloudflare" {
+		t.Errorf("its name is %q", p)
+	}
+	for _, v := range []any{conf, &conf, p, []any{conf, p}, struct{ P *cloudflare.Provider }{p}} {
+		text, err := json.Marshal(v)
+		if err != nil {
+			t.Error(err)
+		}
+		if s := fmt.Sprintf("%v %+v %#v %s %q %x %d %s", v, v, v, v, v, v, v, text); strings.Contains(s, "SECRET") || strings.Contains(s, fmt.Sprintf("%x", marker)) {
+			t.Errorf("%s", s)
+		}
+	}
+}
