@@ -4,9 +4,13 @@
 # in place of being skipped.
 set -euo pipefail
 
+# missing names the packages of the programs that are not there.
 missing() {
-	for program in gcc openssl curl nginx; do # each is its package's name too
-		command -v "$program" >/dev/null 2>&1 || echo "$program"
+	local program package
+	for program in gcc openssl curl nginx named:bind9; do # without a colon it is its package's name too
+		package=${program#*:}
+		program=${program%:*}
+		PATH=$PATH:/usr/sbin command -v "$program" >/dev/null 2>&1 || echo "$package"
 	done
 }
 
