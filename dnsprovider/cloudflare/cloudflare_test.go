@@ -2,16 +2,13 @@ package cloudflare_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,163 +26,6 @@ const (
 	marker     = "SECRET-marker-0123456789"
 	zoneMarker = "SECRET-zone-marker-9876"
 )
-
-type record struct {
-	ID      string `json:"id"`
-	Name    string `json:"name"`
-	Type    string `json:"type"`
-	Content string `json:"content"`
-	TTL     int    `json:"ttl"`
-}
-
-type zone struct {
-	ID     string `json:"id"`
-	Name   string `json:"name"`
-	Status string `json:"status"`
-}
-
-// api is the part of Cloudflare's API that is used, as it is published.
-type api struct {
-	mu      sync.Mutex
-	zones   []zone
-	records map[string][]record // by zone ID
-	next    int
-	log     []string // method and path
-
-	// before answers a request, the n-th of its kind, in place of the API; after
-	// loses the reply.
-	before func(w http.ResponseWriter, r *http.Request, n int) (done bool)
-	after  func(r *http.Request, n int) error
-}
-
-func newAPI(names ...string) *api {
-	a := &api{records: map[string][]record{}}
-	for i, name := range names {
-		a.zones = append(a.zones, zone{fmt.Sprintf("zone%d", i), name, "active"})
-	}
-	return a
-}
-
-func reply(w http.ResponseWriter, status int, result any, errs ...string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	list := []map[string]any{}
-	for _, e := range errs {
-		code, text, _ := strings.Cut(e, " ")
-		n, _ := strconv.Atoi(code)
-		list = append(list, map[string]any{"code": n, "message": text})
-	}
-	json.NewEncoder(w).Encode(map[string]any{"result": result, "success": len(errs) == 0, "errors": list, "messages": []any{}})
-}
-
-func kind(r *http.Request) string {
-	if strings.HasSuffix(r.URL.Path, "/zones") {
-		return "ZONE"
-	}
-	return r.Method
-}
-
-func (a *api) count(k string) int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return len(slices.DeleteFunc(slices.Clone(a.log), func(s string) bool { return s != k }))
-}
-
-func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	a.mu.Lock()
-	a.log = append(a.log, kind(r))
-	a.mu.Unlock()
-	if a.before != nil && a.before(w, r, a.count(kind(r))) {
-		return
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	path := strings.Split(strings.TrimPrefix(r.URL.Path, "/client/v4/zones"), "/")
-	if len(path) == 1 {
-		found := []zone{}
-		for _, z := range a.zones {
-			if z.Name == r.URL.Query().Get("name") {
-				found = append(found, z)
-			}
-		}
-		reply(w, 200, found)
-		return
-	}
-	i := slices.IndexFunc(a.zones, func(z zone) bool { return z.ID == path[1] })
-	if i < 0 {
-		reply(w, 404, nil, "7003 Could not route to the zone, perhaps your object identifier is invalid?")
-		return
-	}
-	a.serveRecords(w, r, a.zones[i])
-}
-
-func (a *api) serveRecords(w http.ResponseWriter, r *http.Request, z zone) {
-	all := a.records[z.ID]
-	switch r.Method {
-	case http.MethodGet:
-		q, found := r.URL.Query(), []record{}
-		for _, one := range all {
-			if one.Type == q.Get("type") && one.Name == q.Get("name") && strings.Contains(one.Content, q.Get("content.contains")) {
-				found = append(found, one)
-			}
-		}
-		reply(w, 200, found[:min(len(found), 100)])
-	case http.MethodPost:
-		var one record
-		if err := json.NewDecoder(r.Body).Decode(&one); err != nil {
-			reply(w, 400, nil, "9207 Failed to parse request body")
-			return
-		}
-		one.Name = strings.TrimPrefix(one.Name+"."+z.Name, "@.")
-		for _, other := range all {
-			if other.Name == one.Name && other.Type == one.Type && other.Content == one.Content {
-				reply(w, 400, nil, "81058 An identical record already exists.")
-				return
-			}
-		}
-		a.next++
-		one.ID = fmt.Sprintf("record%d", a.next)
-		a.records[z.ID] = append(all, one)
-		reply(w, 200, one)
-	case http.MethodDelete:
-		id := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
-		i := slices.IndexFunc(all, func(one record) bool { return one.ID == id })
-		if i < 0 {
-			reply(w, 404, nil, "81044 Record does not exist.")
-			return
-		}
-		a.records[z.ID] = slices.Delete(all, i, i+1)
-		reply(w, 200, map[string]string{"id": id})
-	}
-}
-
-// RoundTrip serves without a socket, so that time can be the bubble's.
-func (a *api) RoundTrip(r *http.Request) (*http.Response, error) {
-	if err := r.Context().Err(); err != nil {
-		return nil, err
-	}
-	w := httptest.NewRecorder()
-	a.ServeHTTP(w, r)
-	if a.after != nil {
-		if err := a.after(r, a.count(kind(r))); err != nil {
-			return nil, err
-		}
-	}
-	return w.Result(), nil
-}
-
-func (a *api) contents() []string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var out []string
-	for _, list := range a.records {
-		for _, r := range list {
-			out = append(out, r.Name+" "+r.Content)
-		}
-	}
-	slices.Sort(out)
-	return out
-}
 
 func newProvider(t *testing.T, a *api) *cloudflare.Provider {
 	t.Helper()
@@ -529,46 +369,4 @@ func TestHungZoneLookUpHoldsNobody(t *testing.T) {
 			t.Error(err)
 		}
 	})
-}
-
-func TestConfigErrors(t *testing.T) {
-	for name, test := range map[string]struct {
-		conf        cloudflare.Config
-		field, text string
-	}{
-		"empty":       {cloudflare.Config{}, "Config.APIToken", "empty"},
-		"blank":       {cloudflare.Config{APIToken: " "}, "Config.APIToken", "space"},
-		"line break":  {cloudflare.Config{APIToken: marker + "\n"}, "Config.APIToken", "trimmed"},
-		"bearer":      {cloudflare.Config{APIToken: "bearer " + marker}, "Config.APIToken", "Bearer"},
-		"umlaut":      {cloudflare.Config{APIToken: marker + "ä"}, "Config.APIToken", "character"},
-		"zone bearer": {cloudflare.Config{APIToken: marker, ZoneToken: "Bearer " + marker}, "Config.ZoneToken", "Bearer"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := cloudflare.New(test.conf)
-			wantError(t, err, test.text)
-			if e, ok := errors.AsType[*certwright.ConfigError](err); !ok || e.Field != test.field {
-				t.Errorf("%#v", err)
-			}
-		})
-	}
-}
-
-func TestPrintsNoToken(t *testing.T) {
-	conf := cloudflare.Config{APIToken: marker, ZoneToken: zoneMarker}
-	p, err := cloudflare.New(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if p.String() != "cloudflare" {
-		t.Errorf("its name is %q", p)
-	}
-	for _, v := range []any{conf, &conf, p, []any{conf, p}, struct{ P *cloudflare.Provider }{p}} {
-		text, err := json.Marshal(v)
-		if err != nil {
-			t.Error(err)
-		}
-		if s := fmt.Sprintf("%v %+v %#v %s %q %x %d %s", v, v, v, v, v, v, v, text); strings.Contains(s, "SECRET") || strings.Contains(s, fmt.Sprintf("%x", marker)) {
-			t.Errorf("%s", s)
-		}
-	}
 }
