@@ -196,7 +196,7 @@ options {
 	listen-on port %[2]s { 127.0.0.1; }; listen-on-v6 { none; };
 	recursion no; dnssec-validation no; notify no; empty-zones-enable no;
 	allow-transfer { 127.0.0.0/8; }; allow-notify { 127.0.0.0/8; };
-	serial-query-rate 1000; tcp-clients 1000; server-id none; version none;
+	serial-query-rate 1000; tcp-clients 1000; tcp-listen-queue 1000; server-id none; version none;
 };
 controls { };
 key "%[3]s" { algorithm %[4]s; secret "%[5]s"; };
