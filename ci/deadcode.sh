@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 module=github.com/certwright/certwright
-packages=("$module" "$module"/{storage,storage/plugin,adopt,zaplog,dnsprovider})
+packages=("$module" "$module"/{storage,storage/plugin,adopt,zaplog,dnsprovider,dnsprovider/{cloudflare,route53,rfc2136}})
 program=ci/out/everything
 mkdir -p "$program"
 trap 'rm -rf "$program"' EXIT
