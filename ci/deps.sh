@@ -26,6 +26,10 @@ fi
 importers=$(go list -f '{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}' ./... | grep 'mholt/acmez' | cut -d' ' -f1 | sort -u)
 [ "$importers" = "$module/internal/acmeflow" ] || fail "only internal/acmeflow imports acmez, but these do:" "$importers"
 
+importers=$(go list -f '{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}' ./... | grep -E ' github.com/(libdns|miekg|aws)/' | cut -d' ' -f1 | sort -u |
+	grep -vE "^$module/(dnsprovider(/.*)?|internal/(dnsprobe|fakedns|bind))$" || true)
+[ -z "$importers" ] || fail "only dnsprovider, what is below it and its rooms import libdns, miekg/dns and AWS, but these do too:" "$importers"
+
 program=$(mktemp)
 trap 'rm -f "$program"' EXIT
 go build -C benchmarks -o "$program" ./size/certwright
