@@ -26,11 +26,15 @@ func openCertMagic(s settings) (column, error) {
 		Logger:           zap.NewNop(),
 	})
 	t.config = certmagic.New(t.cache, certmagic.Config{Storage: &memory{values: map[string][]byte{}, locks: map[string]chan struct{}{}}, Logger: zap.NewNop()})
-	t.config.Issuers = []certmagic.Issuer{certmagic.NewACMEIssuer(t.config, certmagic.ACMEIssuer{
+	template := certmagic.ACMEIssuer{
 		CA: s.ca.Directory(), Email: "admin@bench.test", Agreed: true, TrustedRoots: s.ca.APIRoots(),
 		DisableTLSALPNChallenge: true, ListenHost: host, AltHTTPPort: s.ca.HTTPPort(),
 		Logger: zap.NewNop(),
-	})}
+	}
+	if s.dns != nil {
+		template.DNS01Solver = &certmagic.DNS01Solver{DNSManager: certmagic.DNSManager{DNSProvider: s.dns, Resolvers: []string{s.dns.resolver()}}}
+	}
+	t.config.Issuers = []certmagic.Issuer{certmagic.NewACMEIssuer(t.config, template)}
 	return t, nil
 }
 

@@ -69,6 +69,9 @@ func (t withoutARI) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func (l *limit) enter() (err error) {
+	if l.set.dns != nil {
+		return nil
+	}
 	if l.set.challenge == "http-01" {
 		l.server, err = serve(l.set.ca.HTTPPort(), http.HandlerFunc(l.answer), nil)
 		return err
@@ -79,7 +82,13 @@ func (l *limit) enter() (err error) {
 	return err
 }
 
-func (l *limit) leave() error { return l.server.close() }
+func (l *limit) leave() error {
+	if l.set.dns != nil {
+		return nil
+	}
+	return l.server.close()
+}
+
 func (l *limit) close() error { return nil }
 
 func (l *limit) answer(w http.ResponseWriter, r *http.Request) {
@@ -98,7 +107,10 @@ func (l *limit) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error
 }
 
 func (l *limit) issue(ctx context.Context, names []string) error {
-	return each(ctx, names, l.set.inFlight, l.one)
+	if l.set.dns != nil {
+		return l.one(ctx, names...)
+	}
+	return each(ctx, names, l.set.inFlight, func(ctx context.Context, name string) error { return l.one(ctx, name) })
 }
 
 func (l *limit) register(ctx context.Context) error {
@@ -113,24 +125,42 @@ func (l *limit) register(ctx context.Context) error {
 	return l.err
 }
 
-func (l *limit) one(ctx context.Context, name string) error {
+// one gets one certificate.
+func (l *limit) one(ctx context.Context, names ...string) (err error) {
 	if err := l.register(ctx); err != nil {
 		return err
 	}
-	order, err := l.client.NewOrder(ctx, l.account, acme.Order{Identifiers: []acme.Identifier{{Type: "dns", Value: name}}})
+	var ids []acme.Identifier
+	for _, n := range names {
+		ids = append(ids, acme.Identifier{Type: "dns", Value: n})
+	}
+	order, err := l.client.NewOrder(ctx, l.account, acme.Order{Identifiers: ids})
 	if err != nil {
 		return err
+	}
+	if l.set.dns != nil {
+		deleting, solveErr := l.solveDNS(ctx, order.Authorizations)
+		defer func() { err = errors.Join(err, deleting.Wait()) }()
+		if solveErr != nil {
+			return solveErr
+		}
+		return l.finish(ctx, order, names)
 	}
 	for _, u := range order.Authorizations {
 		if err := l.authorize(ctx, u); err != nil {
 			return err
 		}
 	}
+	return l.finish(ctx, order, names)
+}
+
+// finish gets the certificate of an order whose authorizations are valid.
+func (l *limit) finish(ctx context.Context, order acme.Order, names []string) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
 	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{name}}, key)
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: names}, key)
 	if err != nil {
 		return err
 	}

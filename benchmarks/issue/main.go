@@ -3,12 +3,13 @@
 // calls one after the other, looking for results without a pause. All ask the
 // same Pebble, in this process, in turn and in one run:
 //
-//	go run ./issue          all rows, in about two minutes
-//	go run ./issue -quick   certwright and the limit only, fewer rounds
+//	go run ./issue          all rows, in about six minutes
+//	go run ./issue -quick   certwright and the limit only, fewer rounds and names
 //
 // It prints "row <id> <column> <value> <unit>" for each result; times are
 // medians. All answer http-01 but autocert, which prefers tls-alpn-01;
-// -challenge tls-alpn-01 has certwright and the limit answer that.
+// -challenge tls-alpn-01 has certwright and the limit answer that. The rows dns-*
+// answer dns-01 with the same libdns provider, in one order where a library can.
 package main
 
 import (
@@ -41,6 +42,10 @@ type settings struct {
 	ca        *testCA
 	challenge string
 	inFlight  int
+
+	// dns is where the records of dns-01 are written and looked at. All names are
+	// then for one certificate, where a column can have that. nil: another challenge.
+	dns *zone
 }
 
 // kinds are the compared columns. A slow one is measured in fewer rounds, since
@@ -49,18 +54,19 @@ var kinds = []struct {
 	name string
 	open func(settings) (column, error)
 	slow bool
+	dns  bool // it can answer dns-01
 }{
-	{"limit", openLimit, false},
-	{"certwright", openCertwright, false},
-	{"certmagic", openCertMagic, true},
-	{"autocert", openAutocert, true},
+	{"limit", openLimit, false, true},
+	{"certwright", openCertwright, false, true},
+	{"certmagic", openCertMagic, true, true},
+	{"autocert", openAutocert, true, false},
 }
 
 var (
 	quick     = flag.Bool("quick", false, "measure certwright and the limit only, in fewer rounds")
 	challenge = flag.String("challenge", "http-01", "what certwright and the limit answer: http-01 or tls-alpn-01")
 	inFlight  = flag.Int("inflight", 16, "certificates in flight at once, at most 32")
-	only      = flag.String("only", "", "the one row to measure: issue-warm, issue-200 or issue-rtt50")
+	only      = flag.String("only", "", "the one row to measure, such as issue-warm")
 )
 
 func main() {
@@ -81,7 +87,7 @@ func run() error {
 		return err
 	}
 	defer ca.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
 	b := &bench{set: settings{ca: ca, challenge: *challenge, inFlight: *inFlight}}
 	for _, row := range []struct {
@@ -91,6 +97,9 @@ func run() error {
 		{"issue-warm", b.warm},
 		{"issue-200", b.many},
 		{"issue-rtt50", b.distant},
+		{"dns-wildcard", b.wildcard},
+		{"dns-100", b.delayed},
+		{"dns-100-5rps", b.paced},
 	} {
 		if *only != "" && *only != row.id {
 			continue
@@ -137,6 +146,7 @@ type measured struct {
 	ms       float64
 	requests float64 // to the CA until the certificate was there
 	total    float64 // and those that followed
+	calls    float64 // of the DNS provider
 }
 
 // one measures an issue in a column.
@@ -146,13 +156,17 @@ func (b *bench) one(ctx context.Context, c column, names []string) (m measured, 
 	}
 	defer func() { err = errors.Join(err, c.leave()) }()
 	b.set.ca.settle()
-	before := b.set.ca.requests()
+	before, calls := b.set.ca.requests(), b.set.dns.count()
 	begin := time.Now()
-	if err := c.issue(ctx, names); err != nil {
+	if err := errors.Join(c.issue(ctx, names), b.set.dns.empty(ctx)); err != nil {
 		return measured{}, err
 	}
 	took := time.Since(begin)
-	m = measured{ms: float64(took) / 1e6, requests: float64(b.set.ca.requests() - before)}
+	m = measured{
+		ms:       float64(took) / 1e6,
+		requests: float64(b.set.ca.requests() - before),
+		calls:    float64(b.set.dns.count() - calls),
+	}
 	b.set.ca.settle()
 	m.total = float64(b.set.ca.requests() - before)
 	return m, nil
@@ -175,7 +189,7 @@ func (b *bench) fault(column string, err error) error {
 // warm measures one certificate for a client that has an account and has
 // issued before.
 func (b *bench) warm(ctx context.Context) error {
-	got, err := b.warmRounds(ctx, 30)
+	got, err := b.warmRounds(ctx, 30, "")
 	if err != nil {
 		return err
 	}
@@ -194,7 +208,7 @@ func (b *bench) warm(ctx context.Context) error {
 func (b *bench) distant(ctx context.Context) error {
 	b.set.ca.rtt.Store(int64(50 * time.Millisecond))
 	defer b.set.ca.rtt.Store(0)
-	got, err := b.warmRounds(ctx, 15)
+	got, err := b.warmRounds(ctx, 15, "")
 	if err != nil {
 		return err
 	}
@@ -207,11 +221,12 @@ func (b *bench) distant(ctx context.Context) error {
 	return nil
 }
 
-func (b *bench) warmRounds(ctx context.Context, most int) (map[string][]measured, error) {
+// warmRounds measures rounds of one certificate each, for a name with a prefix.
+func (b *bench) warmRounds(ctx context.Context, most int, prefix string) (map[string][]measured, error) {
 	got := map[string][]measured{}
 	columns := make([]column, len(kinds))
 	for i, k := range kinds {
-		if rounds(k.slow, most) == 0 {
+		if rounds(k.slow, most) == 0 || b.set.dns != nil && !k.dns {
 			continue
 		}
 		c, err := k.open(b.set)
@@ -226,7 +241,7 @@ func (b *bench) warmRounds(ctx context.Context, most int) (map[string][]measured
 			if round >= rounds(k.slow, most) || columns[i] == nil {
 				continue
 			}
-			m, err := b.one(ctx, columns[i], b.fresh(1))
+			m, err := b.one(ctx, columns[i], []string{prefix + b.fresh(1)[0]})
 			if err := b.fault(k.name, err); err != nil {
 				return nil, err
 			}
@@ -241,28 +256,10 @@ func (b *bench) warmRounds(ctx context.Context, most int) (map[string][]measured
 // many measures 200 certificates for a client that has no account yet, in
 // milliseconds for each.
 func (b *bench) many(ctx context.Context) error {
-	const count, most = 200, 7
-	got := map[string][]measured{}
-	for round := range most {
-		for _, k := range kinds {
-			if round >= rounds(k.slow, most) {
-				continue
-			}
-			c, err := k.open(b.set)
-			if err != nil {
-				return fmt.Errorf("opening %s: %w", k.name, err)
-			}
-			m, err := b.one(ctx, c, b.fresh(count))
-			if err := c.close(); err != nil {
-				return fmt.Errorf("closing %s: %w", k.name, err)
-			}
-			if err := b.fault(k.name, err); err != nil {
-				return err
-			}
-			if err == nil {
-				got[k.name] = append(got[k.name], m)
-			}
-		}
+	const count = 200
+	got, err := b.coldRounds(ctx, 7, count)
+	if err != nil {
+		return err
 	}
 	for _, k := range kinds {
 		if len(got[k.name]) > 0 {
@@ -271,6 +268,33 @@ func (b *bench) many(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// coldRounds measures rounds of count names each, for clients without an account.
+func (b *bench) coldRounds(ctx context.Context, most, count int) (map[string][]measured, error) {
+	got := map[string][]measured{}
+	for round := range most {
+		for _, k := range kinds {
+			if round >= rounds(k.slow, most) || b.set.dns != nil && !k.dns {
+				continue
+			}
+			c, err := k.open(b.set)
+			if err != nil {
+				return nil, fmt.Errorf("opening %s: %w", k.name, err)
+			}
+			m, err := b.one(ctx, c, b.fresh(count))
+			if err := c.close(); err != nil {
+				return nil, fmt.Errorf("closing %s: %w", k.name, err)
+			}
+			if err := b.fault(k.name, err); err != nil {
+				return nil, err
+			}
+			if err == nil {
+				got[k.name] = append(got[k.name], m)
+			}
+		}
+	}
+	return got, nil
 }
 
 func print(id, column string, value float64, unit string) {

@@ -14,8 +14,12 @@ func TestColumns(t *testing.T) {
 	}
 	defer ca.Close()
 	b := &bench{}
-	for _, challenge := range []string{"http-01", "tls-alpn-01"} {
+	for _, challenge := range []string{"http-01", "tls-alpn-01", "dns-01"} {
 		b.set = settings{ca: ca, challenge: challenge, inFlight: 4}
+		each := 7.0 // requests
+		if challenge == "dns-01" {
+			b.set.dns, each = newZone(ca), 3
+		}
 		for _, k := range kinds {
 			if k.slow && challenge != "http-01" {
 				continue // it answers the one that it prefers
@@ -30,8 +34,11 @@ func TestColumns(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if least := float64(7 * n); m.requests < least || m.total < m.requests || m.ms <= 0 {
+					if least := each * float64(n); m.requests < least || m.total < m.requests || m.ms <= 0 {
 						t.Errorf("%d certificates: %+v, want at least %v requests", n, m, least)
+					}
+					if challenge == "dns-01" && m.calls < float64(2*n) {
+						t.Errorf("%d certificates: %v calls of the provider", n, m.calls)
 					}
 				}
 				if err := c.close(); err != nil {
