@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures certwright beside CertMagic, autocert and what could be had at most,
 # prints the tables with ratios and writes them to docs/performance.md. Takes
-# about ten minutes; nothing else should run meanwhile.
+# about thirteen minutes; nothing else should run meanwhile.
 #
 #   bash ci/bench.sh                 everything
 #   bash ci/bench.sh lookup start    only these, without writing the page
