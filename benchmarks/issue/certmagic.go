@@ -32,7 +32,7 @@ func openCertMagic(s settings) (column, error) {
 		Logger: zap.NewNop(),
 	}
 	if s.dns != nil {
-		template.DNS01Solver = &certmagic.DNS01Solver{DNSManager: certmagic.DNSManager{DNSProvider: s.dns, Resolvers: []string{s.dns.resolver()}}}
+		template.DNS01Solver = &certmagic.DNS01Solver{DNSManager: certmagic.DNSManager{DNSProvider: s.dns.provider(), Resolvers: []string{s.dns.at}}}
 	}
 	t.config.Issuers = []certmagic.Issuer{certmagic.NewACMEIssuer(t.config, template)}
 	return t, nil

@@ -20,7 +20,7 @@ type ours struct {
 func openCertwright(s settings) (column, error) {
 	solvers := map[string]certwright.Solver{}
 	if s.dns != nil {
-		solvers["dns-01"] = &dnsprovider.Solver{Provider: s.dns, Resolvers: []string{s.dns.resolver()}}
+		solvers["dns-01"] = &dnsprovider.Solver{Provider: s.dns.provider(), Resolvers: []string{s.dns.at}}
 	}
 	m, err := certwright.New(certwright.Config{
 		AgreeToTerms: true,

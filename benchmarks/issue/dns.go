@@ -8,14 +8,17 @@ import (
 	"time"
 
 	"github.com/libdns/libdns"
+
+	"github.com/certwright/certwright/dnsprovider"
 )
 
-// zone is a libdns provider whose records the CA's DNS server shows, for all
-// zones that there are.
+// zone is a libdns provider whose records the CA's DNS server shows.
 type zone struct {
 	ca    *testCA
-	delay time.Duration // from when a record is written until it is shown
-	pace  time.Duration // between the beginnings of two calls; 0: none
+	at    string               // host:port of the server that shows it to who looks
+	via   dnsprovider.Provider // writes at that server; nil: it is the CA's
+	delay time.Duration        // from when a record is written until it is shown
+	pace  time.Duration        // between the beginnings of two calls; 0: none
 
 	mu      sync.Mutex // guards the fields below
 	records []libdns.TXT
@@ -25,13 +28,21 @@ type zone struct {
 }
 
 func newZone(ca *testCA) *zone {
-	z := &zone{ca: ca}
+	z := &zone{ca: ca, at: ca.DNSAddr()}
 	z.changed = sync.NewCond(&z.mu)
 	return z
 }
 
-// resolver is whom to ask what the zone shows.
-func (z *zone) resolver() string { return z.ca.DNSAddr() }
+// provider is what a library is given: it tells what there is, as most can, if the
+// server is the CA's.
+func (z *zone) provider() dnsprovider.Provider {
+	if z.via != nil {
+		return z
+	}
+	return readable{z}
+}
+
+type readable struct{ *zone }
 
 // turn counts a call and waits until it may begin.
 func (z *zone) turn(ctx context.Context) error {
@@ -56,7 +67,7 @@ func (z *zone) turn(ctx context.Context) error {
 }
 
 // GetRecords implements libdns.RecordGetter.
-func (z *zone) GetRecords(ctx context.Context, _ string) (list []libdns.Record, err error) {
+func (z readable) GetRecords(ctx context.Context, _ string) (list []libdns.Record, err error) {
 	if err := z.turn(ctx); err != nil {
 		return nil, err
 	}
@@ -70,6 +81,11 @@ func (z *zone) GetRecords(ctx context.Context, _ string) (list []libdns.Record, 
 
 // AppendRecords implements libdns.RecordAppender.
 func (z *zone) AppendRecords(ctx context.Context, zone string, list []libdns.Record) ([]libdns.Record, error) {
+	if z.via != nil {
+		if _, err := z.via.AppendRecords(ctx, zone, list); err != nil {
+			return nil, err
+		}
+	}
 	return z.change(ctx, list, func(r libdns.TXT) {
 		z.records = append(z.records, r)
 		show := func() { z.ca.AddTXT(libdns.AbsoluteName(r.Name, zone), r.Text) }
@@ -83,6 +99,11 @@ func (z *zone) AppendRecords(ctx context.Context, zone string, list []libdns.Rec
 
 // DeleteRecords implements libdns.RecordDeleter.
 func (z *zone) DeleteRecords(ctx context.Context, zone string, list []libdns.Record) ([]libdns.Record, error) {
+	if z.via != nil {
+		if _, err := z.via.DeleteRecords(ctx, zone, list); err != nil {
+			return nil, err
+		}
+	}
 	return z.change(ctx, list, func(r libdns.TXT) {
 		z.records = slices.DeleteFunc(z.records, func(have libdns.TXT) bool { return have.Name == r.Name && have.Text == r.Text })
 		z.ca.DeleteTXT(libdns.AbsoluteName(r.Name, zone), r.Text)

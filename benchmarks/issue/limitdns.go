@@ -33,7 +33,7 @@ type txt struct {
 // waited for, and its authorization validated as soon as it is there. The result
 // deletes the records beside what the caller does next, and is to be waited for.
 func (l *limit) solveDNS(ctx context.Context, urls []string) (*errgroup.Group, error) {
-	probe := dnsprobe.New(dnsprobe.Options{Resolvers: []string{l.set.dns.resolver()}})
+	probe := dnsprobe.New(dnsprobe.Options{Resolvers: []string{l.set.dns.at}})
 	writing, validating := make(chan struct{}, writes), make(chan struct{}, validations)
 	deleting := new(errgroup.Group)
 	records := make([]txt, len(urls))
@@ -97,8 +97,10 @@ func (l *limit) writeDNS(ctx context.Context, probe *dnsprobe.Prober, u string, 
 	name := libdns.RelativeName(path[len(path)-1]+".", t.zone)
 	slots <- struct{}{}
 	defer func() { <-slots }()
-	if _, err := l.set.dns.GetRecords(ctx, t.zone); err != nil {
-		return t, err
+	if z, ok := l.set.dns.provider().(libdns.RecordGetter); ok {
+		if _, err := z.GetRecords(ctx, t.zone); err != nil {
+			return t, err
+		}
 	}
 	t.record, err = l.set.dns.AppendRecords(ctx, t.zone, []libdns.Record{libdns.TXT{Name: name, TTL: 2 * time.Minute, Text: t.ch.DNS01KeyAuthorization()}})
 	return t, err
