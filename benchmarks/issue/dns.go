@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -10,6 +12,8 @@ import (
 	"github.com/libdns/libdns"
 
 	"github.com/certwright/certwright/dnsprovider"
+	"github.com/certwright/certwright/dnsprovider/rfc2136"
+	"github.com/certwright/certwright/internal/bind"
 )
 
 // zone is a libdns provider whose records the CA's DNS server shows.
@@ -31,6 +35,28 @@ func newZone(ca *testCA) *zone {
 	z := &zone{ca: ca, at: ca.DNSAddr()}
 	z.changed = sync.NewCond(&z.mu)
 	return z
+}
+
+// useBIND has BIND serve the zone of all names until end is called. What is written
+// there is copied to the CA's DNS server, by which the CA validates.
+func (z *zone) useBIND() (end func(), err error) {
+	dir, err := os.MkdirTemp("", "bench-bind")
+	if err != nil {
+		return nil, err
+	}
+	server, err := bind.New(dir, bind.Options{Zones: []string{namesZone}})
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	end = func() {
+		server.Close()
+		_ = os.RemoveAll(dir)
+	}
+	z.at = server.Addr
+	if z.via, err = rfc2136.New(rfc2136.Config{Server: server.Addr, KeyName: bind.KeyName, Secret: bind.Secret}); err != nil {
+		end()
+	}
+	return end, err
 }
 
 // provider is what a library is given: it tells what there is, as most can, if the

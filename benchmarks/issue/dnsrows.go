@@ -2,7 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
 	"time"
+
+	"github.com/certwright/certwright/internal/bind"
 )
 
 // over has what follows answer dns-01 by a zone, until back is called.
@@ -21,9 +26,19 @@ func hundred() int {
 }
 
 // wildcard measures a certificate for a wildcard, until its record is deleted, for
-// a client that has an account.
+// a client that has an account. The record is written into BIND by dynamic updates.
 func (b *bench) wildcard(ctx context.Context) error {
-	defer b.over(newZone(b.set.ca))()
+	z := newZone(b.set.ca)
+	end, err := z.useBIND()
+	switch {
+	case errors.Is(err, bind.ErrNone):
+		fmt.Fprintf(os.Stderr, "dns-wildcard is measured with the CA's own DNS server: %v\n", err)
+	case err != nil:
+		return fmt.Errorf("starting BIND: %w", err)
+	default:
+		defer end()
+	}
+	defer b.over(z)()
 	got, err := b.warmRounds(ctx, 30, "*.")
 	if err != nil {
 		return err

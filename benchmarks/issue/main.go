@@ -111,6 +111,9 @@ func run() error {
 	return nil
 }
 
+// namesZone is the zone that all names are in.
+const namesZone = "bench.test"
+
 // bench measures the rows.
 type bench struct {
 	set    settings
@@ -122,7 +125,7 @@ type bench struct {
 func (b *bench) fresh(n int) []string {
 	list := make([]string, n)
 	for i := range list {
-		list[i] = fmt.Sprintf("n%d.bench.test", b.names)
+		list[i] = fmt.Sprintf("n%d.%s", b.names, namesZone)
 		b.names++
 	}
 	return list

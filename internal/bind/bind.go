@@ -1,4 +1,4 @@
-// Package bind runs BIND 9 in tests: a primary with a TSIG key and an update policy,
+// Package bind runs BIND 9 in tests and benchmarks: a primary with a TSIG key and an update policy,
 // and secondaries that refresh when the test says so.
 package bind
 
@@ -32,7 +32,7 @@ type Options struct {
 	Policy string
 }
 
-// Server is a primary and its secondaries. They end with the test.
+// Server is a primary and its secondaries.
 type Server struct {
 	Addr  string   // host:port of the primary
 	Addrs []string // of all, the primary first
@@ -68,32 +68,60 @@ func (b *logBuffer) String() string {
 	return b.text.String()
 }
 
-// Start runs them, each in a folder of the test's and on an address of loopback of
-// its own. The names of zone Z's servers are ns1.Z, ns2.Z and so on. Without named
-// the test is skipped, and fails when CI is true.
+// Start is New in a folder of the test's; they end with it, and a failure has their
+// logs. Without named the test is skipped, and fails when CI is true.
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
-	program, err := exec.LookPath("named")
-	if err != nil {
-		program, err = exec.LookPath("/usr/sbin/named")
-	}
-	if err != nil && os.Getenv("CI") != "true" {
-		t.Skip("no named; Debian's package is bind9")
+	s, err := New(t.TempDir(), o)
+	if errors.Is(err, ErrNone) && os.Getenv("CI") != "true" {
+		t.Skip(err)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 10 { // the port that was free may be another's by now
-		s, err := start(t, program, o)
-		if err == nil {
-			return s
+	t.Cleanup(func() {
+		s.Close()
+		if t.Failed() {
+			for _, in := range s.instances {
+				t.Logf("log of named at %s:\n%s", in.addr, in.log)
+			}
 		}
+	})
+	return s
+}
+
+// ErrNone means that there is no named on the machine.
+var ErrNone = errors.New("no named; Debian's package is bind9")
+
+// New runs them until Close, each in a folder below dir and on an address of loopback
+// of its own. The names of zone Z's servers are ns1.Z, ns2.Z and so on.
+func New(dir string, o Options) (*Server, error) {
+	program, err := exec.LookPath("named")
+	if err != nil {
+		program, err = exec.LookPath("/usr/sbin/named")
+	}
+	if err != nil {
+		return nil, ErrNone
+	}
+	for range 10 { // the port that was free may be another's by now
+		s := &Server{zones: o.Zones}
+		err := s.start(program, dir, o)
+		if err == nil {
+			return s, nil
+		}
+		s.Close()
 		if !errors.Is(err, errTaken) {
-			t.Fatal(err)
+			return nil, err
 		}
 	}
-	t.Fatal("no port of loopback stayed free")
-	return nil
+	return nil, errors.New("no port of loopback stayed free")
+}
+
+// Close ends all of them.
+func (s *Server) Close() {
+	for _, in := range s.instances {
+		in.kill()
+	}
 }
 
 var errTaken = errors.New("the port is taken")
@@ -101,27 +129,26 @@ var errTaken = errors.New("the port is taken")
 // patience is for what is over within a second unless the machine is very busy.
 const patience = time.Minute
 
-func start(t testing.TB, program string, o Options) (*Server, error) {
-	s := &Server{zones: o.Zones}
-	if err := s.run(t, program, o); err != nil {
-		return nil, err
+func (s *Server) start(program, dir string, o Options) error {
+	if err := s.run(program, dir, o); err != nil {
+		return err
 	}
 	// A secondary that finds no primary asks again much later.
 	if err := s.ready(0); err != nil {
-		return nil, err
+		return err
 	}
 	for range o.Secondaries {
-		if err := s.run(t, program, o); err != nil {
-			return nil, err
+		if err := s.run(program, dir, o); err != nil {
+			return err
 		}
 	}
 	for i := range o.Secondaries {
 		if err := s.ready(i + 1); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	s.Addr = s.Addrs[0]
-	return s, nil
+	return nil
 }
 
 // freePort returns a port that is free for TCP and UDP.
@@ -141,8 +168,12 @@ func freePort(host string) (string, error) {
 }
 
 // run starts the next named.
-func (s *Server) run(t testing.TB, program string, o Options) error {
-	i, dir := len(s.instances), t.TempDir()
+func (s *Server) run(program, dir string, o Options) error {
+	i := len(s.instances)
+	dir, err := os.MkdirTemp(dir, "named")
+	if err != nil {
+		return err
+	}
 	port, err := freePort("127.0.0.1")
 	if err != nil {
 		return err
@@ -162,22 +193,18 @@ func (s *Server) run(t testing.TB, program string, o Options) error {
 		if in.front, err = forward(in.addr, net.JoinHostPort("127.0.0.1", port)); err != nil {
 			return err
 		}
-		t.Cleanup(in.front.close)
 	}
 	in.cmd.Stdout, in.cmd.Stderr, in.cmd.Dir = in.log, in.log, dir
 	if err := in.cmd.Start(); err != nil {
+		if in.front != nil {
+			in.front.close()
+		}
 		return err
 	}
 	go func() {
 		defer close(in.ended)
 		_ = in.cmd.Wait() // it was killed
 	}()
-	t.Cleanup(func() {
-		in.kill()
-		if t.Failed() {
-			t.Logf("log of named at %s:\n%s", in.addr, in.log)
-		}
-	})
 	s.instances, s.Addrs = append(s.instances, in), append(s.Addrs, in.addr)
 	return nil
 }
