@@ -18,7 +18,7 @@ import (
 const (
 	validations = 10
 	writes      = 4
-	lookEvery   = 50 * time.Millisecond
+	firstLook   = 500 * time.Millisecond // the pause after it; each further one is twice as long
 )
 
 // txt is a record for a challenge, and where it was written.
@@ -106,9 +106,9 @@ func (l *limit) writeDNS(ctx context.Context, probe *dnsprobe.Prober, u string, 
 	return t, err
 }
 
-// seen waits until the record is shown.
+// seen waits until the record is shown. It looks as seldom as is fair to servers.
 func (t txt) seen(ctx context.Context, probe *dnsprobe.Prober) error {
-	for {
+	for pause := firstLook; ; pause *= 2 {
 		answers, err := probe.Look(ctx, t.zone, t.ch.DNS01TXTRecordName())
 		if err != nil {
 			return err
@@ -117,7 +117,7 @@ func (t txt) seen(ctx context.Context, probe *dnsprobe.Prober) error {
 			return nil
 		}
 		select {
-		case <-time.After(lookEvery):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for a record: %w", ctx.Err())
 		}
