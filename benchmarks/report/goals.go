@@ -156,7 +156,7 @@ func issuingDNS() section {
 	return section{
 		"Issuing by DNS",
 		"dns-01 at the same CA, with one libdns provider for all, from the call to the certificate, with no record left. The wildcard's record goes into BIND by dynamic updates, the others' into a server in the process, whose calls take no time by themselves; that server is asked whether a record is shown. " +
-			"The limit follows CNAMEs, finds the zone, reads it where the provider can, writes the record, looks for it every 50 ms, and deletes it beside the rest: 4 calls of the provider and 10 validations at once. It stores nothing. " +
+			"The limit follows CNAMEs, finds the zone, reads it where the provider can, writes the record, looks for it as often (after 0.5 s, then after twice as long each time), and deletes it beside the rest: 4 calls of the provider and 10 validations at once. It stores nothing. " +
 			"100 names are one order, but 100 for CertMagic, 16 at once, which has one name a certificate. " +
 			"Of the provider with 5 calls a second, the limit is the time that certwright's own calls take.",
 		[]spec{
