@@ -22,6 +22,8 @@ type journal struct {
 	lease    context.Context // ends with the lease for it
 	progress func(step, detail string)
 	without  func(error) bool // reports whether what cannot be noted is gone without; nil: it never is
+	delays   bool             // a certificate waits for the clean-ups
+	slow     atomic.Bool      // one of them took longer than it is waited for
 
 	mu      sync.Mutex                       // guards entries and their States
 	entries map[string]*records.JournalEntry // by key: what is presented, or left
@@ -39,8 +41,19 @@ func (j *journal) entry(key string) *records.JournalEntry {
 	return j.entries[key]
 }
 
-// note stores an entry. One that is left of the same challenge gives it its State.
+// note stores an entry, once a clean-up of the same challenge has returned. An entry
+// that is left of the same challenge gives it its State.
 func (j *journal) note(ctx context.Context, e *records.JournalEntry) (*records.JournalEntry, error) {
+	if running, ok := j.m.cleaningUp.Load(e.Key()); ok {
+		timer := time.NewTimer(cleanUpTimeout) // more than that it has not
+		defer timer.Stop()
+		select {
+		case <-running.(chan struct{}):
+		case <-timer.C:
+		case <-ctx.Done():
+			return e, context.Cause(ctx)
+		}
+	}
 	j.mu.Lock()
 	if left := j.entries[e.Key()]; left != nil {
 		e.State = left.State
@@ -111,29 +124,52 @@ func (l solverLease) Unlock(ctx context.Context) error {
 
 // cleanUp has a Solver clean up what an entry is of, and forgets it then. It is
 // waited for for a bounded time, and goes on by itself after that: one call for an
-// entry at a time.
+// entry at a time. When a certificate waits and one has taken longer, no more are
+// begun: they are left for later.
 func (j *journal) cleanUp(ctx context.Context, s Solver, e *records.JournalEntry) error {
-	if _, busy := j.m.cleaningUp.LoadOrStore(e.Key(), true); busy {
+	if j.delays && j.slow.Load() && j.lease.Err() == nil {
+		return errors.New("it is left for later, as clean-ups take long")
+	}
+	over := make(chan struct{})
+	if _, busy := j.m.cleaningUp.LoadOrStore(e.Key(), over); busy {
 		return errors.New("a call of CleanUp for it has not returned yet")
 	}
-	return j.m.calls.do(cleanUpOf(e.Type, e.Name), cleanUpPatience, func() error {
+	began := time.Now()
+	err := j.m.calls.do(cleanUpOf(e.Type, e.Name), cleanUpPatience, func() error {
+		defer close(over)
 		defer j.m.cleaningUp.Delete(e.Key())
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
 		defer cancel()
 		if err := s.CleanUp(ctx, j.challenge(e, "clean up")); err != nil {
 			return err
 		}
-		j.mu.Lock()
-		delete(j.entries, e.Key())
-		j.mu.Unlock()
-		return j.m.records.Delete(ctx, e.Key())
+		return j.forget(ctx, e)
 	})
+	if err != nil && time.Since(began) >= cleanUpPatience {
+		j.slow.Store(true)
+	}
+	return err
+}
+
+// forget removes an entry, unless its challenge has been presented again meanwhile.
+func (j *journal) forget(ctx context.Context, e *records.JournalEntry) error {
+	j.mu.Lock()
+	again := j.entries[e.Key()] != e
+	if !again {
+		delete(j.entries, e.Key())
+	}
+	j.mu.Unlock()
+	if again {
+		return nil
+	}
+	return j.m.records.Delete(ctx, e.Key())
 }
 
 // journalFor returns the context for an attempt under the lease for c, which ctx is
 // of, once what is left of attempts before has been cleaned up.
 func (m *Manager) journalFor(ctx context.Context, c *managed, a attempt) context.Context {
 	j := m.newJournal(ctx, c.id())
+	j.delays = true
 	if m.hasSolvers() {
 		back := idleSoon(ctx)
 		if j.open(ctx) > 0 {
@@ -141,6 +177,7 @@ func (m *Manager) journalFor(ctx context.Context, c *managed, a attempt) context
 		}
 		back()
 	}
+	j.slow.Store(false)
 	j.progress = a.f.progress
 	j.without = func(err error) bool { return isNewer(err) || m.goesWithout(ctx, c, err) }
 	return context.WithValue(ctx, journalKey{}, j)
@@ -252,8 +289,9 @@ type leftovers struct {
 	task schedule.Task
 	busy atomic.Bool
 
-	mu    sync.Mutex    // guards pause
-	pause time.Duration // until the next look; 0: nothing is left
+	mu      sync.Mutex    // guards the fields below
+	pause   time.Duration // from the last look to the next; 0: nothing is left
+	planned bool          // the next look is in the schedule
 }
 
 const (
@@ -267,20 +305,26 @@ func (l *leftovers) Schedule() *schedule.Task { return &l.task }
 // String names the work in errors of the schedule.
 func (l *leftovers) String() string { return "clean-up of challenges that were left" }
 
-// soon plans a look, after twice as long each time.
+// soon plans a look, unless one is planned: after twice as long each time.
 func (l *leftovers) soon() {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.planned || l.m.ctx.Err() != nil {
+		return
+	}
+	l.planned = true
 	l.pause = min(max(2*l.pause, leftoversFirst), leftoversMost)
 	pause := l.pause/2 + time.Duration(rand.Float64()*float64(l.pause)/2)
-	l.mu.Unlock()
-	if l.m.ctx.Err() == nil {
-		l.m.queue.Set(l, time.Now().Add(pause).Unix())
-	}
+	l.m.queue.Set(l, time.Now().Add(pause).Unix())
 }
 
 // Due implements schedule.Work.
 func (l *leftovers) Due() {
+	l.mu.Lock()
+	l.planned = false
+	l.mu.Unlock()
 	if !l.busy.CompareAndSwap(false, true) {
+		l.soon()
 		return
 	}
 	l.m.spawn(func() {

@@ -63,7 +63,7 @@ type Manager struct {
 	validations lastAsked
 	listening   sync.WaitGroup // Config.OnEvent is called
 	calls       calls
-	cleaningUp  sync.Map     // journal entries, by key, for which a Solver's CleanUp is running
+	cleaningUp  sync.Map     // chan struct{}, closed at its end, of each Solver's CleanUp that runs, by journal key
 	waiting     atomic.Int32 // handshakes that wait
 
 	began    time.Time       // when New was called
@@ -212,9 +212,6 @@ func (m *Manager) start() {
 	for _, f := range m.files {
 		m.queue.Set(f, time.Now().Add(fileCheck).Unix())
 	}
-	if m.hasSolvers() {
-		m.leftovers.soon()
-	}
 	if m.conf.CleanInterval > 0 {
 		first := min(m.conf.CleanInterval, cleanFirst)
 		m.queue.Set(m.cleaner, time.Now().Add(first/2+time.Duration(rand.Float64()*float64(first)/2)).Unix())
@@ -359,6 +356,9 @@ func (m *Manager) bindLocked(field string, given Issuer) (*issuer, error) {
 	if b, ok := out.(*acmeIssuer); ok {
 		iss.timeout = b.conf.Timeout + aroundIssue
 		iss.lane.SetRate(b.conf.OrderLimit.Orders, b.conf.OrderLimit.Per)
+		if len(b.conf.Solvers) > 0 {
+			m.leftovers.soon()
+		}
 	}
 	if m.upkeep[iss.ca] == nil {
 		m.upkeep[iss.ca] = m.newLane("renewal info of " + iss.ca)
