@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -31,33 +30,35 @@ var errNoAnswer = errors.New("no answer")
 // is waited for, and what comes of one that panics or never returns. The zero value
 // is ready.
 type calls struct {
-	mu      sync.Mutex     // guards the fields below
-	busy    int            // slots that are held
-	hung    map[string]int // those of them that are held by calls that hang, by what they do
-	changed chan struct{}  // closed when a slot is free or a call hangs; nil: nobody waits
+	mu      sync.Mutex    // guards the fields below
+	live    []*call       // each holds a slot
+	changed chan struct{} // closed when a slot is free or a call hangs; nil: nobody waits
 }
 
-// enter waits for a slot. It fails at once when every slot is held by a call that
-// hangs.
-func (c *calls) enter(ctx context.Context) error {
+// A call is one of the provider.
+type call struct {
+	what  string // it does
+	hangs bool   // it goes on beyond its time; guarded by calls.mu
+}
+
+// enter waits for a slot for k. It fails at once when every slot is held by a call
+// that hangs.
+func (c *calls) enter(ctx context.Context, k *call) error {
 	for {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		c.mu.Lock()
-		if c.busy < maxCalls {
-			c.busy++
+		if len(c.live) < maxCalls {
+			c.live = append(c.live, k)
 			c.mu.Unlock()
 			return nil
 		}
-		if names := slices.Sorted(maps.Keys(c.hung)); c.hungLocked() == maxCalls {
+		if names := c.hungLocked(); len(names) == maxCalls {
 			c.mu.Unlock()
-			return fmt.Errorf("%w, and no more than %d are made at once: %s", errHung, maxCalls, strings.Join(names, ", "))
+			return fmt.Errorf("%w, and no more than %d are made at once: %s", errHung, maxCalls, strings.Join(slices.Compact(names), ", "))
 		}
-		if c.changed == nil {
-			c.changed = make(chan struct{})
-		}
-		changed := c.changed
+		changed := c.changedLocked()
 		c.mu.Unlock()
 		select {
 		case <-changed:
@@ -67,18 +68,49 @@ func (c *calls) enter(ctx context.Context) error {
 	}
 }
 
-func (c *calls) hungLocked() (n int) {
-	for _, h := range c.hung {
-		n += h
+// hungLocked is what the calls that hang do, sorted.
+func (c *calls) hungLocked() (names []string) {
+	for _, k := range c.live {
+		if k.hangs {
+			names = append(names, k.what)
+		}
 	}
-	return n
+	slices.Sort(names)
+	return names
 }
 
 // hangs reports whether a call that does what is going on beyond its time.
 func (c *calls) hangs(what string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.hung[what] > 0
+	return slices.Contains(c.hungLocked(), what)
+}
+
+// returned waits for calls that do what and that nobody waits for any more. It
+// reports whether all have returned; those that hang are not waited for.
+func (c *calls) returned(ctx context.Context, what string) bool {
+	for {
+		c.mu.Lock()
+		runs := slices.ContainsFunc(c.live, func(k *call) bool { return k.what == what })
+		hangs := slices.Contains(c.hungLocked(), what)
+		changed := c.changedLocked()
+		c.mu.Unlock()
+		if !runs || hangs {
+			return !runs
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+func (c *calls) changedLocked() <-chan struct{} {
+	if c.changed == nil {
+		c.changed = make(chan struct{})
+	}
+	return c.changed
 }
 
 func (c *calls) tellLocked() {
@@ -88,36 +120,17 @@ func (c *calls) tellLocked() {
 	}
 }
 
-// A call is one that holds a slot.
-type call struct {
-	what        string
-	hangs, over bool // guarded by calls.mu
-}
-
 func (c *calls) leave(k *call) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	k.over = true
-	if k.hangs {
-		if c.hung[k.what]--; c.hung[k.what] == 0 {
-			delete(c.hung, k.what)
-		}
-	}
-	c.busy--
+	c.live = slices.DeleteFunc(c.live, func(other *call) bool { return other == k })
 	c.tellLocked()
 }
 
 func (c *calls) giveUp(k *call) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if k.over {
-		return
-	}
-	if c.hung == nil {
-		c.hung = map[string]int{}
-	}
 	k.hangs = true
-	c.hung[k.what]++
 	c.tellLocked()
 }
 
@@ -126,12 +139,12 @@ func (c *calls) giveUp(k *call) {
 // beyond its context is left alone and keeps its slot.
 func do[T any](ctx context.Context, c *calls, what string, limit time.Duration, f func(ctx context.Context) (T, error)) (T, error) {
 	var none, got T
-	if err := c.enter(ctx); err != nil {
+	k := &call{what: what}
+	if err := c.enter(ctx, k); err != nil {
 		return none, err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w within %v", errNoAnswer, limit))
 	defer cancel()
-	k := &call{what: what}
 	done := guard.Call(nil, "the DNS provider", func() (err error) {
 		defer c.leave(k)
 		got, err = f(ctx)

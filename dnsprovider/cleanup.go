@@ -62,6 +62,9 @@ func (s *Solver) remove(ctx context.Context, ch certwright.Challenge, e entry) e
 	if isNil(s.Provider) {
 		return s.goneAnyway(ctx, e, errors.New("there is no Provider any more; delete it by hand"))
 	}
+	if !s.calls.returned(ctx, writing(p)) { // under the lock nobody waits for one
+		return errors.New("a call that writes it has not returned yet")
+	}
 	before, readErr := s.readAt(ctx, p)
 	if readErr == nil && !before.has(e.Value) {
 		return nil
@@ -80,15 +83,15 @@ func (s *Solver) remove(ctx context.Context, ch certwright.Challenge, e entry) e
 	return err
 }
 
-// recordsFor are the records to delete a value by, the best first: what
-// AppendRecords returned, else what the provider shows, else what was written.
+// recordsFor are the records to delete a value by, the best first: what the provider
+// shows, else what AppendRecords returned, else what was written.
 // Its TTL may not be what was written, if the provider has bounds: 0 is any.
 func (s *Solver) recordsFor(k key, e entry, before sight) []libdns.Record {
 	p := e.place()
 	best := s.kept(k, p)
 	for _, f := range before.found {
-		if best == nil && f.value == e.Value {
-			best = f.record
+		if f.value == e.Value {
+			best = f.record // others may have written it anew
 		}
 	}
 	if best == nil {

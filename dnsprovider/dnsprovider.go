@@ -37,7 +37,7 @@ type Provider interface {
 // Solver is a [certwright.Solver] and [certwright.Waiter] for dns-01, dns-account-01
 // and dns-persist-01. It is used by pointer, may be the Solver of several types, and
 // is safe for concurrent use; its fields must not be changed once it is in use.
-// A Provider gets at most four calls at once, of a minute each.
+// It makes at most four calls of the Provider at once, of a minute each.
 type Solver struct {
 	// Provider writes the records. nil is for dns-persist-01 alone: the record was
 	// set by hand, and is only looked at.
@@ -117,8 +117,8 @@ func (s *Solver) dns() prober {
 	return s.probe
 }
 
-// Present writes the TXT record of ch, unless it is there already, and saves before
-// that what CleanUp needs. For dns-persist-01 a record that serves as well is left as
+// Present writes the TXT record of ch, unless the Provider says that it is there, and
+// saves before that what CleanUp needs. For dns-persist-01 a record that serves as well is left as
 // it is; without a Provider Present looks whether there is one and says what differs.
 func (s *Solver) Present(ctx context.Context, ch certwright.Challenge) error {
 	name, serves, err := s.accept(ch)

@@ -118,9 +118,9 @@ func (s *Solver) write(ctx context.Context, ch *certwright.Challenge, c candidat
 	}
 	defer unlock()
 	before, err := s.readAt(ctx, c.place)
-	if err != nil && (len(s.Resolvers) == 0 || ch.Type == typePersist) {
-		// A resolver would keep it that there is nothing yet, which matters where a
-		// record is written each time.
+	if err != nil && ch.Type == typePersist {
+		// For other types servers do not count: they may show a value for a while
+		// that was deleted.
 		before, err = s.shownAt(ctx, c.place)
 	}
 	if err != nil {
@@ -142,7 +142,7 @@ func (s *Solver) write(ctx context.Context, ch *certwright.Challenge, c candidat
 	record, err := s.add(ctx, *ch, c.place, before, serves)
 	if err != nil {
 		_, later := certwright.RetryAfter(err)
-		return sure || later || errors.Is(err, errNoAnswer), err
+		return sure || later || errors.Is(err, errNoAnswer) || ctx.Err() != nil, err
 	}
 	s.keep(keyOf(*ch), func(p *presentation) { p.record, p.written = record, true })
 	return true, nil
@@ -286,8 +286,7 @@ func lostError(lost []libdns.Record, causes ...error) error {
 
 // appendRecords appends records at a place and returns what the provider returned.
 func (s *Solver) appendRecords(ctx context.Context, p place, records []libdns.Record) ([]found, error) {
-	what := fmt.Sprintf("writing TXT %q in zone %q", p.rel, p.zone)
-	return do(ctx, &s.calls, what, callLimit, func(ctx context.Context) ([]found, error) {
+	return do(ctx, &s.calls, writing(p), callLimit, func(ctx context.Context) ([]found, error) {
 		returned, err := s.Provider.AppendRecords(ctx, p.zone.dotted(), records)
 		if err != nil {
 			return nil, err
@@ -295,6 +294,9 @@ func (s *Solver) appendRecords(ctx context.Context, p place, records []libdns.Re
 		return p.among(returned), nil
 	})
 }
+
+// writing is what a call does that appends records at a place.
+func writing(p place) string { return fmt.Sprintf("writing TXT %q in zone %q", p.rel, p.zone) }
 
 // among are the TXT records at a place.
 func (p place) among(records []libdns.Record) (there []found) {
