@@ -12,6 +12,7 @@ import (
 	"github.com/certwright/certwright/internal/guard"
 	"github.com/certwright/certwright/internal/records"
 	"github.com/certwright/certwright/internal/schedule"
+	"github.com/certwright/certwright/storage"
 )
 
 // journal is what is noted of the challenges that Solvers of the caller's present
@@ -162,7 +163,21 @@ func (j *journal) forget(ctx context.Context, e *records.JournalEntry) error {
 	if again {
 		return nil
 	}
-	return j.m.records.Delete(ctx, e.Key())
+	err := j.m.records.Delete(ctx, e.Key())
+	if !errors.Is(err, storage.ErrLeaseLost) {
+		return err
+	}
+	// The clean-up took longer than the lease was held for it.
+	lease, err := j.m.lockWithin(j.m.ctx, records.IssueLock(j.id), cleanPatience)
+	if err != nil {
+		return err
+	}
+	defer j.m.unlock(ctx, lease)
+	stored, err := j.m.records.LoadJournal(lease.Context(), records.Entry{Key: e.Key()})
+	if err != nil || !stored.Noted.Equal(e.Noted) { // presented again
+		return err
+	}
+	return j.m.records.Delete(lease.Context(), e.Key())
 }
 
 // journalFor returns the context for an attempt under the lease for c, which ctx is

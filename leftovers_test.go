@@ -102,6 +102,21 @@ func TestPresentComesAfterASlowCleanUpOfTheSame(t *testing.T) {
 	})
 }
 
+// A CleanUp that takes longer than the lease is held for it counts all the same.
+func TestSlowCleanUpCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := &fakeZone{cleanUp: func(ctx context.Context, _ Challenge) error { return waitFor(ctx, 40*time.Second) }}
+		conf := newDNS(t, z)
+		m := start(t, conf)
+		manage(t, m, "example.com")
+		time.Sleep(5 * time.Minute)
+		if n := z.count("CleanUp"); n > 2 {
+			t.Errorf("%d clean-ups", n)
+		}
+		noRest(t, z, conf.Storage)
+	})
+}
+
 // Clean-ups that hang cost a certificate their time once, not one after the other,
 // and the next attempt neither.
 func TestManyCleanUpsThatHangCostTheirTimeOnce(t *testing.T) {

@@ -70,6 +70,7 @@ func (s *Solver) remove(ctx context.Context, ch certwright.Challenge, e entry) e
 		return nil
 	}
 	others := s.otherRecords(p, before, e.Value)
+	s.withdraw(keyOf(ch))
 	err = s.deleteValue(ctx, p, e, s.recordsFor(keyOf(ch), e, before))
 	if len(others) > 0 {
 		if _, lostErr := s.restore(ctx, p, others, nil); lostErr != nil {

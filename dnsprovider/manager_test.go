@@ -25,6 +25,9 @@ type managed struct {
 	w       *fakeWriter
 	ca      *fakeca.CA
 	storage *storage.Memory
+	cnames  map[string]string
+
+	validated func() // called when a name has been validated; nil: nothing
 }
 
 func newManaged(t *testing.T, w *fakeWriter) *managed {
@@ -42,9 +45,16 @@ func (m *managed) validate(_ context.Context, ch fakeca.ChallengeInfo) error {
 	defer m.w.mu.Unlock()
 	sum := sha256.Sum256([]byte(ch.KeyAuthorization))
 	value := base64.RawURLEncoding.EncodeToString(sum[:])
+	name := "_acme-challenge." + ch.Identifier.Value
+	if target := m.cnames[name]; target != "" {
+		name = target
+	}
 	for zone, records := range m.w.zones {
 		for _, r := range records {
-			if libdns.AbsoluteName(r.Name, zone) == "_acme-challenge."+ch.Identifier.Value+"." && r.Text == value {
+			if libdns.AbsoluteName(r.Name, zone) == name+"." && r.Text == value {
+				if m.validated != nil {
+					m.validated()
+				}
 				return nil
 			}
 		}

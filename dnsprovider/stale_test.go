@@ -115,3 +115,21 @@ func testLostLease(t *testing.T) {
 	want(t, "records", w.records("sub.example.com"), []string{})
 	want(t, "records above", w.records("example.com"), []string{})
 }
+
+// A value that was deleted is not written anew for another at its name, although
+// whether its deleting harmed others could not be seen.
+func TestADeletedValueIsNotWrittenAnew(t *testing.T) {
+	w := newWriter("example.com")
+	s, _ := newSolver(w, &fakeGetter{fakeWriter: w})
+	a, b := newChallenge("example.com", "A"), newChallenge("example.com", "B")
+	mustPresent(t, s, a, b)
+	ctx, cancel := context.WithCancel(t.Context())
+	w.changed = func(string, []libdns.TXT) { cancel() }
+	if err := s.CleanUp(ctx, a.now()); err == nil {
+		t.Error("no error")
+	}
+	w.changed = nil
+	mustCleanUp(t, s, b)
+	want(t, "records", w.records("example.com"), []string{})
+	mustCleanUp(t, s, a)
+}

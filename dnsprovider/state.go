@@ -169,6 +169,16 @@ func (s *Solver) keep(k key, change func(*presentation)) {
 	s.presents[k] = p
 }
 
+// withdraw says that the value of a challenge is being deleted: nobody writes it anew.
+func (s *Solver) withdraw(k key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if live, ok := s.presents[k]; ok {
+		live.written = false
+		s.presents[k] = live
+	}
+}
+
 func (s *Solver) forget(k key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
