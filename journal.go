@@ -137,14 +137,11 @@ func (j *journal) cleanUp(ctx context.Context, s Solver, e *records.JournalEntry
 	}
 	began := time.Now()
 	err := j.m.calls.do(cleanUpOf(e.Type, e.Name), cleanUpPatience, func() error {
-		defer close(over)
-		defer j.m.cleaningUp.Delete(e.Key())
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
-		defer cancel()
-		if err := s.CleanUp(ctx, j.challenge(e, "clean up")); err != nil {
-			return err
+		done, err := j.cleanUpNow(ctx, s, e, over)
+		if done && errors.Is(err, storage.ErrLeaseLost) {
+			return j.forgetLate(e)
 		}
-		return j.forget(ctx, e)
+		return err
 	})
 	if err != nil && time.Since(began) >= cleanUpPatience {
 		j.slow.Store(true)
@@ -152,32 +149,42 @@ func (j *journal) cleanUp(ctx context.Context, s Solver, e *records.JournalEntry
 	return err
 }
 
-// forget removes an entry, unless its challenge has been presented again meanwhile.
-func (j *journal) forget(ctx context.Context, e *records.JournalEntry) error {
+// cleanUpNow closes over at its end. done reports whether the Solver has cleaned up:
+// an error is of the forgetting then.
+func (j *journal) cleanUpNow(ctx context.Context, s Solver, e *records.JournalEntry, over chan struct{}) (done bool, err error) {
+	defer close(over)
+	defer j.m.cleaningUp.Delete(e.Key())
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
+	defer cancel()
+	if err := s.CleanUp(ctx, j.challenge(e, "clean up")); err != nil {
+		return false, err
+	}
 	j.mu.Lock()
-	again := j.entries[e.Key()] != e
+	again := j.entries[e.Key()] != e // presented again meanwhile
 	if !again {
 		delete(j.entries, e.Key())
 	}
 	j.mu.Unlock()
 	if again {
-		return nil
+		return true, nil
 	}
-	err := j.m.records.Delete(ctx, e.Key())
-	if !errors.Is(err, storage.ErrLeaseLost) {
-		return err
-	}
-	// The clean-up took longer than the lease was held for it.
-	lease, err := j.m.lockWithin(j.m.ctx, records.IssueLock(j.id), cleanPatience)
+	return true, j.m.records.Delete(ctx, e.Key())
+}
+
+// forgetLate removes an entry whose clean-up took longer than the lease was held for
+// it, unless its challenge has been presented again since.
+func (j *journal) forgetLate(e *records.JournalEntry) error {
+	lease, err := j.m.lockWithin(j.m.ctx, records.IssueLock(j.id), cleanUpTimeout)
 	if err != nil {
 		return err
 	}
+	ctx := lease.Context()
 	defer j.m.unlock(ctx, lease)
-	stored, err := j.m.records.LoadJournal(lease.Context(), records.Entry{Key: e.Key()})
-	if err != nil || !stored.Noted.Equal(e.Noted) { // presented again
+	stored, err := j.m.records.LoadJournal(ctx, records.Entry{Key: e.Key()})
+	if err != nil || !stored.Noted.Equal(e.Noted) {
 		return err
 	}
-	return j.m.records.Delete(lease.Context(), e.Key())
+	return j.m.records.Delete(ctx, e.Key())
 }
 
 // journalFor returns the context for an attempt under the lease for c, which ctx is
