@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/certwright/certwright/internal/guard"
 	"github.com/certwright/certwright/internal/records"
-	"github.com/certwright/certwright/internal/schedule"
 	"github.com/certwright/certwright/storage"
 )
 
@@ -287,110 +285,24 @@ func (m *Manager) hasSolvers() bool {
 }
 
 // solverFor returns the Solver that cleans up what an entry is of: the one that
-// presented it, else one for the same challenge type. nil: there is none.
+// presented it, else one for the same challenge type, of its certificate's issuers or
+// of the Config's. nil: there is none.
 func (m *Manager) solverFor(e *records.JournalEntry) Solver {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if iss := m.issuers[e.Issuer]; iss != nil {
-		if b, ok := iss.Issuer.(*acmeIssuer); ok && b.conf.Solvers[e.Type] != nil {
-			return b.conf.Solvers[e.Type]
-		}
+	var candidates []*issuer
+	if c := m.managedByID(e.Bundle); c != nil {
+		c.mu.Lock()
+		candidates = append(candidates, c.cfg.issuers...)
+		c.mu.Unlock()
 	}
-	for _, iss := range m.bound {
+	m.mu.Lock()
+	if iss := m.issuers[e.Issuer]; iss != nil {
+		candidates = slices.Insert(candidates, 0, iss)
+	}
+	m.mu.Unlock()
+	for _, iss := range append(candidates, m.bound...) {
 		if b, ok := iss.Issuer.(*acmeIssuer); ok && b.conf.Solvers[e.Type] != nil {
 			return b.conf.Solvers[e.Type]
 		}
 	}
 	return nil
-}
-
-// leftovers cleans up what is left of challenges whose certificates nobody issues
-// now: of processes that died, and of clean-ups that failed.
-type leftovers struct {
-	m    *Manager
-	task schedule.Task
-	busy atomic.Bool
-
-	mu      sync.Mutex    // guards the fields below
-	pause   time.Duration // from the last look to the next; 0: nothing is left
-	planned bool          // the next look is in the schedule
-}
-
-const (
-	leftoversFirst = time.Minute // from the start, and after the first failure
-	leftoversMost  = time.Hour
-)
-
-// Schedule implements schedule.Work.
-func (l *leftovers) Schedule() *schedule.Task { return &l.task }
-
-// String names the work in errors of the schedule.
-func (l *leftovers) String() string { return "clean-up of challenges that were left" }
-
-// soon plans a look, unless one is planned: after twice as long each time.
-func (l *leftovers) soon() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.planned || l.m.ctx.Err() != nil {
-		return
-	}
-	l.planned = true
-	l.pause = min(max(2*l.pause, leftoversFirst), leftoversMost)
-	pause := l.pause/2 + time.Duration(rand.Float64()*float64(l.pause)/2)
-	l.m.queue.Set(l, time.Now().Add(pause).Unix())
-}
-
-// Due implements schedule.Work.
-func (l *leftovers) Due() {
-	l.mu.Lock()
-	l.planned = false
-	l.mu.Unlock()
-	if !l.busy.CompareAndSwap(false, true) {
-		l.soon()
-		return
-	}
-	l.m.spawn(func() {
-		defer l.busy.Store(false)
-		isLeft := true
-		err := <-guard.Call(nil, "the storage", func() error {
-			isLeft = l.m.cleanUpLeft(l.m.ctx)
-			return nil
-		})
-		if err != nil {
-			l.m.log.Error("challenges that were left could not be cleaned up", "err", err)
-		}
-		if isLeft || err != nil {
-			l.soon()
-			return
-		}
-		l.mu.Lock()
-		l.pause = 0
-		l.mu.Unlock()
-	})
-}
-
-// cleanUpLeft cleans up what is left of challenges of any certificate whose lease
-// is free, and reports whether anything may still be left.
-func (m *Manager) cleanUpLeft(ctx context.Context) (isLeft bool) {
-	defer m.calls.begin("the clean-up of challenges that were left")()
-	list, err := m.records.List(ctx, records.Journal)
-	if err != nil {
-		m.log.Warn("challenges that were left could not be looked for", "err", err)
-		return true
-	}
-	last := ""
-	for _, e := range list { // in the order of their keys
-		if e.ID == last || ctx.Err() != nil {
-			continue
-		}
-		last = e.ID
-		lease, err := m.lockWithin(ctx, records.IssueLock(e.ID), cleanPatience)
-		if err != nil { // who has it cleans up
-			isLeft = true
-			continue
-		}
-		isLeft = m.newJournal(lease.Context(), e.ID).open(lease.Context()) > 0 || isLeft
-		m.unlock(ctx, lease)
-	}
-	return isLeft
 }

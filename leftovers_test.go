@@ -65,6 +65,34 @@ func TestSolverOfASpecCleansUpAfterARestart(t *testing.T) {
 	})
 }
 
+// A Spec whose issuer has another account now cleans up with its own Solver, and not
+// with one of the Config's, which is for other zones.
+func TestTheSolverOfTheSameCertificateCleansUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z, others := &fakeZone{cleanUp: func(context.Context, Challenge) error { return errors.New("no") }}, &fakeZone{}
+		conf := newDNS(t, others)
+		alone := *conf.Issuers[0].(*ACME)
+		alone.Solvers, alone.Account = map[string]Solver{"dns-01": z}, "a"
+		m := start(t, conf)
+		if err := m.Manage(t.Context(), Spec{Names: []string{"*.example.com"}, Issuers: []Issuer{&alone}}); err != nil {
+			t.Fatal(err)
+		}
+		closeManager(t, m)
+		z.cleanUp = nil
+		renamed := alone
+		renamed.Account = "b"
+		m = start(t, conf)
+		if err := m.Manage(t.Context(), Spec{Names: []string{"*.example.com"}, Issuers: []Issuer{&renamed}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Minute)
+		if n := others.count("CleanUp"); n > 0 {
+			t.Errorf("%d calls of another's", n)
+		}
+		noRest(t, z, conf.Storage)
+	})
+}
+
 // A CleanUp of what a process that died has left may take longer than it is waited
 // for: the same challenge is not presented again meanwhile, so that neither its record
 // nor its place in the journal goes.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -156,7 +157,7 @@ func do[T any](ctx context.Context, c *calls, what string, limit time.Duration, 
 			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		}
 		if err != nil {
-			return none, err
+			return none, withoutQueries(err)
 		}
 		return got, nil
 	case <-ctx.Done():
@@ -164,6 +165,29 @@ func do[T any](ctx context.Context, c *calls, what string, limit time.Duration, 
 		return none, context.Cause(ctx)
 	}
 }
+
+// query is what follows the "?" of a URL.
+var query = regexp.MustCompile(`(https?://[^\s"'?]*\?)[^\s"']+`)
+
+// withoutQueries returns err without the queries of URLs in its text: some providers
+// have their key in them, and net/http names the URL.
+func withoutQueries(err error) error {
+	said := fmt.Sprint(err) // that panics with none whose Error does
+	if text := query.ReplaceAllString(said, "${1}…"); text != said {
+		return &toldError{text, err}
+	}
+	return err
+}
+
+// A toldError is an error with another text.
+type toldError struct {
+	text string
+	err  error
+}
+
+func (e *toldError) Error() string { return e.text }
+
+func (e *toldError) Unwrap() error { return e.err }
 
 // shared makes one call for all who ask at the same time: one is under way, at most
 // one is to come, and nobody gets the answer of a call that began before he asked.
