@@ -301,7 +301,7 @@ type failedKey struct{}
 
 // Issue runs one attempt at the CA.
 func (b *acmeIssuer) Issue(ctx context.Context, req IssueRequest) (Issued, error) {
-	attempt, cancel := context.WithTimeoutCause(ctx, b.conf.Timeout, fmt.Errorf("no certificate within %v", b.conf.Timeout))
+	attempt, cancel := context.WithTimeoutCause(ctx, b.conf.Timeout, fmt.Errorf("no certificate within %v (ACME.Timeout)", b.conf.Timeout))
 	defer cancel()
 	var before acmeData
 	if json.Unmarshal(req.ReplacesData, &before) != nil {

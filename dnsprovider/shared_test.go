@@ -27,7 +27,7 @@ func numbered(n int) (names []string) {
 // lead to one target: one order for each name, and no record is left. A provider that
 // replaces sets has a moment in which a value is missing, which the CA may see.
 func TestTwoInstancesAtOneName(t *testing.T) {
-	for _, kind := range []string{"getter", "writer", "sets", "ids"} {
+	for _, kind := range []string{"getter", "writer", "sets", "ids", "one Solver"} {
 		t.Run(kind, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWriter("example.com")
@@ -38,13 +38,17 @@ func TestTwoInstancesAtOneName(t *testing.T) {
 				m.cnames = target
 				names := append(numbered(2), "*.n0.example.com", "*.n1.example.com")
 				var wg sync.WaitGroup
+				var one *dnsprovider.Solver
 				for range 2 {
 					var p dnsprovider.Provider = &fakeGetter{fakeWriter: w}
 					if kind == "writer" {
 						p = w
 					}
 					s, d := newSolver(w, p)
-					d.cnames = target
+					if d.cnames = target; one != nil && kind == "one Solver" {
+						s = one
+					}
+					one = s
 					mgr := m.start(m.config(s))
 					wg.Go(func() {
 						if err := mgr.ManageSync(t.Context(), names); err != nil && !w.sets {
