@@ -66,7 +66,7 @@ func (s *Solver) remove(ctx context.Context, ch certwright.Challenge, e entry) e
 		return errors.New("a call that writes it has not returned yet")
 	}
 	before, readErr := s.readAt(ctx, p)
-	if readErr == nil && !before.has(e.Value) {
+	if readErr == nil && !before.has(e.Value) && !s.wrote(keyOf(ch), p) && !s.showAt(ctx, p, e.Value) {
 		return nil
 	}
 	others := s.otherRecords(p, before, e.Value)
@@ -162,7 +162,7 @@ func (s *Solver) goneAnyway(ctx context.Context, e entry, why error) error {
 	p := e.place()
 	if !isNil(s.Provider) {
 		if v, err := s.readAt(ctx, p); err == nil {
-			if v.has(e.Value) {
+			if v.has(e.Value) || s.showAt(ctx, p, e.Value) {
 				return why
 			}
 			return nil
@@ -175,6 +175,13 @@ func (s *Solver) goneAnyway(ctx context.Context, e entry, why error) error {
 		return why
 	}
 	return nil
+}
+
+// showAt reports whether servers show a value. What the provider lists may be cut at
+// a page, or late.
+func (s *Solver) showAt(ctx context.Context, p place, value string) bool {
+	v, err := s.shownAt(ctx, p)
+	return err == nil && v.has(value)
 }
 
 // unseen reports whether nobody says that a value is there.

@@ -104,7 +104,7 @@ func TestOldPresentsAreNoOthers(t *testing.T) {
 	s.keep(key{value: "never written"}, func(pr *presentation) {
 		*pr = presentation{ledger: ledger{{Zone: p.zone, Name: p.name, Value: "B", At: time.Now().Unix()}}}
 	})
-	if got := s.others(p, "A"); len(got) != 1 || got[0] != "0" {
+	if got := s.lately(p); len(got) != 1 || got[0] != "0" {
 		t.Errorf("others %q", got)
 	}
 }

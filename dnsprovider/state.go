@@ -169,6 +169,15 @@ func (s *Solver) keep(k key, change func(*presentation)) {
 	s.presents[k] = p
 }
 
+// wrote reports whether this process has written the value of a challenge at a place,
+// and has not begun to delete it.
+func (s *Solver) wrote(k key, p place) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	live := s.presents[k]
+	return live.isAt(p) && live.written
+}
+
 // withdraw says that the value of a challenge is being deleted: nobody writes it anew.
 func (s *Solver) withdraw(k key) {
 	s.mu.Lock()
@@ -195,13 +204,13 @@ func (s *Solver) kept(k key, p place) libdns.Record {
 	return nil
 }
 
-// others are the values that challenges of this Solver wrote at a place lately, but
-// for one: a provider may not show them yet.
-func (s *Solver) others(p place, value string) (values []string) {
+// lately are the values that challenges of this Solver wrote at a place a short time
+// ago.
+func (s *Solver) lately(p place) (values []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, live := range s.presents {
-		if live.isAt(p) && live.written && live.last().Value != value && live.last().age() < publishTime {
+		if live.isAt(p) && live.written && live.last().age() < publishTime {
 			values = append(values, live.last().Value)
 		}
 	}

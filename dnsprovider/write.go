@@ -183,8 +183,7 @@ func (s *Solver) add(ctx context.Context, ch certwright.Challenge, p place, befo
 	return nil, nil
 }
 
-// otherRecords are those at a place that have to stay there: what was seen by the
-// provider's word, and what this Solver has there.
+// otherRecords are those at a place that have to stay there, by the provider's word.
 func (s *Solver) otherRecords(p place, before sight, value string) (others []libdns.Record) {
 	if !before.byName {
 		return nil // it could not be seen whether they stay
@@ -194,12 +193,6 @@ func (s *Solver) otherRecords(p place, before sight, value string) (others []lib
 		if !slices.Contains(seen, f.value) {
 			seen = append(seen, f.value)
 			others = append(others, libdns.TXT{Name: string(p.rel), TTL: f.ttl, Text: f.value})
-		}
-	}
-	for _, v := range s.others(p, value) {
-		if !slices.Contains(seen, v) {
-			seen = append(seen, v)
-			others = append(others, libdns.TXT{Name: string(p.rel), TTL: s.ttl(), Text: v})
 		}
 	}
 	return others
@@ -225,6 +218,11 @@ func (s *Solver) restore(ctx context.Context, p place, others []libdns.Record, o
 	all := slices.Clone(others)
 	if ours != nil {
 		all = append(all, *ours)
+	}
+	for _, v := range s.lately(p) { // a list may lack them
+		if !slices.ContainsFunc(all, func(r libdns.Record) bool { return r.RR().Data == v }) {
+			all = append(all, libdns.TXT{Name: string(p.rel), TTL: s.ttl(), Text: v})
+		}
 	}
 	_, appendErr := s.appendRecords(ctx, p, all)
 	if lost, err = s.missingAfter(ctx, p, all); err == nil && len(lost) == 0 {
