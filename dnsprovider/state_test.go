@@ -64,15 +64,22 @@ func TestNothingPresentedIsNothingToCleanUp(t *testing.T) {
 	want(t, "calls", w.made(""), nil)
 }
 
+// So is one of another kind of Solver. When its record has been deleted by hand all is
+// well.
 func TestAStateThatIsDamagedIsAnErrorThatSaysWhatToDo(t *testing.T) {
 	w := newWriter("example.com")
+	w.put("example.com", "_acme-challenge", "A")
 	s, _ := newSolver(w, w)
-	for _, state := range []string{"{", `[{"zone":"example.com","name":"example.org","value":"A"}]`, `[{}]`} {
+	for _, state := range []string{"{", `[{"zone":"example.com","name":"example.org","value":"A"}]`, `[{}]`, "record-12"} {
 		c := newChallenge("example.com", "A")
 		c.state = []byte(state)
 		wantError(t, s.CleanUp(t.Context(), c.now()), "by hand", "_acme-challenge.example.com")
 	}
 	want(t, "calls", w.made(""), nil)
+	c := newChallenge("example.com", "A")
+	c.state = []byte("record-12")
+	w.zones["example.com."] = nil
+	mustCleanUp(t, s, c)
 }
 
 // A State that cannot be read keeps nobody from presenting anew.

@@ -96,7 +96,7 @@ func testEnding(t *testing.T, what string, at int64, stubborn bool) {
 			t.Errorf("left are %q, and nothing is journaled", left)
 		}
 		s, _ = newSolver(w, &fakeGetter{fakeWriter: w})
-		mgr = m.start(m.config(s))
+		m.start(m.config(s))
 		time.Sleep(5 * time.Minute)
 	}
 	want(t, "records", w.records("example.com"), []string{"_acme-challenge foreign"})
