@@ -30,7 +30,7 @@ bash ci/lint.sh
 for os in darwin windows; do
 	echo "go vet for $os" # but for what is the same everywhere and has a large SDK compiled
 	GOOS=$os go vet $(go list ./... | grep -v /dnsprovider/route53)
-	GOOS=$os go vet -C acmetest ./...
+	[ "$os" = darwin ] || GOOS=$os go vet -C acmetest ./...
 done
 
 step "what imports what"
