@@ -59,6 +59,7 @@ func TestBacksOffForAWeekAcrossRestarts(t *testing.T) {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Second) // storage was read, and the first attempt made
+			synctest.Wait()         // also when the next is due just now
 			s := statusFor(t, m, f.name)
 			if s.State != StateMissing || s.NextAction != ActionRetry || !s.NextAt.After(time.Now()) || s.Attempts != len(f.times()) {
 				t.Errorf("after %d attempts Status says %+v", len(f.times()), s)
