@@ -192,7 +192,7 @@ func (m *Manager) journalFor(ctx context.Context, c *managed, a attempt) context
 	j.delays = true
 	if m.hasSolvers() {
 		back := idleSoon(ctx)
-		if j.open(ctx) > 0 {
+		if list, err := m.listJournal(ctx); err != nil || j.open(ctx, list) > 0 {
 			m.leftovers.soon()
 		}
 		back()
@@ -207,14 +207,19 @@ func (m *Manager) newJournal(lease context.Context, id string) *journal {
 	return &journal{m: m, id: id, lease: lease, entries: map[string]*records.JournalEntry{}}
 }
 
-// open reads what is left of attempts before and cleans it up. It returns how many
-// could not be.
-func (j *journal) open(ctx context.Context) (left int) {
-	list, err := j.m.records.List(ctx, records.Journal)
+// listJournal returns what is left for any certificate, and tells when that cannot be
+// looked for.
+func (m *Manager) listJournal(ctx context.Context) ([]records.Entry, error) {
+	list, err := m.records.List(ctx, records.Journal)
 	if err != nil {
-		j.m.log.Warn("challenges that were left could not be looked for", "err", err)
-		return 1
+		m.log.Warn("challenges that were left could not be looked for", "err", err)
 	}
+	return list, err
+}
+
+// open reads what list has of attempts before and cleans it up. It returns how many
+// could not be.
+func (j *journal) open(ctx context.Context, list []records.Entry) (left int) {
 	for _, found := range list {
 		if found.ID != j.id {
 			continue

@@ -81,23 +81,24 @@ func (l *leftovers) Due() {
 // is free, and reports whether anything may still be left.
 func (m *Manager) cleanUpLeft(ctx context.Context) (isLeft bool) {
 	defer m.calls.begin("the clean-up of challenges that were left")()
-	list, err := m.records.List(ctx, records.Journal)
+	list, err := m.listJournal(ctx)
 	if err != nil {
-		m.log.Warn("challenges that were left could not be looked for", "err", err)
 		return true
 	}
-	last := ""
-	for _, e := range list { // in the order of their keys
-		if e.ID == last || ctx.Err() != nil {
-			continue
+	byID := map[string][]records.Entry{}
+	for _, e := range list {
+		byID[e.ID] = append(byID[e.ID], e)
+	}
+	for id, list := range byID {
+		if ctx.Err() != nil {
+			break
 		}
-		last = e.ID
-		lease, err := m.lockWithin(ctx, records.IssueLock(e.ID), cleanPatience)
+		lease, err := m.lockWithin(ctx, records.IssueLock(id), cleanPatience)
 		if err != nil { // who has it cleans up
 			isLeft = true
 			continue
 		}
-		isLeft = m.newJournal(lease.Context(), e.ID).open(lease.Context()) > 0 || isLeft
+		isLeft = m.newJournal(lease.Context(), id).open(lease.Context(), list) > 0 || isLeft
 		m.unlock(ctx, lease)
 	}
 	return isLeft

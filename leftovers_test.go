@@ -10,6 +10,7 @@ import (
 	"time"
 
 	. "github.com/certwright/certwright"
+	"github.com/certwright/certwright/storage"
 )
 
 // However many clean-ups fail at once, all are tried again within minutes.
@@ -33,6 +34,31 @@ func TestManyCleanUpsThatFailAreTriedAgainSoon(t *testing.T) {
 		}
 		down.Store(false)
 		time.Sleep(5 * time.Minute)
+		noRest(t, z, conf.Storage)
+	})
+}
+
+// However many certificates something is left of, the journal is listed once for all
+// of them.
+func TestJournalIsListedOnceForAllThatIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := &fakeZone{cleanUp: func(context.Context, Challenge) error { return errors.New("no") }}
+		conf := newDNS(t, z)
+		s := &countingStorage{Memory: conf.Storage.(*storage.Memory)}
+		conf.Storage = s
+		m := start(t, conf)
+		if err := m.ManageSync(t.Context(), numbered(30, "example.com")); err != nil {
+			t.Fatal(err)
+		}
+		closeManager(t, m)
+		z.cleanUp = nil
+		conf.CleanInterval = -1
+		s.take()
+		start(t, conf)
+		time.Sleep(5 * time.Minute)
+		if n := s.take()["list v1/journal"]; n != 1 {
+			t.Errorf("the journal was listed %d times for what is left of 30 certificates", n)
+		}
 		noRest(t, z, conf.Storage)
 	})
 }
