@@ -126,7 +126,7 @@ func (s *Solver) Present(ctx context.Context, ch certwright.Challenge) error {
 		return err
 	}
 	if isNil(s.Provider) {
-		return s.inspect(ctx, ch, name)
+		return s.inspect(ctx, ch, name, serves)
 	}
 	if _, err := parseLedger(ch.State); err != nil {
 		log(ch).Warn("what was known of a TXT record is lost", "err", err)

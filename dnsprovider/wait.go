@@ -238,15 +238,11 @@ func quoted(values []string) string {
 
 // inspect looks once whether a record that was set by hand serves, and says what
 // differs. That nobody can be asked is a warning.
-func (s *Solver) inspect(ctx context.Context, ch certwright.Challenge, name fqdn) error {
+func (s *Solver) inspect(ctx context.Context, ch certwright.Challenge, name fqdn, serves func(string) bool) error {
 	if s.Timeout < 0 {
 		return nil
 	}
-	want, err := parsePersist(ch.DNSValue)
-	if err != nil {
-		return err // accept has looked
-	}
-	v := view{serves: func(value string) bool { text, _ := want.differs(value, time.Now()); return text == "" }}
+	v := view{serves: serves}
 	p, err := s.shown(ctx, name)
 	if v.err = err; err == nil {
 		v.answers, v.err = s.dns().Look(ctx, string(p.zone), string(p.name))
@@ -256,6 +252,7 @@ func (s *Solver) inspect(ctx context.Context, ch certwright.Challenge, name fqdn
 	}
 	for _, a := range v.answers {
 		if a.Err == nil && !v.shows(a) {
+			want, _ := parsePersist(ch.DNSValue) // accept has looked at it
 			return fmt.Errorf("the TXT record %q, which is set by hand, does not serve: %s: %s; set it to %q", name, a.Server, want.nearest(a.Values, time.Now()), ch.DNSValue)
 		}
 	}
