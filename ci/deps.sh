@@ -23,10 +23,11 @@ if grep -qx "$module" <<<"$rooms"; then
 	fail "a package below internal/, storage/ or adopt/ imports the root"
 fi
 
-importers=$(go list -f '{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}' ./... | grep 'mholt/acmez' | cut -d' ' -f1 | sort -u)
+imports=$(go list -f '{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}' ./...)
+importers=$(grep 'mholt/acmez' <<<"$imports" | cut -d' ' -f1 | sort -u)
 [ "$importers" = "$module/internal/acmeflow" ] || fail "only internal/acmeflow imports acmez, but these do:" "$importers"
 
-importers=$(go list -f '{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}' ./... | grep -E ' github.com/(libdns|miekg|aws)/' | cut -d' ' -f1 | sort -u |
+importers=$(grep -E ' github.com/(libdns|miekg|aws)/' <<<"$imports" | cut -d' ' -f1 | sort -u |
 	grep -vE "^$module/(dnsprovider(/.*)?|internal/(dnsprobe|fakedns|bind))$" || true)
 [ -z "$importers" ] || fail "only dnsprovider, what is below it and its rooms import libdns, miekg/dns and AWS, but these do too:" "$importers"
 
