@@ -104,7 +104,7 @@ type RenewalInfo struct {
 //	Check(challengeType string, names []string) error
 //
 // that says what it cannot do: New calls it without names, and reports its error;
-// Manage calls it with the names of a certificate.
+// Manage calls it for each name of a certificate.
 type Solver interface {
 	// Present returns when what is needed for the response is set up. The Manager
 	// notes ch in Storage before it calls Present.

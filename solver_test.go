@@ -84,6 +84,20 @@ func TestWaitThatFailsCostsNoValidation(t *testing.T) {
 	})
 }
 
+// A DNS type that there is a Solver for goes before the types that the Manager answers
+// itself, for names that are no wildcards too.
+func TestDNSTypeWithASolverIsTriedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := &fakeZone{}
+		ca, conf := newFake(t, fakeca.Options{Challenges: []string{"http-01", "tls-alpn-01", "dns-01"}})
+		conf.Issuers[0].(*ACME).Solvers = map[string]Solver{"dns-01": z}
+		manage(t, start(t, conf), "www.example.com")
+		if z.count("Present") != 1 || ca.Count("challenge") != 1 {
+			t.Errorf("%d calls of Present, %d validations", z.count("Present"), ca.Count("challenge"))
+		}
+	})
+}
+
 // checkedSolver says what it cannot do.
 type checkedSolver struct {
 	*fakeZone
