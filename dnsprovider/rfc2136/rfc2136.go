@@ -12,7 +12,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 
 	"github.com/certwright/certwright"
 	"github.com/certwright/certwright/internal/backoff"
+	"github.com/certwright/certwright/internal/dnsprobe"
 )
 
 // Config is how to reach the zones' primary. It prints without the secret.
@@ -85,21 +85,12 @@ func address(s string) (string, error) {
 	if s == "" {
 		return "", errors.New("it is empty; set it to the zones' primary")
 	}
-	host, port := s, "53"
-	if ip, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")); err == nil {
+	host, port, err := dnsprobe.SplitServer(s)
+	if err != nil {
+		return "", fmt.Errorf("%q is no host[:port]: %w", s, err)
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
 		return net.JoinHostPort(ip.String(), port), nil
-	}
-	if strings.Contains(s, ":") {
-		var err error
-		if host, port, err = net.SplitHostPort(s); err != nil {
-			return "", fmt.Errorf("%q is no host[:port]; a scheme or path is not part of it", s)
-		}
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return "", fmt.Errorf("%q is no host[:port]: the port is a number from 1 to 65535", s)
-	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		return net.JoinHostPort(host, port), nil
 	}
 	bad := strings.ContainsFunc(host, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_.", r)

@@ -233,6 +233,7 @@ func TestConfigErrors(t *testing.T) {
 		"two servers":     {func(c *rfc2136.Config) { c.Server = "192.0.2.1,192.0.2.2" }, "Config.Server", "one server"},
 		"port alone":      {func(c *rfc2136.Config) { c.Server = ":53" }, "Config.Server", "host[:port]"},
 		"a path":          {func(c *rfc2136.Config) { c.Server = "ns1.example.com/x" }, "Config.Server", "host[:port]"},
+		"brackets":        {func(c *rfc2136.Config) { c.Server = "[ns1]" }, "Config.Server", "host[:port]"},
 		"no key":          {func(c *rfc2136.Config) { c.KeyName, c.Secret = "", "" }, "Config.KeyName", "without a TSIG key"},
 		"no key name":     {func(c *rfc2136.Config) { c.KeyName = "" }, "Config.KeyName", "empty"},
 		"a bad key name":  {func(c *rfc2136.Config) { c.KeyName = `"key"` }, "Config.KeyName", "no name"},

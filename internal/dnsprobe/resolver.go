@@ -22,14 +22,20 @@ const dnsPort = "53"
 // "dns.example.com:5353". It returns host:port; the port is 53 if none is given.
 // An error says what to write instead.
 func ParseResolver(s string) (hostport string, err error) {
-	host, port, err := splitResolver(s)
+	host, port, err := SplitServer(s)
+	if err == nil {
+		host, err = resolverHost(host)
+	}
 	if err != nil {
 		return "", fmt.Errorf("reading resolver %q: %w", s, err)
 	}
 	return net.JoinHostPort(host, port), nil
 }
 
-func splitResolver(s string) (host, port string, err error) {
+// SplitServer takes apart how a person writes a server: host or host:port, an IPv6
+// address with brackets or alone. The port is 53 if none is given. What the host is
+// it does not say.
+func SplitServer(s string) (host, port string, err error) {
 	switch {
 	case s == "":
 		return "", "", errors.New("it is empty; write an address such as 1.1.1.1")
@@ -50,21 +56,20 @@ func splitResolver(s string) (host, port string, err error) {
 	} else {
 		port = strconv.Itoa(n)
 	}
-	host, err = resolverHost(host, s)
-	return host, port, err
+	if _, err := netip.ParseAddr(host); err != nil && strings.HasPrefix(s, "[") {
+		return "", "", errors.New("what is in brackets is no IPv6 address")
+	}
+	return host, port, nil
 }
 
-// resolverHost brings the host of resolver s to the form in which it is dialled.
-func resolverHost(host, s string) (string, error) {
+// resolverHost brings the host of a resolver to the form in which it is dialled.
+func resolverHost(host string) (string, error) {
 	addr, err := netip.ParseAddr(host)
 	switch {
 	case err == nil && strings.ContainsAny(addr.Zone(), "[]:%/ "):
 		return "", errors.New("its zone is no interface's name")
 	case err == nil:
 		return addr.Unmap().String(), nil
-	}
-	if strings.HasPrefix(s, "[") {
-		return "", errors.New("what is in brackets is no IPv6 address")
 	}
 	if host, err = hostname.Normalize(host); err != nil {
 		return "", err
