@@ -18,6 +18,7 @@ import (
 	"github.com/certwright/certwright"
 	"github.com/certwright/certwright/dnsprovider"
 	"github.com/certwright/certwright/dnsprovider/cloudflare"
+	"github.com/certwright/certwright/dnsprovider/internal/providertest"
 )
 
 var _ dnsprovider.Provider = (*cloudflare.Provider)(nil)
@@ -36,10 +37,6 @@ func newProvider(t *testing.T, a *api) *cloudflare.Provider {
 	return p
 }
 
-func txt(name, text string) []libdns.Record {
-	return []libdns.Record{libdns.TXT{Name: name, TTL: 2 * time.Minute, Text: text}}
-}
-
 func wantContents(t *testing.T, a *api, want ...string) {
 	t.Helper()
 	if got := a.contents(); !slices.Equal(got, want) {
@@ -50,17 +47,7 @@ func wantContents(t *testing.T, a *api, want ...string) {
 // wantError looks for texts in an error, and that no token is in it.
 func wantError(t *testing.T, err error, texts ...string) {
 	t.Helper()
-	if err == nil {
-		t.Fatal("no error")
-	}
-	for _, text := range texts {
-		if !strings.Contains(err.Error(), text) {
-			t.Errorf("%q is not in the error %q", text, err)
-		}
-	}
-	if strings.Contains(fmt.Sprintf("%v %+v %#v", err, err, err), "SECRET") {
-		t.Errorf("a token is in the error %q", err)
-	}
+	providertest.WantError(t, err, []string{"SECRET"}, texts...)
 }
 
 // TestTwoValuesLiveAtOneName is over a socket.
@@ -85,27 +72,27 @@ func TestTwoValuesLiveAtOneName(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, value := range []string{"one", "two"} {
-		added, err := p.AppendRecords(t.Context(), "example.com.", txt("_acme-challenge", value))
+		added, err := p.AppendRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge", value))
 		want := libdns.TXT{Name: "_acme-challenge", TTL: 2 * time.Minute, Text: value}
 		if err != nil || len(added) != 1 || added[0] != want {
 			t.Fatalf("added %v, %v", added, err)
 		}
 	}
 	wantContents(t, a, `_acme-challenge.example.com "foreign"`, `_acme-challenge.example.com "one"`, `_acme-challenge.example.com "two"`, "example.com one")
-	deleted, err := p.DeleteRecords(t.Context(), "example.com.", txt("_acme-challenge", "one"))
-	if err != nil || !slices.Equal(deleted, txt("_acme-challenge", "one")) {
+	deleted, err := p.DeleteRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge", "one"))
+	if err != nil || !slices.Equal(deleted, providertest.Texts("_acme-challenge", "one")) {
 		t.Fatalf("deleted %v, %v", deleted, err)
 	}
 	wantContents(t, a, `_acme-challenge.example.com "foreign"`, `_acme-challenge.example.com "two"`, "example.com one")
-	if deleted, err = p.DeleteRecords(t.Context(), "example.com.", txt("_acme-challenge", "one")); err != nil || len(deleted) != 0 {
+	if deleted, err = p.DeleteRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge", "one")); err != nil || len(deleted) != 0 {
 		t.Errorf("deleted %v, %v where nothing is", deleted, err)
 	}
 	if n := a.count("ZONE"); n != 1 {
 		t.Errorf("the zone was looked for %d times", n)
 	}
-	_, err = p.AppendRecords(t.Context(), "example.com.", txt("_acme-challenge", "two"))
+	_, err = p.AppendRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge", "two"))
 	wantError(t, err, "cloudflare: adding TXT \"_acme-challenge\" in zone \"example.com\"", "81058", "HTTP 400", "already exists")
-	if _, err := p.AppendRecords(t.Context(), "example.com", txt("@", "apex")); err != nil {
+	if _, err := p.AppendRecords(t.Context(), "example.com", providertest.Texts("@", "apex")); err != nil {
 		t.Fatal(err)
 	}
 	wantContents(t, a, `_acme-challenge.example.com "foreign"`, `_acme-challenge.example.com "two"`, `example.com "apex"`, "example.com one")
@@ -168,7 +155,7 @@ func TestRefusals(t *testing.T) {
 				if test.kind == "GET" || test.kind == "DELETE" {
 					change = newProvider(t, a).DeleteRecords
 				}
-				got, err := change(t.Context(), "example.com.", txt("_acme-challenge", "one"))
+				got, err := change(t.Context(), "example.com.", providertest.Texts("_acme-challenge", "one"))
 				wantError(t, err, append(test.texts, "cloudflare: ", `TXT "_acme-challenge" in zone "example.com"`)...)
 				if len(got) != 0 || a.count(test.kind) != test.requests {
 					t.Errorf("%v after %d requests, want %d", got, a.count(test.kind), test.requests)
@@ -191,11 +178,11 @@ func TestTroubleThatPasses(t *testing.T) {
 			return true
 		}
 		p := newProvider(t, a)
-		if _, err := p.AppendRecords(t.Context(), "example.com.", txt("_acme-challenge", "one")); err != nil {
+		if _, err := p.AppendRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge", "one")); err != nil {
 			t.Fatal(err)
 		}
 		wantContents(t, a, `_acme-challenge.example.com "one"`)
-		if deleted, err := p.DeleteRecords(t.Context(), "example.com.", txt("_acme-challenge", "one")); err != nil || len(deleted) != 1 {
+		if deleted, err := p.DeleteRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge", "one")); err != nil || len(deleted) != 1 {
 			t.Fatal(deleted, err)
 		}
 		wantContents(t, a)
@@ -233,7 +220,7 @@ func TestRetryAfter(t *testing.T) {
 					defer cancel()
 				}
 				start := time.Now()
-				_, err := newProvider(t, a).AppendRecords(ctx, "example.com.", txt("_acme-challenge", "one"))
+				_, err := newProvider(t, a).AppendRecords(ctx, "example.com.", providertest.Texts("_acme-challenge", "one"))
 				if waited := time.Since(start); waited != test.waited {
 					t.Errorf("waited for %v", waited)
 				}
@@ -260,13 +247,13 @@ func TestLostReplies(t *testing.T) {
 			return nil
 		}
 		p := newProvider(t, a)
-		_, err := p.AppendRecords(t.Context(), "example.com.", txt("_acme-challenge", "one"))
+		_, err := p.AppendRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge", "one"))
 		wantError(t, err, "may have been added", lost.Error())
 		if !errors.Is(err, lost) || a.count("POST") != 1 || a.count("ZONE") != 2 {
 			t.Errorf("%v after %d additions and %d looks for the zone", err, a.count("POST"), a.count("ZONE"))
 		}
 		wantContents(t, a, `_acme-challenge.example.com "one"`)
-		deleted, err := p.DeleteRecords(t.Context(), "example.com.", txt("_acme-challenge", "one"))
+		deleted, err := p.DeleteRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge", "one"))
 		if err != nil || len(deleted) != 1 || a.count("DELETE") != 2 {
 			t.Errorf("%v, %v after %d deletions", deleted, err, a.count("DELETE"))
 		}
@@ -285,7 +272,7 @@ func TestContextEndsInTheWait(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(10*time.Second, func() { cancel(certwright.ErrClosed) })
 		start := time.Now()
-		_, err := newProvider(t, a).AppendRecords(ctx, "example.com.", txt("_acme-challenge", "one"))
+		_, err := newProvider(t, a).AppendRecords(ctx, "example.com.", providertest.Texts("_acme-challenge", "one"))
 		wantError(t, err, "HTTP 429")
 		if !errors.Is(err, certwright.ErrClosed) || time.Since(start) != 10*time.Second {
 			t.Errorf("%v after %v", err, time.Since(start))
@@ -297,19 +284,19 @@ func TestZones(t *testing.T) {
 	a := newAPI("example.com", "other.example", "twice.example", "twice.example", "moved.example", "moved.example")
 	a.zones[4].Status = "moved"
 	p := newProvider(t, a)
-	_, err := p.AppendRecords(t.Context(), "absent.example.", txt("_acme-challenge", "one"))
+	_, err := p.AppendRecords(t.Context(), "absent.example.", providertest.Texts("_acme-challenge", "one"))
 	wantError(t, err, `there is no zone "absent.example" for this token (Config.APIToken)`)
-	_, err = p.DeleteRecords(t.Context(), "twice.example.", txt("_acme-challenge", "one"))
+	_, err = p.DeleteRecords(t.Context(), "twice.example.", providertest.Texts("_acme-challenge", "one"))
 	wantError(t, err, `there are 2 zones "twice.example"`)
-	if _, err = p.AppendRecords(t.Context(), "moved.example.", txt("_acme-challenge", "one")); err != nil || len(a.records["zone5"]) != 1 {
+	if _, err = p.AppendRecords(t.Context(), "moved.example.", providertest.Texts("_acme-challenge", "one")); err != nil || len(a.records["zone5"]) != 1 {
 		t.Errorf("%v: %v", err, a.records)
 	}
 	a.mu.Lock()
 	a.zones[5].ID = "anew" // the zone was deleted and made again
 	a.mu.Unlock()
-	_, err = p.AppendRecords(t.Context(), "moved.example.", txt("_acme-challenge", "two"))
+	_, err = p.AppendRecords(t.Context(), "moved.example.", providertest.Texts("_acme-challenge", "two"))
 	wantError(t, err, "HTTP 404", "7003")
-	if _, err = p.AppendRecords(t.Context(), "moved.example.", txt("_acme-challenge", "two")); err != nil || len(a.records["anew"]) != 1 {
+	if _, err = p.AppendRecords(t.Context(), "moved.example.", providertest.Texts("_acme-challenge", "two")); err != nil || len(a.records["anew"]) != 1 {
 		t.Errorf("%v: %v", err, a.records)
 	}
 }
@@ -334,13 +321,13 @@ func TestZoneTokenFindsTheZone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.AppendRecords(t.Context(), "example.com.", txt("_acme-challenge", "one")); err != nil {
+	if _, err := p.AppendRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge", "one")); err != nil {
 		t.Fatal(err)
 	}
 	right = false
-	_, err = p.AppendRecords(t.Context(), "example.com.", txt("_acme-challenge", "two"))
+	_, err = p.AppendRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge", "two"))
 	wantError(t, err, "Config.APIToken needs the permission Zone:DNS:Edit")
-	_, err = p.AppendRecords(t.Context(), "absent.example.", txt("_acme-challenge", "two"))
+	_, err = p.AppendRecords(t.Context(), "absent.example.", providertest.Texts("_acme-challenge", "two"))
 	wantError(t, err, "Config.ZoneToken needs the permission Zone:Zone:Read")
 }
 
@@ -357,11 +344,11 @@ func TestHungZoneLookUpHoldsNobody(t *testing.T) {
 		p := newProvider(t, a)
 		ended := make(chan error)
 		go func() {
-			_, err := p.AppendRecords(context.Background(), "example.com.", txt("_acme-challenge", "one"))
+			_, err := p.AppendRecords(context.Background(), "example.com.", providertest.Texts("_acme-challenge", "one"))
 			ended <- err
 		}()
 		synctest.Wait()
-		if _, err := p.AppendRecords(t.Context(), "other.example.", txt("_acme-challenge", "two")); err != nil {
+		if _, err := p.AppendRecords(t.Context(), "other.example.", providertest.Texts("_acme-challenge", "two")); err != nil {
 			t.Error(err)
 		}
 		close(hang)

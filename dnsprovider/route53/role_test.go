@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/certwright/certwright"
+	"github.com/certwright/certwright/dnsprovider/internal/providertest"
 	"github.com/certwright/certwright/dnsprovider/route53"
 )
 
@@ -54,7 +55,7 @@ func TestRoleOfTheMachine(t *testing.T) {
 	if asked.Load() == 0 || len(a.log) > 0 {
 		t.Errorf("%d requests for the role, %q to Route 53", asked.Load(), a.log)
 	}
-	if _, err := p.AppendRecords(t.Context(), "example.com.", txt("_acme-challenge", "one")); err != nil {
+	if _, err := p.AppendRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge", "one")); err != nil {
 		t.Error(err)
 	}
 	wantValues(t, a, "Z1", `"one"`)

@@ -11,12 +11,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
-
-	"github.com/libdns/libdns"
 
 	"github.com/certwright/certwright"
 	"github.com/certwright/certwright/dnsprovider"
+	"github.com/certwright/certwright/dnsprovider/internal/providertest"
 	"github.com/certwright/certwright/dnsprovider/route53"
 )
 
@@ -43,13 +41,6 @@ func newProvider(t *testing.T, c route53.Config) *route53.Provider {
 	return p
 }
 
-func txt(name string, texts ...string) (out []libdns.Record) {
-	for _, text := range texts {
-		out = append(out, libdns.TXT{Name: name, TTL: 2 * time.Minute, Text: text})
-	}
-	return out
-}
-
 func wantValues(t *testing.T, a *api, id string, want ...string) {
 	t.Helper()
 	slices.Sort(want)
@@ -61,19 +52,7 @@ func wantValues(t *testing.T, a *api, id string, want ...string) {
 // wantError looks for texts in an error, and that no secret is in it.
 func wantError(t *testing.T, err error, texts ...string) {
 	t.Helper()
-	if err == nil {
-		t.Fatal("no error")
-	}
-	for _, text := range texts {
-		if !strings.Contains(err.Error(), text) {
-			t.Errorf("%q is not in the error %q", text, err)
-		}
-	}
-	for e := err; e != nil; e = errors.Unwrap(e) {
-		if strings.Contains(fmt.Sprintf("%v %+v", e, e), "HUSHHUSH") {
-			t.Errorf("a secret is in the error %q", e)
-		}
-	}
+	providertest.WantError(t, err, []string{"HUSHHUSH"}, texts...)
 }
 
 // TestValuesLiveAtOneName has a zone of several pages, and values of others'.
@@ -88,19 +67,19 @@ func TestValuesLiveAtOneName(t *testing.T) {
 	a.serve(t)
 	p := newProvider(t, keys)
 	for _, value := range []string{"one", "two"} {
-		if added, err := p.AppendRecords(t.Context(), "example.com.", txt("_acme-challenge", value)); err != nil || !slices.Equal(added, txt("_acme-challenge", value)) {
+		if added, err := p.AppendRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge", value)); err != nil || !slices.Equal(added, providertest.Texts("_acme-challenge", value)) {
 			t.Fatal(added, err)
 		}
 	}
 	wantValues(t, a, "Z1", append(slices.Clone(foreign), `"one"`, `"two"`)...)
-	_, err := p.AppendRecords(t.Context(), "example.com.", txt("_acme-challenge", "two"))
+	_, err := p.AppendRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge", "two"))
 	wantError(t, err, `route53: adding records in zone "example.com"`, "Duplicate Resource Record", "already")
-	deleted, err := p.DeleteRecords(t.Context(), "example.com", txt("_acme-challenge", "one"))
+	deleted, err := p.DeleteRecords(t.Context(), "example.com", providertest.Texts("_acme-challenge", "one"))
 	if err != nil || len(deleted) != 1 || deleted[0].RR().Data != "one" {
 		t.Fatal(deleted, err)
 	}
 	wantValues(t, a, "Z1", append(slices.Clone(foreign), `"two"`)...)
-	if deleted, err := p.DeleteRecords(t.Context(), "example.com.", txt("_acme-challenge", "absent")); err != nil || len(deleted) != 0 {
+	if deleted, err := p.DeleteRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge", "absent")); err != nil || len(deleted) != 0 {
 		t.Errorf("deleted %v, %v where nothing is", deleted, err)
 	}
 	if n := a.count("list"); n != 3*5 {
@@ -113,10 +92,10 @@ func TestLastValueRemovesTheSet(t *testing.T) {
 	a.serve(t)
 	p := newProvider(t, keys)
 	for _, name := range []string{"_acme-challenge", "@"} {
-		if _, err := p.AppendRecords(t.Context(), "example.com.", txt(name, "one", "two")); err != nil {
+		if _, err := p.AppendRecords(t.Context(), "example.com.", providertest.Texts(name, "one", "two")); err != nil {
 			t.Fatal(err)
 		}
-		if deleted, err := p.DeleteRecords(t.Context(), "example.com.", txt(name, "one", "two")); err != nil || len(deleted) != 2 {
+		if deleted, err := p.DeleteRecords(t.Context(), "example.com.", providertest.Texts(name, "one", "two")); err != nil || len(deleted) != 2 {
 			t.Fatal(deleted, err)
 		}
 	}
@@ -135,7 +114,7 @@ func TestWritersOfOneNameLoseNothing(t *testing.T) {
 	for i := range 10 {
 		want = append(want, fmt.Sprintf("%q", fmt.Sprint("value", i)))
 		wg.Go(func() {
-			if _, err := p.AppendRecords(t.Context(), "example.com.", txt("_acme-challenge", fmt.Sprint("value", i))); err != nil {
+			if _, err := p.AppendRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge", fmt.Sprint("value", i))); err != nil {
 				t.Error(err)
 			}
 		})
@@ -152,7 +131,7 @@ func TestZones(t *testing.T) {
 	)
 	a.serve(t)
 	p := newProvider(t, keys)
-	if _, err := p.AppendRecords(t.Context(), "Example.com.", txt("_acme-challenge", "one")); err != nil {
+	if _, err := p.AppendRecords(t.Context(), "Example.com.", providertest.Texts("_acme-challenge", "one")); err != nil {
 		t.Fatal(err)
 	}
 	wantValues(t, a, "Z3", `"one"`)
@@ -161,20 +140,20 @@ func TestZones(t *testing.T) {
 		"private.example.": {"private", "Z4", "HostedZoneID"}, "twice.example.": {"there are 2", "Z5, Z6", "HostedZoneID"},
 		"absent.example.": {`route53: finding the hosted zone in zone "absent.example"`, "there is none", "credentials"},
 	} {
-		_, err := p.DeleteRecords(t.Context(), zone, txt("_acme-challenge", "one"))
+		_, err := p.DeleteRecords(t.Context(), zone, providertest.Texts("_acme-challenge", "one"))
 		wantError(t, err, texts...)
 	}
 	asked, fixed := a.count("zones"), keys
 	fixed.HostedZoneID = "/hostedzone/Z1"
 	p = newProvider(t, fixed)
-	if _, err := p.AppendRecords(t.Context(), "example.com.", txt("_acme-challenge", "one")); err != nil || a.count("zones") != asked {
+	if _, err := p.AppendRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge", "one")); err != nil || a.count("zones") != asked {
 		t.Fatal(err, a.count("zones"))
 	}
 	wantValues(t, a, "Z1", `"one"`)
-	_, err := p.AppendRecords(t.Context(), "other.example.", txt("_acme-challenge", "one"))
+	_, err := p.AppendRecords(t.Context(), "other.example.", providertest.Texts("_acme-challenge", "one"))
 	wantError(t, err, "not permitted in zone", "Z1", "Config.HostedZoneID")
 	fixed.HostedZoneID = "Z404"
-	_, err = newProvider(t, fixed).AppendRecords(t.Context(), "example.com.", txt("_acme-challenge", "one"))
+	_, err = newProvider(t, fixed).AppendRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge", "one"))
 	wantError(t, err, "NoSuchHostedZone", "Z404")
 }
 
@@ -199,7 +178,7 @@ func TestRefusals(t *testing.T) {
 				}
 				return k == kind
 			}
-			_, err := p.AppendRecords(t.Context(), "example.com.", txt("_acme-challenge", "one"))
+			_, err := p.AppendRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge", "one"))
 			wantError(t, err, append(texts, `in zone "example.com"`, code)...)
 		}
 	}
@@ -226,7 +205,7 @@ func TestTroubleThatPasses(t *testing.T) {
 	for _, c := range []route53.Config{keys, fixed} {
 		p := newProvider(t, c)
 		wg.Go(func() {
-			if _, err := p.AppendRecords(t.Context(), "example.com.", txt("_acme-challenge"+c.HostedZoneID, "one")); err != nil {
+			if _, err := p.AppendRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge"+c.HostedZoneID, "one")); err != nil {
 				t.Error(err)
 			}
 		})
@@ -252,7 +231,7 @@ func TestContextEnds(t *testing.T) {
 	ended := make(chan error, 2)
 	for range 2 { // one of them waits for the other
 		go func() {
-			_, err := p.AppendRecords(ctx, "example.com.", txt("_acme-challenge", "one"))
+			_, err := p.AppendRecords(ctx, "example.com.", providertest.Texts("_acme-challenge", "one"))
 			ended <- err
 		}()
 	}
@@ -309,7 +288,7 @@ func TestConfigurationOfAWS(t *testing.T) {
 	a := newAPI(hostedZone{"/hostedzone/Z1", "example.com.", false})
 	a.serve(t)
 	check := func(t *testing.T, c route53.Config) {
-		if _, err := newProvider(t, c).DeleteRecords(t.Context(), "example.com.", txt("_acme-challenge", "one")); err != nil {
+		if _, err := newProvider(t, c).DeleteRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge", "one")); err != nil {
 			t.Error(err)
 		}
 	}
@@ -323,7 +302,7 @@ func TestConfigurationOfAWS(t *testing.T) {
 		if err := os.WriteFile(os.Getenv("AWS_CONFIG_FILE"), []byte("[profile p]\nsource_profile = absent\nrole_arn = x\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := p.AppendRecords(t.Context(), "example.com.", txt("_acme-challenge", "one")); err != nil {
+		if _, err := p.AppendRecords(t.Context(), "example.com.", providertest.Texts("_acme-challenge", "one")); err != nil {
 			t.Error(err)
 		}
 	})
