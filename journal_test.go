@@ -123,6 +123,22 @@ func copyOf(t *testing.T, s Storage) Storage {
 	return out
 }
 
+// leaveBehind has a process end whose clean-ups all fail: of each Spec there is one
+// record left, in z and in the journal. From then on z cleans up.
+func leaveBehind(t *testing.T, conf Config, z *fakeZone, specs ...Spec) {
+	t.Helper()
+	z.cleanUp = func(context.Context, Challenge) error { return errors.New("no") }
+	m := start(t, conf)
+	if err := m.Manage(t.Context(), specs...); err != nil {
+		t.Fatal(err)
+	}
+	closeManager(t, m)
+	if left, keys := z.left(), journaled(t, conf.Storage); len(left) != len(specs) || len(keys) != len(specs) {
+		t.Fatalf("left are %q, %q", left, keys)
+	}
+	z.cleanUp = nil
+}
+
 func noRest(t *testing.T, z *fakeZone, s Storage) {
 	t.Helper()
 	if left, keys := z.left(), journaled(t, s); len(left)+len(keys) > 0 {
@@ -218,15 +234,9 @@ func TestWhatIsLeftOfOtherNamesIsCleanedUp(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				z := &fakeZone{cleanUp: func(context.Context, Challenge) error { return errors.New("no") }}
+				z := &fakeZone{}
 				conf := newDNS(t, z)
-				m := start(t, conf)
-				manage(t, m, "example.com")
-				closeManager(t, m)
-				if len(z.left()) != 1 || len(journaled(t, conf.Storage)) != 1 {
-					t.Fatalf("left are %q, %q", z.left(), journaled(t, conf.Storage))
-				}
-				z.cleanUp = nil
+				leaveBehind(t, conf, z, Spec{Names: []string{"example.com"}})
 				change(&conf, z)
 				start(t, conf)
 				time.Sleep(5 * time.Minute)
@@ -432,18 +442,15 @@ func TestNoRecordOutlivesCloseOrUnmanage(t *testing.T) {
 // newer version stays.
 func TestDamagedJournalStopsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		z := &fakeZone{cleanUp: func(context.Context, Challenge) error { return errors.New("no") }}
+		z := &fakeZone{}
 		conf := newDNS(t, z)
-		m := start(t, conf)
-		manage(t, m, "example.com")
-		closeManager(t, m)
+		leaveBehind(t, conf, z, Spec{Names: []string{"example.com"}})
 		key := journaled(t, conf.Storage)[0]
 		value := string(mustLoad(t, conf.Storage, key))
 		newer := key[:len(key)-4] + "0000"
 		mustStore(t, conf.Storage, newer, []byte(strings.Replace(value, "certwright journal 1", "certwright journal 9", 1)))
 		mustStore(t, conf.Storage, key, []byte(value[:len(value)/2]))
-		z.cleanUp = nil
-		m = start(t, conf)
+		m := start(t, conf)
 		if err := m.Renew(t.Context(), "example.com"); !errors.Is(err, ErrNotManaged) {
 			t.Fatal(err)
 		}

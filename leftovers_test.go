@@ -42,16 +42,15 @@ func TestManyCleanUpsThatFailAreTriedAgainSoon(t *testing.T) {
 // of them.
 func TestJournalIsListedOnceForAllThatIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		z := &fakeZone{cleanUp: func(context.Context, Challenge) error { return errors.New("no") }}
+		z := &fakeZone{}
 		conf := newDNS(t, z)
 		s := &countingStorage{Memory: conf.Storage.(*storage.Memory)}
 		conf.Storage = s
-		m := start(t, conf)
-		if err := m.ManageSync(t.Context(), numbered(30, "example.com")); err != nil {
-			t.Fatal(err)
+		var specs []Spec
+		for _, name := range numbered(30, "example.com") {
+			specs = append(specs, Spec{Names: []string{name}})
 		}
-		closeManager(t, m)
-		z.cleanUp = nil
+		leaveBehind(t, conf, z, specs...)
 		conf.CleanInterval = -1
 		s.take()
 		start(t, conf)
@@ -67,21 +66,13 @@ func TestJournalIsListedOnceForAllThatIsLeft(t *testing.T) {
 // minutes after that Spec is managed again, although its certificate is there.
 func TestSolverOfASpecCleansUpAfterARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		z := &fakeZone{cleanUp: func(context.Context, Challenge) error { return errors.New("no") }}
+		z := &fakeZone{}
 		conf := newDNS(t, z)
 		alone := conf.Issuers[0].(*ACME)
 		spec := Spec{Names: []string{"*.example.com"}, Issuers: []Issuer{alone}}
 		conf.Issuers = []Issuer{&ACME{Directory: alone.Directory, HTTPClient: alone.HTTPClient, Account: "other"}}
+		leaveBehind(t, conf, z, spec)
 		m := start(t, conf)
-		if err := m.Manage(t.Context(), spec); err != nil {
-			t.Fatal(err)
-		}
-		closeManager(t, m)
-		if len(z.left()) != 1 {
-			t.Fatalf("left are %q", z.left())
-		}
-		z.cleanUp = nil
-		m = start(t, conf)
 		time.Sleep(20 * time.Second)
 		if err := m.Manage(t.Context(), spec); err != nil {
 			t.Fatal(err)
@@ -95,19 +86,14 @@ func TestSolverOfASpecCleansUpAfterARestart(t *testing.T) {
 // with one of the Config's, which is for other zones.
 func TestTheSolverOfTheSameCertificateCleansUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		z, others := &fakeZone{cleanUp: func(context.Context, Challenge) error { return errors.New("no") }}, &fakeZone{}
+		z, others := &fakeZone{}, &fakeZone{}
 		conf := newDNS(t, others)
 		alone := *conf.Issuers[0].(*ACME)
 		alone.Solvers, alone.Account = map[string]Solver{"dns-01": z}, "a"
-		m := start(t, conf)
-		if err := m.Manage(t.Context(), Spec{Names: []string{"*.example.com"}, Issuers: []Issuer{&alone}}); err != nil {
-			t.Fatal(err)
-		}
-		closeManager(t, m)
-		z.cleanUp = nil
+		leaveBehind(t, conf, z, Spec{Names: []string{"*.example.com"}, Issuers: []Issuer{&alone}})
 		renamed := alone
 		renamed.Account = "b"
-		m = start(t, conf)
+		m := start(t, conf)
 		if err := m.Manage(t.Context(), Spec{Names: []string{"*.example.com"}, Issuers: []Issuer{&renamed}}); err != nil {
 			t.Fatal(err)
 		}
